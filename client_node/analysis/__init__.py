@@ -1,0 +1,1 @@
+"""From images to a smear's differential and flags."""

@@ -1,0 +1,1 @@
+"""Cases out, reports in: bundle, outbox, sync, feedback, ledger."""

@@ -1,0 +1,1 @@
+"""What a hospital's node may learn from: catalogue, importers, synthetic smears, splits."""

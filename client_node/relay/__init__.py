@@ -1,0 +1,1 @@
+"""The Flower ClientApp: forwards requests to the trainer's socket; no torch, no data access."""

@@ -1,0 +1,1 @@
+"""How it is put on machines: the demonstration launcher, services, the signed Flower app."""

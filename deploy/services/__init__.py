@@ -1,0 +1,1 @@
+"""Starting and ending the servers that the platform stands on."""

@@ -1,0 +1,1 @@
+"""Form in, service, template out."""

@@ -1,0 +1,1 @@
+"""One hash chain per subject, with signed checkpoints."""

@@ -1,0 +1,1 @@
+"""Ingest and life cycle of cases."""

@@ -1,0 +1,1 @@
+"""Engine, sessions and the transaction at the edge."""

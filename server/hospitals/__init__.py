@@ -1,0 +1,1 @@
+"""Hospitals, kits, enrolment, nodes."""

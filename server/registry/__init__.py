@@ -1,0 +1,1 @@
+"""Model versions: artefacts, cards, gate, promotion."""

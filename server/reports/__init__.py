@@ -1,0 +1,1 @@
+"""Renderings of signed records and their delivery."""

@@ -1,0 +1,1 @@
+"""Reading: labels, history, sign-out."""

@@ -1,0 +1,1 @@
+"""The one place where private keys open."""

@@ -1,0 +1,167 @@
+"""What an analysis says about a smear; the JSON of ``hematovision-node analyze`` and the body of a case."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.contracts.ontology import CellClass
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class Contract(BaseModel):
+    """Base of everything on the wire: immutable, and refusing unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Severity(StrEnum):
+    """How urgently a flag wants eyes; order is from most to least."""
+
+    CRITICAL = "critical"
+    URGENT = "urgent"
+    ROUTINE = "routine"
+
+
+class Field_(Contract):
+    """One field image of a smear."""
+
+    path: str
+    """Path as given on the node; inside a case it is the blob name instead."""
+    width: int
+    height: int
+
+
+class Cell(Contract):
+    """One found cell. ``field`` indexes ``Smear.fields`` (None in a gallery, where ``box`` is the whole image)."""
+
+    id: str
+    field: int | None
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 in pixels of the field (gallery: of the cell image)."""
+    cls: CellClass = Field(alias="class")
+    probability: Fraction
+    prediction_set: tuple[CellClass, ...]
+    ood_score: float
+    """0 = as trained; 1 = at the site's fitted threshold; above 1 = out of distribution."""
+    source: str | None = None
+    """Gallery: the cell image's path on the node (blob name inside a case)."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a reader should look twice."""
+        return len(self.prediction_set) != 1 or self.ood_score > 1.0
+
+
+class ClassShare(Contract):
+    """A line of the differential, with its exact 95 % Clopper–Pearson interval, in percent."""
+
+    count: int
+    percent: Percent
+    low: Percent
+    high: Percent
+
+
+Differential = dict[CellClass, ClassShare]
+
+
+class FlagEvidence(Contract):
+    """Why a rule fired, in figures and cell ids."""
+
+    text: str
+    cells: tuple[str, ...] = ()
+    count: int | None = None
+    total: int | None = None
+    percent: float | None = None
+    low: float | None = None
+    high: float | None = None
+    threshold: float | None = None
+
+
+class Flag(Contract):
+    """A rule that fired. ``kind`` tells morphology from quality: only morphology makes a smear worth a reader."""
+
+    id: str
+    severity: Severity
+    evidence: FlagEvidence
+    kind: Literal["morphology", "quality"] = "morphology"
+
+
+class Quality(Contract):
+    """Image quality of the smear as a whole."""
+
+    white_cells: int
+    focus: float
+    """Variance of the Laplacian, median over fields or cells (8-bit grey levels squared)."""
+    brightness: float
+    """Median grey level of the background, 0–255."""
+    ood_fraction: Fraction
+    warnings: tuple[str, ...] = ()
+
+
+class Smear(Contract):
+    """A smear, analysed."""
+
+    id: str
+    fields: tuple[Field_, ...]
+    cells: tuple[Cell, ...]
+    differential: Differential
+    flags: tuple[Flag, ...]
+    quality: Quality
+    model_version: str
+    engine: str
+    """Which runtime classified: "onnxruntime" or "torch"."""
+    untrained_classes: tuple[CellClass, ...] = ()
+    """Classes a reader may expect that this model cannot predict (above all `blast`)."""
+    pseudo: bool = False
+    """Composed of images of several patients: a demonstration, never a patient."""
+    synthetic: bool = False
+
+
+class AnalysisOutput(Contract):
+    """The whole JSON of ``analyze``."""
+
+    smears: tuple[Smear, ...]
+
+
+class EvaluationClass(Contract):
+    """One row of the per-class table."""
+
+    precision: Fraction
+    recall: Fraction
+    f1: Fraction
+    support: int
+
+
+class EvaluationOutput(Contract):
+    """The JSON of ``evaluate``; ``confusion`` is truth → predicted → count."""
+
+    n: int
+    accuracy: Fraction
+    macro_f1: Fraction
+    per_class: dict[CellClass, EvaluationClass]
+    confusion: dict[CellClass, dict[CellClass, int]]
+    ece: Fraction
+    coverage: Fraction
+    mean_set_size: float
+    ood_fraction: Fraction
+    model_version: str
+    engine: str
+    skipped: tuple["SkippedFile", ...] = ()
+
+
+class SkippedFile(Contract):
+    """A file that an import or analysis left out, and why."""
+
+    path: str
+    reason: str
+
+
+class ImportOutput(Contract):
+    """The JSON of ``import``."""
+
+    imported: int
+    skipped: tuple[SkippedFile, ...]
+    classes: dict[CellClass, int]

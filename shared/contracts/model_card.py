@@ -1,0 +1,48 @@
+"""The card of a model version: what it is, what it learnt from, how good it is, and by whom it is signed."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from shared.contracts.analysis import Contract
+from shared.contracts.ontology import CellClass
+from shared.contracts.training import CalibrationSummary, Identifier, Recipe, Sha256, SiteMetrics
+
+
+class ArtefactRef(Contract):
+    """One file of a model version in the object store."""
+
+    name: str
+    """``delta.safetensors`` (trainable tensors, fp32) or ``model.onnx``."""
+    sha256: Sha256
+    size: int
+
+
+class ModelCard(Contract):
+    """Signed by the release key over `canonical_bytes` of this card (RFC 8785 style: sorted keys, no spaces, UTF-8)."""
+
+    version: Identifier
+    created_at: datetime
+    base_sha256: Sha256
+    recipe: Recipe
+    artefacts: tuple[ArtefactRef, ...]
+    run_key: Identifier
+    sites: dict[str, SiteMetrics]
+    """Hospital id → candidate on the site's held-out groups."""
+    examples: dict[str, int]
+    """Hospital id → training cells."""
+    calibration: CalibrationSummary
+    """Defaults for a hospital that has no validation data of its own."""
+    parent: Identifier | None = None
+    untrained_classes: tuple[CellClass, ...] = (CellClass.BLAST,)
+    licence: str = "Apache-2.0 (weights derive from ImageNet-pretrained EfficientNet-Lite)"
+    intended_use: str = "Research use: pre-sorting of white cells for a hematologist's reading. Not a medical device."
+    synthetic: bool = False
+
+
+class SignedModelCard(Contract):
+    """A card with the release key's Ed25519 signature (base64) over the card's canonical bytes."""
+
+    card: ModelCard
+    signature: str
+    key_id: Identifier = Field(description="Fingerprint of the release public key.")

@@ -1,0 +1,124 @@
+"""A signed report and its way home."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from shared.contracts.analysis import Contract, Differential, Flag
+from shared.contracts.case import CaseId
+from shared.contracts.ontology import CellClass
+from shared.contracts.training import Identifier, Sha256
+
+
+class ReportStatus(StrEnum):
+    """FHIR DiagnosticReport status of a report version."""
+
+    PRELIMINARY = "preliminary"
+    FINAL = "final"
+    AMENDED = "amended"
+    CORRECTED = "corrected"
+    APPENDED = "appended"
+    ENTERED_IN_ERROR = "entered-in-error"
+
+
+class Signature(Contract):
+    """The signature block of 21 CFR 11.50: who, when, and what it means."""
+
+    reader_name: str
+    reader_role: str
+    signed_at: datetime
+    meaning: str = "I have read this smear and release this report."
+
+
+class KeyCell(Contract):
+    """A cell shown in the report."""
+
+    cell_id: str
+    cls: CellClass = Field(alias="class")
+    blob: str
+    changed_by_reader: bool = False
+
+
+class FeedbackLabel(Contract):
+    """A corrected label on its way home: ids and labels only, joined to images inside the hospital."""
+
+    case_id: CaseId
+    cell_id: str
+    label: CellClass
+    previous: CellClass
+    reader_role: str
+    report_version: int
+
+
+class SignedRecord(Contract):
+    """The one record from which PDF, FHIR and HL7 are made. No identity: that is put in at the hospital."""
+
+    report_id: Identifier
+    version: int
+    case_id: CaseId
+    hospital_id: Identifier
+    status: ReportStatus
+    differential: Differential
+    cells_counted: int
+    nrbc_per_100_wbc: float
+    flags: tuple[Flag, ...]
+    dismissed_flags: dict[str, str] = {}
+    """Flag id → the reader's reason."""
+    impression: str
+    key_cells: tuple[KeyCell, ...]
+    model_version: Identifier
+    untrained_classes: tuple[CellClass, ...]
+    signature: Signature
+    pseudo: bool = False
+    synthetic: bool = False
+
+
+class ReportFile(Contract):
+    """One rendering inside a report bundle, base64."""
+
+    name: str
+    """``report.pdf``, ``report.fhir.json``, ``report.hl7``."""
+    media_type: str
+    sha256: Sha256
+    content: str
+
+
+class ReportBundle(Contract):
+    """The plain content of a delivery: sealed to the node's HPKE key, signed by the centre."""
+
+    record: SignedRecord
+    record_signature: str
+    """Ed25519 (base64) by the centre's signing key over the record's canonical bytes."""
+    files: tuple[ReportFile, ...]
+    feedback: tuple[FeedbackLabel, ...]
+
+
+class ReportNotice(Contract):
+    """A line of GET /api/node/v1/reports: a report that waits for its hospital."""
+
+    report_id: Identifier
+    version: int
+    case_id: CaseId
+    sha256: Sha256
+    """Of the sealed bundle."""
+    size: int
+
+
+class Acknowledgement(Contract):
+    """POST /api/node/v1/reports/{report_id}/acknowledgement, after the node has verified and stored the report."""
+
+    version: int
+    sha256: Sha256
+    labels_joined: int
+    """How many corrected labels found their image."""
+
+
+class ModelDecision(Contract):
+    """POST /api/node/v1/models/{version}/decision: what the node did with a promoted model."""
+
+    version: Identifier
+    decision: str = Field(pattern="^(installed|held|refused|rolled_back)$")
+    reason: str = Field(max_length=300)
+    accuracy: float | None = None
+    n: int | None = None

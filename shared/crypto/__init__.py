@@ -1,0 +1,1 @@
+"""Envelope encryption, signatures and the demonstration CA."""

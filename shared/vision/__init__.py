@@ -1,0 +1,1 @@
+"""Backbones, preprocessing, calibration and export: the only torch outside the node."""
