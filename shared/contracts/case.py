@@ -1,7 +1,7 @@
 """A flagged smear on its way to the centre: what may leave a hospital, and how it is packed.
 
-Store layout, all under ``cases/<hospital_id>/<case_id>/``: ``blobs/<name>`` (AES-256-GCM under the case key), ``key.json``
-(the case key, HPKE-sealed to the centre), and last ``manifest.json``: the commit point.
+Store layout, all under ``cases/<hospital_id>/<case_id>/``: ``blobs/<name>`` (AES-256-GCM under the case key),
+``key.json`` (the case key, HPKE-sealed to the centre), and last ``manifest.json``: the commit point.
 """
 
 from datetime import datetime

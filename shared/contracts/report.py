@@ -63,7 +63,7 @@ class SignedRecord(Contract):
     cells_counted: int
     nrbc_per_100_wbc: float
     flags: tuple[Flag, ...]
-    dismissed_flags: dict[str, str] = {}
+    dismissed_flags: dict[str, str] = Field(default_factory=dict)
     """Flag id → the reader's reason."""
     impression: str
     key_cells: tuple[KeyCell, ...]
