@@ -118,13 +118,12 @@ def _listen(path: Path) -> socket.socket:
             raise ConfigError("This node's process is already running; stop it first.")
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unready = path.with_suffix(f".{os.getpid()}")
     try:
-        previous = os.umask(0o177)
-        try:
-            listener.bind(os.fspath(path))
-        finally:
-            os.umask(previous)
+        listener.bind(os.fspath(unready))
+        unready.chmod(0o600)
         listener.listen(MAX_CONNECTIONS)
+        unready.rename(path)  # whoever sees the socket can connect to it
     except OSError as error:
         listener.close()
         raise ConfigError("The node's socket cannot be made; check the rights on its home folder.") from error

@@ -36,9 +36,7 @@ class ModelCard(Contract):
     parent: Identifier | None = None
     untrained_classes: tuple[CellClass, ...] = (CellClass.BLAST,)
     licence: str = "Apache-2.0 (weights derive from ImageNet-pretrained EfficientNet-Lite)"
-    intended_use: str = (
-        "Research use: pre-sorting of white cells for a hematologist's reading. Not a medical device."
-    )
+    intended_use: str = "Research use: pre-sorting of white cells for a hematologist's reading. Not a medical device."
     synthetic: bool = False
 
 

@@ -71,9 +71,7 @@ CLASS_INFO: dict[CellClass, ClassInfo] = {
     _C.LYMPHOCYTE: ClassInfo("lymphocyte", "LY", "26478-8"),
     _C.VARIANT_LYMPHOCYTE: ClassInfo("variant lymphocyte", "VL", "13046-8", parent=_C.LYMPHOCYTE),
     _C.ABNORMAL_LYMPHOCYTE: ClassInfo("abnormal lymphocyte", "AL", "30413-9", parent=_C.LYMPHOCYTE),
-    _C.LARGE_GRANULAR_LYMPHOCYTE: ClassInfo(
-        "large granular lymphocyte", "LG", "30420-4", parent=_C.LYMPHOCYTE
-    ),
+    _C.LARGE_GRANULAR_LYMPHOCYTE: ClassInfo("large granular lymphocyte", "LG", "30420-4", parent=_C.LYMPHOCYTE),
     _C.PROLYMPHOCYTE: ClassInfo("prolymphocyte", "PY", "30465-9", parent=_C.LYMPHOCYTE),
     _C.PLASMA_CELL: ClassInfo("plasma cell", "PC", "13047-6"),
     _C.MONOCYTE: ClassInfo("monocyte", "MO", "26485-3"),
