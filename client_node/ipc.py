@@ -196,7 +196,8 @@ def call(path: Path, header: Header, body: bytes = b"", *, timeout: float = 30.0
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
             connection.connect(os.fspath(path))
-            _send(connection, header, body)
+            with suppress(BrokenPipeError):  # refused before all was sent: the answer says why
+                _send(connection, header, body)
             answer, tensors = _receive(connection)
     except TimeoutError as error:
         raise ServiceUnavailableError(f"The node's {path.stem} did not answer in {timeout:.0f} s.") from error
@@ -215,7 +216,8 @@ def _send(connection: socket.socket, header: Header, body: bytes) -> None:
     if len(text) > MAX_HEADER or len(body) > MAX_BODY:
         raise DataInvalidError("A message between the node's processes is too large.")
     connection.sendall(struct.pack(">I", len(text)) + text + struct.pack(">Q", len(body)))
-    connection.sendall(body)
+    if body:  # sending nothing to a peer that has already answered would be a broken pipe
+        connection.sendall(body)
 
 
 def _receive(connection: socket.socket) -> tuple[Header, bytes]:
