@@ -1,0 +1,24 @@
+"""The transactional outbox."""
+
+from datetime import datetime
+
+from sqlmodel import Field, SQLModel
+
+from server.db.types import JSON, JsonDict, UtcDateTime
+from server.models.base import utc_now
+
+
+class OutboxEntry(SQLModel, table=True):
+    """Something that must happen because of a committed change; dispatched as a Celery task named `kind`."""
+
+    __tablename__ = "outbox_entry"
+
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    """A task name, e.g. ``reports.render``."""
+    payload: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    dispatched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    done_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    attempts: int = 0
+    error: str | None = None
