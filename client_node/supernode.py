@@ -12,11 +12,10 @@ from pathlib import Path
 
 from shared.contracts.errors import ConfigError, DependencyMissingError
 
-REFUSED_STATUS = 305 % 256
-"""Exit status where the SuperLink still believes the killed predecessor alive, for about 60 s (Flower's exit code 305)."""
-_RETRY_REFUSED_SECONDS = 10.0
-_FIRST_DELAY_SECONDS = 1.0
-_LONGEST_DELAY_SECONDS = 60.0
+_FIRST_DELAY_SECONDS = 2.0
+_LONGEST_DELAY_SECONDS = 15.0
+"""A SuperNode restarted after a kill is refused (Flower's exit code 305; status 1) while the SuperLink still believes its
+predecessor alive, for about 60 s: short enough a pause to be back soon after, long enough to cost nothing."""
 _POLL_SECONDS = "0.2"
 RELEASE_KEY_ID = "fpk_release"
 
@@ -89,12 +88,9 @@ def trusted_entities(release_key_openssh: str) -> str:
     return f"{RELEASE_KEY_ID}: '{line}'\n"
 
 
-def restart_delay(status: int, failures: int) -> float:
-    """Return how many seconds to wait before starting the SuperNode again.
+def restart_delay(failures: int) -> float:
+    """Return how many seconds to wait before starting the SuperNode again, for ever.
 
-    ``status`` is its exit status (negative: a signal), ``failures`` how often in a row it has ended within a minute.
-    A refusal because the killed predecessor is still believed alive is retried at a steady pace; anything else backs off.
+    ``failures`` is how often in a row it has ended within a minute of its start.
     """
-    if status == REFUSED_STATUS:
-        return _RETRY_REFUSED_SECONDS
     return min(_FIRST_DELAY_SECONDS * 2.0 ** min(failures, 10), _LONGEST_DELAY_SECONDS)
