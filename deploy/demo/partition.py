@@ -1,8 +1,8 @@
 """Who holds which images: every site its own hospital, the largest shared out with label skew, always by group.
 
 A few training groups are set aside per hospital before anything is imported (`deploy.demo.smears.set_aside`): the pool
-from which that hospital's pseudo-smears are made. So nothing that a smear shows was ever trained on, and no test group turns
-into training data when a corrected label comes home.
+from which that hospital's pseudo-smears are made. So nothing that a smear shows was ever trained on, and no test group
+turns into training data when a corrected label comes home.
 """
 
 import csv
