@@ -114,7 +114,7 @@ class DemoCA:
 
 
 def flower_key() -> tuple[bytes, str]:
-    """Make a node key for Flower (EC P-384): its OpenSSH PEM and its public ``ecdsa-sha2-nistp384 …`` line."""
+    """Make a node key for Flower (EC P-384): its OpenSSH PEM and public ``ecdsa-sha2-nistp384 …``."""
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
