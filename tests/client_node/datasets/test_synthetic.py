@@ -41,7 +41,7 @@ def test_synthetic_is_marked_and_imports_without_a_skip(folder: Path, tmp_path: 
 
 
 def test_synthetic_groups_never_straddle_splits(folder: Path) -> None:
-    rows = list(csv.DictReader((folder / "labels.csv").open()))
+    rows = list(csv.DictReader((folder / "labels.csv").read_text().splitlines()))
     pairs = {(row["group"], row["split"]) for row in rows}
     assert len(pairs) == len({group for group, _ in pairs})
     for site in ("synthetic-a", "synthetic-b", "synthetic-c"):
@@ -51,7 +51,8 @@ def test_synthetic_groups_never_straddle_splits(folder: Path) -> None:
 def test_synthetic_sites_look_different(folder: Path) -> None:
     colours = []
     for site in "abc":
-        image = np.asarray(Image.open(folder / f"synthetic-{site}/fields/synthetic-{site}-p00/00.jpg"), np.float64)
+        with Image.open(folder / f"synthetic-{site}/fields/synthetic-{site}-p00/00.jpg") as opened:
+            image = np.asarray(opened, np.float64)
         colours.append(np.median(image.reshape(-1, 3), axis=0))
     distances = [np.abs(colours[i] - colours[j]).max() for i, j in ((0, 1), (0, 2), (1, 2))]
     assert min(distances) > 15
