@@ -4,7 +4,7 @@ import secrets
 import socket
 from pathlib import Path
 
-from deploy.services.process import LOOPBACK, Service, Supervisor, free_port
+from shared.processes import LOOPBACK, Service, Supervisor, free_port
 from shared.contracts.errors import DependencyMissingError
 from shared.crypto.pki import write_private
 
