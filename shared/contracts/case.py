@@ -62,6 +62,8 @@ class BlobKind(StrEnum):
 
     FIELD = "field"
     CELL = "cell"
+    BODY = "body"
+    """The `CaseBody`, named ``body-json``."""
 
 
 class Blob(Contract):

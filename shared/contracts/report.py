@@ -92,6 +92,9 @@ class ReportBundle(Contract):
     """Ed25519 (base64) by the centre's signing key over the record's canonical bytes."""
     files: tuple[ReportFile, ...]
     feedback: tuple[FeedbackLabel, ...]
+    signature: str = ""
+    """Ed25519 (base64) by the centre's signing key over the canonical bytes of the bundle with an empty signature:
+    it pins the files too. `shared.reporting.bundle.open_bundle` checks both."""
 
 
 class ReportNotice(Contract):
