@@ -20,7 +20,7 @@ from shared.contracts.errors import ExitCode, PortInUseError, ServiceUnavailable
 
 LOOPBACK: Final = "127.0.0.1"
 _GUARD: Final = Path(__file__).with_name("guard.py")
-# Below the range from which Linux takes the local ends of outgoing connections: none grabs the port meanwhile.
+# Below Linux's range for the local ends of outgoing connections, so that none grabs the port meanwhile.
 _PORTS: Final = range(20_000, 32_000)
 _TAIL_LINES: Final = 15
 
@@ -181,7 +181,7 @@ class Service:
 
 
 class Supervisor:
-    """Ends services in the reverse of the order they were started in: on exit, on a signal, at interpreter end."""
+    """Ends services, last started first: on leaving ``with``, on a signal, at interpreter end."""
 
     def __init__(self) -> None:
         self.services: list[Service] = []
@@ -224,7 +224,7 @@ class Supervisor:
         atexit.unregister(self.stop)
 
     def handle_signals(self) -> None:
-        """Turn SIGTERM, SIGHUP and SIGINT into `SystemExit`, so that ``with`` blocks end; main thread only."""
+        """Turn SIGTERM, SIGHUP and SIGINT into `SystemExit`, so ``with`` blocks end; main thread only."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._interrupted)
 
