@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from shared.cli import run
 
 from client_node.datasets.synthetic import make_synthetic
 from deploy.demo.commands import Command
@@ -22,7 +23,6 @@ from deploy.demo.platform import Platform
 from deploy.demo.result import DemoResult, HospitalResult
 from deploy.demo.smears import set_aside
 from deploy.demo.stages import join_hospitals, prepare_cases, start_nodes
-from shared.cli import run
 from shared.contracts.errors import ConfigError, UsageError
 from shared.processes import Supervisor, free_port, require_port
 
@@ -95,7 +95,10 @@ def _serve_or_loop(
         with loop.stage("next round with feedback"):
             feedback = loop.learn_from_feedback(coordinator)
     result = DemoResult(
-        hospitals=[HospitalResult(id=h.id, train_images=h.train_cells(), smears=len(h.smears)) for h in loop.hospitals],
+        hospitals=[
+            HospitalResult(id=h.id, site=h.data.site, train_images=h.train_cells(), smears=len(h.smears))
+            for h in loop.hospitals
+        ],
         federation=federation,
         cases=counts,
         flags_checked=checks,
@@ -127,7 +130,7 @@ def _print_logins(platform: Platform) -> None:
 
 @contextmanager
 def _work_folder(given: Path | None, *, keep: bool) -> Iterator[Path]:
-    """Yield an empty work folder: the one given, which stays, or a temporary one, removed unless its report is wanted."""
+    """Yield an empty work folder: the one given, which stays, or a temporary one, removed unless a report is wanted."""
     if given is None:
         folder = Path(tempfile.mkdtemp(prefix="hematovision-"))
         try:
