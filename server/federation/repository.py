@@ -113,3 +113,11 @@ def unwelcome_nodes(session: Session) -> Sequence[Node]:
     return session.exec(
         select(Node).where(Node.state != EnrolmentState.APPROVED, col(Node.flower_node_id).is_not(None))
     ).all()
+
+
+def set_flower_id(session: Session, node_id: str, flower_id: str | None) -> None:
+    """Keep under which id the SuperLink knows a node."""
+    node = session.get(Node, node_id)
+    if node is not None:
+        node.flower_node_id = flower_id
+        session.flush()

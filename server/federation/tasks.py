@@ -101,27 +101,35 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
 
 
 def _welcome(runtime: Runtime, control: Control) -> None:
+    with runtime.database.session(read_only=True) as session:
+        new = [node for node in repository.training_nodes(session) if node.flower_node_id is None]
+        unwelcome = list(repository.unwelcome_nodes(session))
+    if not new and not unwelcome:
+        return
     known = {node.public_key.strip(): node.node_id for node in control.nodes()}
-    with runtime.database.session() as session:
-        for node in repository.training_nodes(session):
-            if node.flower_node_id is None:
-                _register(control, known, node)
-        for node in repository.unwelcome_nodes(session):
-            if int(node.flower_node_id or 0) in known.values():
-                control.unregister(int(node.flower_node_id or 0))
-            node.flower_node_id = None
-            log.info("federation.node_unregistered", node_id=node.id)
+    for node in new:
+        if (flower_id := _register(control, known, node)) is not None:
+            _set_flower_id(runtime, node.id, str(flower_id))
+            log.info("federation.node_registered", node_id=node.id, hospital_id=node.hospital_id)
+    for node in unwelcome:
+        if int(node.flower_node_id or 0) in known.values():
+            control.unregister(int(node.flower_node_id or 0))
+        _set_flower_id(runtime, node.id, None)
+        log.info("federation.node_unregistered", node_id=node.id)
 
 
-def _register(control: Control, known: dict[bytes, int], node: Node) -> None:
+def _register(control: Control, known: dict[bytes, int], node: Node) -> int | None:
     try:
         pem = openssh_to_pem(node.flower_key)
     except ValueError:
         log.warning("federation.bad_node_key", node_id=node.id)
-        return
-    flower_id = known.get(pem.strip()) or control.register(pem, node.hospital_id)
-    node.flower_node_id = str(flower_id)
-    log.info("federation.node_registered", node_id=node.id, hospital_id=node.hospital_id)
+        return None
+    return known.get(pem.strip()) or control.register(pem, node.hospital_id)
+
+
+def _set_flower_id(runtime: Runtime, node_id: str, flower_id: str | None) -> None:
+    with runtime.database.session() as session:
+        repository.set_flower_id(session, node_id, flower_id)
 
 
 def superlink_database(runtime: Runtime) -> Path:
