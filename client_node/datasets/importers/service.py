@@ -10,11 +10,11 @@ from client_node.datasets.images import StoredImage, read_limited
 from client_node.datasets.importers import csv, imagefolder, voc
 from client_node.datasets.importers.candidate import Candidate, Finding, Progress
 from client_node.datasets.splits import split_for
+from client_node.datasets.synthetic import MARKER, make_synthetic
 from shared.contracts.analysis import ImportOutput, SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError, NotFoundError, UsageError
 from shared.contracts.ontology import CellClass, parse_class
 
-MARKER = "SYNTHETIC"
 FORMATS = ("auto", "imagefolder", "csv", "voc", "synthetic")
 _NO_LABELS = (
     "No labels were found in {name}: put a labels.csv (columns path, class) into it, or name one with "
@@ -74,6 +74,8 @@ def import_source(
 def _findings(src: Path, fmt: str, labels: Path | None) -> list[Finding]:
     if fmt not in FORMATS:
         raise UsageError(f"Unknown format {fmt!r}: use one of {', '.join(FORMATS)}.")
+    if fmt == "synthetic" and not (src.is_file() or (src.is_dir() and any(src.iterdir()))):
+        make_synthetic(src)
     if not src.exists():
         raise NotFoundError(f"There is no {src.name}: check the path.")
     if src.is_file():
