@@ -27,7 +27,7 @@ def _row(measure: str, value: float, *, goal: float, atmost: bool, n: int | None
 def rows_of(result: DemoResult, sites: dict[str, str]) -> list[Row]:
     """Turn the demonstration's JSON into rows of a bench; ``sites``: hospital → the laboratory its images are from."""
     rows = [
-        _row("the loop, all stages (s)", result.seconds["total"], goal=SECONDS_GOAL, atmost=True),
+        _row("loop, all stages (s)", result.seconds["total"], goal=SECONDS_GOAL, atmost=True),
         _row("resident memory, whole process tree (MB)", result.peak_rss_mb, goal=MEMORY_GOAL_MB, atmost=True),
     ]
     for site in sorted(set(sites.values())):
