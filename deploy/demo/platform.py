@@ -12,9 +12,10 @@ import httpx
 
 from deploy.demo.commands import Command
 from deploy.services.broker import start_broker
-from deploy.services.flower import start_superexec, start_superlink
+from deploy.services.flower import start_flower
 from deploy.services.object_store import start_object_store
 from shared.contracts.errors import NoSpaceError, NotFoundError
+from shared.crypto.pki import DemoCA
 from shared.processes import LOOPBACK, Service, Supervisor, free_port, require_port
 
 NEEDED_BYTES = 3_000_000_000
@@ -84,12 +85,20 @@ class Platform:
         self.say("broker (Valkey)")
         broker = start_broker(self.work, self.supervisor)
         self.say("keys, certificates and database")
-        superlink, control = self._init(store.endpoint, store.access_key, store.secret_key, broker)
+        superlink = self._init(store.endpoint, store.access_key, store.secret_key, broker)
         self.say("Celery worker and beat")
         self._celery()
         self.say("SuperLink and SuperExec")
-        start_superlink(self.home, self.supervisor, port=superlink, env=self.env)
-        start_superexec(self.home, self.supervisor, runtime=control, env=self.env)
+        authority = DemoCA.load(self.home / "keys" / "ca")
+        certificates = authority.issue_server("superlink", [LOOPBACK], self.home / "flower" / "tls")
+        start_flower(
+            self.home / "flower",
+            self.supervisor,
+            certificates,
+            server_env=self.env,
+            logs=self.work / "logs",
+            port=superlink,
+        )
         self.say("node API and portal")
         self._web()
         self._people()
@@ -116,7 +125,7 @@ class Platform:
         log = self.work / "logs" / f"{name.replace(' ', '-')}.log"
         return Service(name, [sys.executable, "-m", *argv], env=self.env, cwd=self.work, log_path=log)
 
-    def _init(self, endpoint: str, access_key: str, secret_key: str, broker: str) -> tuple[int, str]:
+    def _init(self, endpoint: str, access_key: str, secret_key: str, broker: str) -> int:
         superlink = free_port()
         options = {
             "--home": str(self.home),
@@ -129,7 +138,7 @@ class Platform:
         }
         flags = ["--demo", "--store-secret-key-stdin"] + (["--synthetic"] if self.synthetic else [])
         self.command.json("init", *(part for pair in options.items() for part in pair), *flags, stdin=secret_key)
-        return superlink, f"{LOOPBACK}:{superlink}"
+        return superlink
 
     def _celery(self) -> None:
         app = ("celery", "-A", "server.worker")

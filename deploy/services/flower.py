@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.services.process import LOOPBACK, Service, Supervisor, free_port
 from deploy.services.programs import program
 from shared.crypto.pki import CertPaths, write_private
+from shared.processes import LOOPBACK, Service, Supervisor, free_port
 
 _PACKAGE = "flwr==1.41.0"
 _POLL_SECONDS = "0.2"

@@ -8,12 +8,12 @@ state ourselves. These are internal interfaces of the pinned version, covered by
 import base64
 import hashlib
 import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import tomllib
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkStateFactory

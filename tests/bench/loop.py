@@ -27,7 +27,7 @@ def _row(measure: str, value: float, *, goal: float, atmost: bool, n: int | None
 def rows_of(result: DemoResult, sites: dict[str, str]) -> list[Row]:
     """Turn the demonstration's JSON into rows of a bench; ``sites``: hospital → the laboratory its images are from."""
     rows = [
-        _row("the loop, all stages (s)", result.seconds["total"], goal=SECONDS_GOAL, atmost=True),
+        _row("loop, all stages (s)", result.seconds["total"], goal=SECONDS_GOAL, atmost=True),
         _row("resident memory, whole process tree (MB)", result.peak_rss_mb, goal=MEMORY_GOAL_MB, atmost=True),
     ]
     for site in sorted(set(sites.values())):
@@ -44,9 +44,9 @@ def page(rows: list[Row], result: DemoResult) -> str:
     lines = [
         "# The loop on one machine, measured",
         "",
-        "`make bench` runs the demonstration once on real smears, on 2 cores without a GPU, and writes this page. Accuracy is",
-        "of the federated model after the last round on test groups that no hospital trained on or tuned with, with exact 95 %",
-        "intervals. One run; these machines are noisy.",
+        "`make bench` runs the demonstration once on real smears, on 2 cores without a GPU, and writes this page.",
+        "Accuracy is of the federated model after the last round, on test groups that no hospital trained on or",
+        "tuned with, with exact 95 % intervals. One run; these machines are noisy.",
         "",
         "| measure | value | 95 % interval | n | goal | holds |",
         "|---|---|---|---|---|---|",
