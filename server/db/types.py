@@ -1,9 +1,10 @@
 """Column types that every supported database stores alike."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, DateTime
+from sqlalchemy import JSON, DateTime, String
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -29,5 +30,26 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class EnumValue(TypeDecorator[StrEnum]):
+    """A StrEnum kept as its value: readable in the database, and a new member needs no migration."""
+
+    impl = String(40)
+    cache_ok = True
+    enum: type[StrEnum]
+
+    def process_bind_param(self, value: StrEnum | str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Refuse what is no member, then store its value."""
+        return None if value is None else self.enum(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Give the member back."""
+        return None if value is None else self.enum(value)
+
+
+def stored(enum: type[StrEnum]) -> type[EnumValue]:
+    """Return the column type of ``enum``, for ``sa_type``."""
+    return type(f"Stored{enum.__name__}", (EnumValue,), {"enum": enum, "cache_ok": True, "__module__": __name__})
+
+
 JsonDict = dict[str, Any]  # Any: the shape is the contract named in the column's docstring
-__all__ = ["JSON", "JsonDict", "UtcDateTime"]
+__all__ = ["JSON", "JsonDict", "UtcDateTime", "stored"]

@@ -8,12 +8,12 @@ state ourselves. These are internal interfaces of the pinned version, covered by
 import base64
 import hashlib
 import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import tomllib
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkStateFactory
@@ -42,7 +42,7 @@ class App:
 def build_app(manifest: Path) -> tuple[str, bytes]:
     """Return the app's id and its bundle, built from its manifest alone; the same manifest gives the same bytes."""
     if not manifest.is_file():
-        raise ConfigError(f"The manifest of the Flower app is missing at {manifest}; set HEMATOVISION_FLOWER_APP.")
+        raise ConfigError(f"The manifest of the Flower app is missing at {manifest}; install the release again.")
     content = manifest.read_bytes()
     config = tomllib.loads(content.decode())
     app_id = f"@{config['tool']['flwr']['app']['publisher']}/{config['project']['name']}"

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlmodel import Field, SQLModel
 
 from server.accounts.roles import Role
-from server.db.types import UtcDateTime
+from server.db.types import UtcDateTime, stored
 from server.models.base import new_id, utc_now
 
 
@@ -17,7 +17,7 @@ class User(SQLModel, table=True):
     id: str = Field(default_factory=new_id, primary_key=True)
     username: str = Field(unique=True, index=True)
     display_name: str
-    role: Role
+    role: Role = Field(sa_type=stored(Role))
     hospital_id: str | None = Field(default=None, foreign_key="hospital.id", index=True)
     password_hash: str
     active: bool = True

@@ -29,7 +29,7 @@ class AuditEntry(SQLModel, table=True):
 
 
 class AuditCheckpoint(SQLModel, table=True):
-    """All heads at one moment, signed by the centre: a cut-off tail shows."""
+    """The heads that moved since the checkpoint before, signed by the centre: a cut-off tail shows."""
 
     __tablename__ = "audit_checkpoint"
 
@@ -37,4 +37,6 @@ class AuditCheckpoint(SQLModel, table=True):
     at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     heads: JsonDict = Field(sa_type=JSON)
     """Subject → {seq, hash}."""
+    previous_signature: str
+    """Of the checkpoint before: they form a chain of their own."""
     signature: str

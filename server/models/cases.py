@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
-from server.db.types import JSON, JsonDict, UtcDateTime
+from server.db.types import JSON, JsonDict, UtcDateTime, stored
 from server.models.base import new_id, utc_now
 from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
@@ -18,8 +18,8 @@ class Case(SQLModel, table=True):
     id: str = Field(primary_key=True)
     hospital_id: str = Field(foreign_key="hospital.id", index=True)
     node_id: str = Field(foreign_key="node.id")
-    priority: Priority = Field(index=True)
-    state: CaseState = Field(index=True)
+    priority: Priority = Field(index=True, sa_type=stored(Priority))
+    state: CaseState = Field(index=True, sa_type=stored(CaseState))
     model_version: str
     patient_pseudonym: str = Field(index=True)
     context: JsonDict = Field(sa_type=JSON)
@@ -74,11 +74,11 @@ class CaseCell(SQLModel, table=True):
     x1: int
     y1: int
     blob: str
-    ai_class: CellClass
+    ai_class: CellClass = Field(sa_type=stored(CellClass))
     ai_probability: float
     prediction_set: list[str] = Field(sa_type=JSON)
     ood_score: float
-    current_class: CellClass
+    current_class: CellClass = Field(sa_type=stored(CellClass))
     changed_by: str | None = Field(default=None, foreign_key="user_account.id")
     changed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
-from server.db.types import JSON, JsonDict, UtcDateTime
+from server.db.types import JSON, JsonDict, UtcDateTime, stored
 from server.federation.states import RunState, SiteState
 from server.models.base import new_id, utc_now
 
@@ -16,7 +16,7 @@ class Run(SQLModel, table=True):
 
     id: str = Field(default_factory=new_id, primary_key=True)
     """The run key on the wire."""
-    state: RunState = Field(default=RunState.QUEUED, index=True)
+    state: RunState = Field(default=RunState.QUEUED, index=True, sa_type=stored(RunState))
     recipe: JsonDict = Field(sa_type=JSON)
     """`Recipe`."""
     strategy: str = "fedavg"
@@ -30,6 +30,10 @@ class Run(SQLModel, table=True):
     flower_run_id: str | None = None
     base_sha256: str | None = None
     model_version: str | None = None
+    per_site: JsonDict | None = Field(default=None, sa_type=JSON)
+    """Hospital id → `SiteMetrics` of the candidate on the site's held-out groups."""
+    parent: str | None = None
+    """The model version whose tensors the run started from; None: the pretrained weights."""
     problem: str | None = None
     stop_requested: bool = False
 
@@ -61,7 +65,7 @@ class SiteRound(SQLModel, table=True):
     run_id: str = Field(foreign_key="federated_run.id", primary_key=True)
     round: int = Field(primary_key=True)
     hospital_id: str = Field(foreign_key="hospital.id", primary_key=True)
-    state: SiteState = SiteState.SAMPLED
+    state: SiteState = Field(default=SiteState.SAMPLED, sa_type=stored(SiteState))
     reason: str | None = None
     examples: int | None = None
     feedback_cells: int | None = None

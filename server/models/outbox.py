@@ -20,5 +20,12 @@ class OutboxEntry(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     dispatched_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     done_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    not_before: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    """Back-off: no further attempt before this moment."""
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """A worker has it in hand and renews this; a lease that ran out means that the worker died."""
+    lease_owner: str | None = None
+    gave_up_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """Set after the last attempt; a person must look."""
     attempts: int = 0
     error: str | None = None

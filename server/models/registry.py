@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
-from server.db.types import JSON, JsonDict, UtcDateTime
+from server.db.types import JSON, JsonDict, UtcDateTime, stored
 from server.models.base import utc_now
 from server.registry.states import ModelState
 
@@ -15,7 +15,7 @@ class ModelVersion(SQLModel, table=True):
     __tablename__ = "model_version"
 
     version: str = Field(primary_key=True)
-    state: ModelState = Field(default=ModelState.CANDIDATE, index=True)
+    state: ModelState = Field(default=ModelState.CANDIDATE, index=True, sa_type=stored(ModelState))
     run_id: str = Field(foreign_key="federated_run.id")
     card: JsonDict = Field(sa_type=JSON)
     """`ModelCard`."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from server.db.types import JSON, JsonDict, UtcDateTime
+from server.db.types import JSON, JsonDict, UtcDateTime, stored
 from server.models.base import new_id, utc_now
 from shared.contracts.report import ReportStatus
 
@@ -20,7 +20,7 @@ class Report(SQLModel, table=True):
     case_id: str = Field(foreign_key="smear_case.id", index=True)
     hospital_id: str = Field(foreign_key="hospital.id", index=True)
     version: int = 1
-    status: ReportStatus
+    status: ReportStatus = Field(sa_type=stored(ReportStatus))
     record: JsonDict = Field(sa_type=JSON)
     """`SignedRecord`."""
     record_signature: str

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
-from server.db.types import UtcDateTime
+from server.db.types import UtcDateTime, stored
 from server.models.base import new_id, utc_now
 from shared.contracts.ontology import CellClass
 
@@ -30,8 +30,8 @@ class LabelChange(SQLModel, table=True):
     id: str = Field(default_factory=new_id, primary_key=True)
     case_id: str = Field(foreign_key="smear_case.id", index=True)
     cell_id: str
-    previous: CellClass
-    label: CellClass
+    previous: CellClass = Field(sa_type=stored(CellClass))
+    label: CellClass = Field(sa_type=stored(CellClass))
     by: str = Field(foreign_key="user_account.id")
     at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     undone: bool = False
