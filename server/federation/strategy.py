@@ -1,4 +1,4 @@
-"""How site updates become one model: federated averaging, weighted by training cells, one update in memory at a time."""
+"""How site updates become one model: federated averaging weighted by training cells, one update in memory at a time."""
 
 from dataclasses import dataclass, field
 
