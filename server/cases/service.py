@@ -1,18 +1,19 @@
 """What people do with cases: find, open, claim; and what other domains may do to one."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.audit import service as audit
-from server.cases import repository, views
+from server.cases import blobs, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
 from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
 from server.models import Case, CaseCell
 from server.models.base import utc_now
+from server.runtime import Runtime
 from shared.contracts.analysis import Differential, Quality
 from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
@@ -138,6 +139,16 @@ def release(session: Session, principal: Principal, case_id: str) -> None:
     case.claimed_by = case.claimed_at = case.lease_until = None
     case.version += 1
     audit.record(session, subject=subject(case_id), actor=principal.actor, action="case.released", data={})
+
+
+def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
+    """Return a case's image, decrypted in memory, and its media type."""
+    return blobs.read(runtime, visible_case(session, principal, case_id), name, actor=principal.actor)
+
+
+def images_of(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
+    """Return a function that reads a case's images, for a report."""
+    return blobs.reader(runtime, case, actor=actor)
 
 
 def receipt(session: Session, *, hospital_id: str, case_id: str) -> CaseReceipt:

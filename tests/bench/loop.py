@@ -44,9 +44,9 @@ def page(rows: list[Row], result: DemoResult) -> str:
     lines = [
         "# The loop on one machine, measured",
         "",
-        "`make bench` runs the demonstration once on real smears, on 2 cores without a GPU, and writes this page. Accuracy is",
-        "of the federated model after the last round on test groups that no hospital trained on or tuned with, with exact 95 %",
-        "intervals. One run; these machines are noisy.",
+        "`make bench` runs the demonstration once on real smears, on 2 cores without a GPU, and writes this page.",
+        "Accuracy is of the federated model after the last round, on test groups that no hospital trained on or",
+        "tuned with, with exact 95 % intervals. One run; these machines are noisy.",
         "",
         "| measure | value | 95 % interval | n | goal | holds |",
         "|---|---|---|---|---|---|",
