@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
-from shared.storage import ObjectStore
 
 from server.vault.port import Vault
 from shared.contracts.canonical import canonical_bytes
@@ -18,6 +17,7 @@ from shared.contracts.case import Blob, BlobKind, CaseBody, CaseManifest, Signed
 from shared.contracts.errors import DataInvalidError, HematovisionError, NotFoundError, SignatureInvalidError
 from shared.crypto.envelope import CaseKey
 from shared.crypto.signing import VerifyKey
+from shared.storage import ObjectStore
 
 FORMAT: Final = 1
 BODY_NAME: Final = "body-json"

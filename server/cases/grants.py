@@ -4,13 +4,13 @@ import re
 from datetime import timedelta
 from typing import Final
 
-from shared.storage import ObjectStore
 from sqlmodel import Session
 
 from server.cases import bundle, repository
 from server.models.base import utc_now
 from shared.contracts.case import GrantRequest, Grants
 from shared.contracts.errors import ConflictError, DataInvalidError
+from shared.storage import ObjectStore
 
 VALID: Final = timedelta(minutes=15)
 _PART: Final = re.compile(r"key\.json|manifest\.json|blobs/[a-z]+-[A-Za-z0-9_.-]{1,80}")

@@ -6,11 +6,10 @@ from collections import OrderedDict
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from shared.storage import ObjectStore
-
 from server.cases import bundle
 from server.vault.port import Vault
 from shared.crypto.envelope import CaseKey
+from shared.storage import ObjectStore
 
 _KEPT: Final = 32
 _SECONDS: Final = 300.0

@@ -67,11 +67,10 @@ def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
     case = visible_case(session, principal, case_id)
     held = views.lease_holds(case, utc_now())
     cells = repository.cells(session, case_id)
-    hospital = repository.hospital(session, case.hospital_id)
     return CaseView(
         case_id=case.id,
         hospital_id=case.hospital_id,
-        hospital_name=hospital.name if hospital else case.hospital_id,
+        hospital_name=hospital_name(session, case.hospital_id),
         priority=case.priority,
         state=case.state,
         version=case.version,
@@ -225,6 +224,12 @@ def case_for_hospital(session: Session, *, hospital_id: str, case_id: str) -> Ca
     if case is None:
         raise NotFoundError("There is no such case of this hospital.")
     return case
+
+
+def hospital_name(session: Session, hospital_id: str) -> str:
+    """Return a hospital's name, its id where it has none."""
+    hospital = repository.hospital(session, hospital_id)
+    return hospital.name if hospital else hospital_id
 
 
 def cells_of(session: Session, case_id: str) -> list[CaseCell]:

@@ -1,4 +1,4 @@
-"""Run as a script by `shared.reporting.typeset`: one document from stdin's JSON to PDF on stdout; imports only typst."""
+"""Run as a script by `shared.reporting.typeset`: JSON on stdin to PDF on stdout; imports only typst."""
 
 import json
 import resource
