@@ -8,10 +8,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.services.process import LOOPBACK, Service, Supervisor, free_ports
 from deploy.services.programs import program
 from shared.contracts.errors import ConfigError
 from shared.crypto.pki import write_private
+from shared.processes import LOOPBACK, Service, Supervisor, free_ports
 
 _SOCKETS = (
     "seaweedfs-filer-{filer}",

@@ -1,0 +1,130 @@
+"""From a file to what a network sees: reading, cropping and scaling, in training and analysis alike.
+
+Needs numpy and Pillow only, so that a node without torch analyses exactly what it was trained on.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from shared.contracts.errors import DataInvalidError
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+MAX_BYTES = 512 * 1024 * 1024
+MAX_PIXELS = 89_000_000
+"""Just below Pillow's own warning level: a field image has 0.3 to 20 million."""
+MIN_SIDE = 8
+CELL_FRACTION = 0.72
+"""Share of a single-cell image's shorter side that is kept: the cell and little of its neighbours."""
+BOX_MARGIN = 1.24
+"""How much wider than its box a cell is cut from a field: both kinds of crop then show like surrounds."""
+
+Box = tuple[int, int, int, int]
+Pixels = NDArray[np.uint8]
+
+
+def load_image(source: Path | str | bytes) -> Pixels:
+    """Return an image as uint8 height × width × RGB, its pixels as stored (boxes refer to stored pixels).
+
+    The first frame of several counts; transparency is laid on white; 16-bit grey is reduced to 8 bits.
+    Raises `DataInvalidError` for anything that is not a whole image of a known format and sane size.
+    """
+    try:
+        if not isinstance(source, bytes):
+            path = Path(source)
+            if path.stat().st_size > MAX_BYTES:
+                raise DataInvalidError("The image file is larger than 512 MiB; export single fields.")
+            source = path.read_bytes()
+    except OSError as error:
+        raise DataInvalidError(
+            "The image file cannot be read; check that it exists and is readable."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)
+            with Image.open(io.BytesIO(source), formats=FORMATS) as image:
+                _check_size(image.width, image.height)
+                image.load()
+                return np.asarray(_to_rgb(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataInvalidError(
+            "The image has more pixels than any field image; export single fields."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataInvalidError(
+            "The file is not an image of a known format (JPEG, PNG, TIFF, BMP, WebP)."
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise DataInvalidError("The image is truncated or damaged; export it again.") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataInvalidError("The image has more pixels than any field image; export single fields.")
+    if min(width, height) < MIN_SIDE:
+        raise DataInvalidError(f"The image is smaller than {MIN_SIDE} pixels; export whole cells or fields.")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint16)
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise DataInvalidError("The image has 32-bit pixels; export it with 8 bits per channel.")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        flat = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        flat.alpha_composite(image.convert("RGBA"))
+        return flat.convert("RGB")
+    return image.convert("RGB")
+
+
+def cell_crop(image: Pixels, box: Box | None) -> Pixels:
+    """Cut the square that shows one cell.
+
+    Without ``box`` the image is a single-cell image, and its central `CELL_FRACTION` is kept; with one
+    (x0, y0, x1, y1 in pixels of ``image``) the box is made square, widened by `BOX_MARGIN` and continued past
+    the image's edge by repeating the edge. Raises `DataInvalidError` for a box outside the image or empty.
+    """
+    height, width = image.shape[:2]
+    if box is None:
+        side = max(MIN_SIDE, round(min(height, width) * CELL_FRACTION))
+        return _square(image, width / 2, height / 2, side)
+    x0, y0, x1, y1 = box
+    if x1 <= x0 or y1 <= y0 or x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        raise DataInvalidError("A cell's box is empty or outside its image; correct the label file.")
+    if max(x1 - x0, y1 - y0) > 4 * max(height, width):
+        raise DataInvalidError("A cell's box is far larger than its image; correct the label file.")
+    return _square(image, (x0 + x1) / 2, (y0 + y1) / 2, max(2, round(max(x1 - x0, y1 - y0) * BOX_MARGIN)))
+
+
+def _square(image: Pixels, centre_x: float, centre_y: float, side: int) -> Pixels:
+    height, width = image.shape[:2]
+    left, top = round(centre_x - side / 2), round(centre_y - side / 2)
+    if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
+        return np.ascontiguousarray(image[top : top + side, left : left + side])
+    rows = np.clip(np.arange(top, top + side), 0, height - 1)
+    columns = np.clip(np.arange(left, left + side), 0, width - 1)
+    return np.ascontiguousarray(image[rows[:, None], columns[None, :]])
+
+
+def scale(crop: Pixels, size: int) -> Pixels:
+    """Return ``crop`` scaled (bilinear with antialiasing) to a square of ``size`` pixels."""
+    if crop.shape[:2] == (size, size):
+        return crop
+    return np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def to_input(
+    crop: Pixels, size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> NDArray[np.float32]:
+    """Return ``crop`` as the network's float32 3 × size × size input, normalised per channel in 0–1."""
+    pixels = scale(crop, size).astype(np.float32) / np.float32(255.0)
+    normal = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return np.ascontiguousarray(normal.transpose(2, 0, 1))
