@@ -110,8 +110,8 @@ def _sweep() -> None:
         polite = False
         while time.monotonic() < deadline and _descendants(os.getpid()):
             _reap(0)
-            time.sleep(0.05)
-        _reap(0)
+            time.sleep(0.02)
+    _reap(0)
 
 
 def _descendants(root: int) -> list[int]:

@@ -16,12 +16,12 @@ from deploy.services.process import Service, Supervisor, free_port, free_ports, 
 from deploy.services.programs import program
 from shared.contracts.errors import DependencyMissingError, PortInUseError, ServiceUnavailableError
 
-# A program that starts a child in a session of its own which ignores SIGTERM, and a daemon whose parent is gone.
+# A program with a child in a session of its own that ignores SIGTERM, and a daemon whose parent is gone.
 STUBBORN = """
 import os, subprocess, sys, time
 child = subprocess.Popen(
     [sys.executable, "-c",
-     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"],
+     "from signal import *; from time import *; signal(SIGTERM, SIG_IGN); print('up', flush=True); sleep(600)"],
     start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 start_daemon = '''
