@@ -9,9 +9,9 @@ import pytest
 
 from deploy.services.broker import start_broker
 from deploy.services.object_store import StoreAddress, start_object_store
-from deploy.services.process import LOOPBACK, Service, Supervisor, free_port, is_listening
 from deploy.services.programs import program
 from shared.contracts.errors import DependencyMissingError
+from shared.processes import LOOPBACK, Service, Supervisor, free_port, is_listening
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def juicefs_gateway(supervisor: Supervisor, tmp_path_factory: pytest.TempPathFac
         "--metrics",
         f"{LOOPBACK}:0",
     ]
-    folders = ["--cache-dir", home / "cache", "--cache-size", "64", "--log", home / "gateway.log"]
+    folders = ["--cache-dir", str(home / "cache"), "--cache-size", "64", "--log", str(home / "gateway.log")]
     service = Service(
         "juicefs gateway",
         [juicefs, "gateway", "--multi-buckets", "--keep-etag", *quiet, *folders, meta, address.endpoint],
