@@ -9,9 +9,9 @@ import pytest
 
 from deploy.services.broker import start_broker
 from deploy.services.object_store import StoreAddress, start_object_store
-from deploy.services.process import LOOPBACK, Service, Supervisor, free_port, is_listening
 from deploy.services.programs import program
 from shared.contracts.errors import DependencyMissingError
+from shared.processes import LOOPBACK, Service, Supervisor, free_port, is_listening
 
 
 @pytest.fixture(scope="session")

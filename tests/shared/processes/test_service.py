@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.services.process import Service, Supervisor, free_port, free_ports, is_listening, require_port
 from deploy.services.programs import program
 from shared.contracts.errors import DependencyMissingError, PortInUseError, ServiceUnavailableError
+from shared.processes import Service, Supervisor, free_port, free_ports, is_listening, require_port
 
 # A program that starts a child in a session of its own which ignores SIGTERM, and a daemon whose parent is gone.
 STUBBORN = """
@@ -36,9 +36,7 @@ time.sleep(600)
 
 
 def python(tmp_path: Path, code: str, name: str = "thing", grace: float = 5) -> Service:
-    return Service(
-        name, [sys.executable, "-c", code], log_path=tmp_path / "logs" / f"{name}.log", stop_grace=grace
-    )
+    return Service(name, [sys.executable, "-c", code], log_path=tmp_path / "logs" / f"{name}.log", stop_grace=grace)
 
 
 def pids(log: Path) -> list[int]:
@@ -105,7 +103,7 @@ def test_nothing_survives_a_launcher_that_is_killed(tmp_path: Path, number: sign
         f"""
         import sys, time
         from pathlib import Path
-        from deploy.services.process import Service, Supervisor
+        from shared.processes import Service, Supervisor
         with Supervisor() as supervisor:
             supervisor.handle_signals()
             for name in ("one", "two"):
