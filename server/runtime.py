@@ -1,15 +1,12 @@
 """What a process of the centre works with; built by composition roots only."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from server.db.session import Database
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from server.vault.port import Vault
-
-if TYPE_CHECKING:
-    from shared.storage import ObjectStore
+from shared.storage import ObjectStore, S3Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +15,12 @@ class Runtime:
 
     settings: ServerSettings
     database: Database
-    store: "ObjectStore"
+    store: ObjectStore
     vault: Vault
 
 
 def build_runtime(settings: ServerSettings) -> Runtime:
     """Open everything that ``settings`` name."""
-    from shared.storage import S3Store
-
     endpoint = settings.store_endpoint
     store = S3Store(
         endpoint=endpoint.removeprefix("https://").removeprefix("http://"),

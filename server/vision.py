@@ -51,7 +51,11 @@ def _export(*arguments: str) -> str:
         return done.stdout
     log.error("vision.export_failed", command=arguments[0], status=done.returncode, tail=done.stderr[-2000:])
     if done.returncode == ExitCode.WEIGHTS_MISSING:
-        raise WeightsMissingError("The backbone's pretrained weights are missing; install hematovision with its `node` extra.")
+        raise WeightsMissingError(
+            "The backbone's pretrained weights are missing; install hematovision with its `node` extra."
+        )
     if "ModuleNotFoundError" in done.stderr:
-        raise DependencyMissingError("The centre needs torch to export models; install hematovision with its `node` extra.")
+        raise DependencyMissingError(
+            "The centre needs torch to export models; install hematovision with its `node` extra."
+        )
     raise ModelInvalidError("The model could not be exported; see the log of the centre.")

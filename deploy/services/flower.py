@@ -1,7 +1,7 @@
 """The centre's Flower processes: a SuperLink with TLS and node authentication, and the SuperExec that runs ServerApps.
 
-Both listen on loopback only. With ``process`` isolation and a database file a run survives a SuperLink that is killed and
-started again. In production only the paths ``/v1/fleet/*`` are put before the world; see the nginx configuration.
+Both listen on loopback only. With ``process`` isolation and a database file a run survives a SuperLink that is killed
+and started again. In production only the paths ``/v1/fleet/*`` are put before the world; see the nginx configuration.
 """
 
 import http.client

@@ -1,8 +1,8 @@
 """Builds, signs and publishes the Flower app, so that nodes which trust the release key accept it and no other.
 
-A SuperNode started with ``--trusted-entities`` runs an app only if the SuperLink hands out, beside the bundle, a signature
-by one of its trusted keys. Flower's own publishing goes through its cloud hub; we put the signed bundle into the SuperLink's
-state ourselves. These are internal interfaces of the pinned version, covered by a test on real servers.
+A SuperNode started with ``--trusted-entities`` runs an app only if the SuperLink hands out, beside the bundle, a
+signature by one of its trusted keys. Flower's own publishing goes through its cloud hub; we put the signed bundle into
+the SuperLink's state ourselves. These are internal interfaces of the pinned version, covered by a test on real servers.
 """
 
 import base64

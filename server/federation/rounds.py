@@ -106,8 +106,8 @@ class _Conductor:
         if average.updates < min(plan.min_sites, len(sites)):
             self._book.end_round(number)
             raise RunFailedError(
-                f"Only {average.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites} are needed;"
-                " see each hospital's reason in the round's table."
+                f"Only {average.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites} are"
+                " needed; see each hospital's reason in the round's table."
             )
         result = average.result()
         checkpoints.save(self._runtime.store, plan.run_id, number, result)

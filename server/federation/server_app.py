@@ -55,9 +55,7 @@ class GridFleet:
 
 
 def _message(node_id: int, ask: Ask, *, group: str, ttl: float) -> Message:
-    content = RecordDict(
-        {RECORD_CONFIG: ConfigRecord({"request": ask.request.model_dump_json(by_alias=True)})}
-    )
+    content = RecordDict({RECORD_CONFIG: ConfigRecord({"request": ask.request.model_dump_json(by_alias=True)})})
     if ask.tensors:
         array = Array(dtype="uint8", shape=(len(ask.tensors),), stype=STYPE, data=ask.tensors)
         content[RECORD_ARRAYS] = ArrayRecord({ARRAY_NAME: array})

@@ -47,7 +47,8 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     classes = plan.classes or trainable_classes(session)
     if len(classes) < 2:
         raise NothingToDoError(
-            "The hospitals' censuses show fewer than two classes with enough labelled cells; import labelled images first."
+            "The hospitals' censuses show fewer than two classes with enough labelled cells;"
+            " import labelled images first."
         )
     if len(set(classes)) != len(classes):
         raise UsageError("Name each class once.")
@@ -62,7 +63,9 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         created_by=principal.username,
     )
     repository.add(session, run)
-    write_event(session, run.id, "run", f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(classes)} classes")
+    write_event(
+        session, run.id, "run", f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(classes)} classes"
+    )
     outbox.add(session, "federation.launch", {"run_id": run.id})
     audit.record(
         session,
@@ -183,7 +186,9 @@ def census(session: Session, principal: Principal) -> list[SiteCensus]:
 
 def store_census(session: Session, node: NodePrincipal, counted: Census) -> None:
     """Keep a node's census as its hospital's latest."""
-    record = CensusRecord(hospital_id=node.hospital_id, at=utc_now(), census=counted.model_dump(mode="json", by_alias=True))
+    record = CensusRecord(
+        hospital_id=node.hospital_id, at=utc_now(), census=counted.model_dump(mode="json", by_alias=True)
+    )
     repository.put_census(session, record)
 
 

@@ -1,4 +1,4 @@
-"""How site updates become one model: federated averaging, weighted by training cells, one update in memory at a time."""
+"""How site updates become one model: federated averaging weighted by training cells, one update in memory at a time."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ def wire_tensors(tensors: Tensors) -> bytes:
         DataInvalidError: a value does not fit fp16; the model has diverged.
     """
     with np.errstate(over="ignore"):
-        half = {name: np.ascontiguousarray(tensors[name].astype(np.float16)) for name in sorted(tensors)}
+        half = {name: np.asarray(tensors[name].astype(np.float16), order="C") for name in sorted(tensors)}
     if not all(np.isfinite(array).all() for array in half.values()):
         raise DataInvalidError("The averaged model holds values that are not finite; lower the learning rate.")
     return bytes(save(half))
@@ -34,7 +34,7 @@ def wire_tensors(tensors: Tensors) -> bytes:
 
 def stored_tensors(tensors: Tensors) -> bytes:
     """Return ``tensors`` as they are stored: fp32 safetensors in name order."""
-    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+    return bytes(save({name: np.asarray(tensors[name], np.float32, order="C") for name in sorted(tensors)}))
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class WeightedAverage:
         if not all(np.isfinite(array).all() for array in update.values()):
             raise DataInvalidError("The update holds values that are not finite.")
         for name, array in update.items():
-            weighted = array.astype(np.float64) * examples
+            weighted = np.asarray(array.astype(np.float64) * examples)
             if name in self._sums:
                 self._sums[name] += weighted
             else:
@@ -72,4 +72,4 @@ class WeightedAverage:
 
     def result(self) -> Tensors:
         """Return the average of what was added (at least one update)."""
-        return {name: (total / self.weight).astype(np.float32) for name, total in self._sums.items()}
+        return {name: np.asarray(total / self.weight, np.float32) for name, total in self._sums.items()}

@@ -15,6 +15,7 @@ from server.models import EnrolmentKit, Hospital, Node
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.runtime import Runtime
+from shared.contracts.canonical import canonical_bytes
 from shared.contracts.enrolment import EnrolmentRequest, EnrolmentState, EnrolmentStatus, Kit, NodeKeys
 from shared.contracts.errors import (
     ConfigError,
@@ -29,11 +30,10 @@ from shared.contracts.errors import (
 )
 from shared.contracts.training import Identifier
 from shared.crypto.envelope import EnvelopePublicKey
-from shared.crypto.kit import sign_kit
 from shared.crypto.signing import VerifyKey, fingerprint
 
-REGISTER_NODE = "federation.register_node"
-UNREGISTER_NODE = "federation.unregister_node"
+UPDATE_FLEET = "federation.welcome"
+"""The task that makes the SuperLink know exactly the approved nodes."""
 _DECIDERS = {Role.COORDINATOR, Role.ADMIN}
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
@@ -70,7 +70,8 @@ def enrol(
     )
     repository.add(session, row)
     _record(session, hospital.id, actor.actor, "kit_made", kit=row.id, expires_at=row.expires_at.isoformat())
-    return sign_kit(_kit(runtime, hospital, token, row), runtime.vault.sign)
+    kit = _kit(runtime, hospital, token, row)
+    return kit.model_copy(update={"signature": runtime.vault.sign(canonical_bytes(kit))})
 
 
 def request_enrolment(session: Session, runtime: Runtime, request: EnrolmentRequest) -> EnrolmentStatus:
@@ -90,8 +91,22 @@ def request_enrolment(session: Session, runtime: Runtime, request: EnrolmentRequ
     if kit.expires_at <= utc_now():
         raise KitExpiredError(f"The kit expired on {kit.expires_at:%Y-%m-%d %H:%M} UTC; ask for a new one.")
     _check_keys(request)
-    if repository.node_by_key(session, request.keys.signing):
-        raise ConflictError("These keys belong to another enrolment; make new keys in an empty home folder.")
+    node = _node_for(session, request, kit)
+    kit.used_at = utc_now()
+    session.flush()
+    _record(session, node.hospital_id, f"node:{node.id}", "node_asked", node=node.id, fingerprint=node.fingerprint)
+    return status_of(node, runtime)
+
+
+def _node_for(session: Session, request: EnrolmentRequest, kit: EnrolmentKit) -> Node:
+    """Return the new node; one that was turned away before may ask again with a new kit."""
+    node = repository.node_by_key(session, request.keys.signing)
+    if node is not None:
+        turned_away = node.state in {EnrolmentState.REJECTED, EnrolmentState.REVOKED}
+        if not (turned_away and node.hospital_id == request.hospital_id and _same_keys(node, request.keys)):
+            raise ConflictError("These keys belong to another enrolment; make new keys in an empty home folder.")
+        node.state, node.kit_id, node.mode = EnrolmentState.PENDING, kit.id, request.mode
+        return node
     node = Node(
         hospital_id=request.hospital_id,
         kit_id=kit.id,
@@ -102,10 +117,8 @@ def request_enrolment(session: Session, runtime: Runtime, request: EnrolmentRequ
         fingerprint=fingerprint(request.keys.signing, request.keys.envelope, request.keys.flower),
         software=request.software[:100],
     )
-    kit.used_at = utc_now()
     repository.add(session, node)
-    _record(session, node.hospital_id, f"node:{node.id}", "node_asked", node=node.id, fingerprint=node.fingerprint)
-    return status_of(node, runtime)
+    return node
 
 
 def approve(session: Session, *, principal: Principal, node_id: str, fingerprint: str | None = None) -> EnrolmentState:
@@ -120,7 +133,7 @@ def approve(session: Session, *, principal: Principal, node_id: str, fingerprint
     if node.state is not EnrolmentState.PENDING:
         raise ConflictError(f"The node was {node.state.value}; give the hospital a new kit.")
     _decide(session, principal, node, EnrolmentState.APPROVED)
-    outbox.add(session, REGISTER_NODE, {"node_id": node.id})
+    outbox.add(session, UPDATE_FLEET, {"node_id": node.id})
     return node.state
 
 
@@ -139,7 +152,7 @@ def revoke(session: Session, *, principal: Principal, node_id: str) -> Enrolment
     if node.state is not EnrolmentState.APPROVED:
         raise ConflictError(f"The node is {node.state.value}; only an approved node can be revoked.")
     _decide(session, principal, node, EnrolmentState.REVOKED)
-    outbox.add(session, UNREGISTER_NODE, {"node_id": node.id})
+    outbox.add(session, UPDATE_FLEET, {"node_id": node.id})
     return node.state
 
 

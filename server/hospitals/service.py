@@ -24,6 +24,7 @@ __all__ = [
     "approved_nodes",
     "enrol",
     "flower_key",
+    "forget_proofs",
     "heartbeat",
     "list_hospitals",
     "node_principal",
@@ -85,6 +86,11 @@ def flower_key(session: Session, node_id: str) -> str:
 def set_flower_node(session: Session, node_id: str, flower_node_id: str | None) -> None:
     """Keep which SuperLink node this is."""
     _node(session, node_id).flower_node_id = flower_node_id
+
+
+def forget_proofs(session: Session) -> None:
+    """Drop request proofs that nobody could use again."""
+    repository.forget_proofs(session, utc_now())
 
 
 def principal_of(node: Node) -> NodePrincipal:

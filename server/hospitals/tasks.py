@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from server.hospitals import repository
-from server.models.base import utc_now
+from server.hospitals import service
 from server.runtime import Runtime
 
 
 def forget_proofs(runtime: Runtime, _payload: dict[str, Any]) -> None:
     """Drop request proofs that nobody could use again."""
     with runtime.database.session() as session:
-        repository.forget_proofs(session, utc_now())
+        service.forget_proofs(session)
 
 
 TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {"hospitals.forget_proofs": forget_proofs}

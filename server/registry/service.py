@@ -224,5 +224,5 @@ def _names(session: Session, principal: Principal) -> dict[str, str]:
     return {hospital.id: hospital.name for hospital in hospitals.list_hospitals(session, principal)}
 
 
-def _audit(session: Session, version: str, actor: str, action: str, data: dict[str, object]) -> None:
-    audit.record(session, subject=f"model:{version}", actor=actor, action=action, data=data)
+def _audit(session: Session, version: str, actor: str, action: str, data: Mapping[str, object]) -> None:
+    audit.record(session, subject=f"model:{version}", actor=actor, action=action, data=dict(data))
