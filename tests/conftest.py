@@ -28,9 +28,7 @@ def real_smears() -> Path | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses a server, and skip with a reason what needs real smears where there are none."""
-    no_data = pytest.mark.skip(
-        reason="no real smears here: set HEMATOVISION_DATA to a folder with labels.csv"
-    )
+    no_data = pytest.mark.skip(reason="no real smears here: set HEMATOVISION_DATA to a folder with labels.csv")
     for item in items:
         if _SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.servers)
@@ -62,9 +60,7 @@ def _nothing_left_running() -> Iterator[None]:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield
     _, left = psutil.wait_procs(leftover_children(), timeout=3)
-    commands = [
-        f"{process.pid} {' '.join(process.cmdline())[:200]}" for process in left if process.is_running()
-    ]
+    commands = [f"{process.pid} {' '.join(process.cmdline())[:200]}" for process in left if process.is_running()]
     for process in left:
         process.kill()
     assert not commands, "the tests left processes running:\n" + "\n".join(commands)

@@ -11,7 +11,6 @@ import pytest
 import urllib3
 
 from deploy.services.object_store import StoreAddress
-from deploy.services.process import free_port
 from shared.contracts.errors import (
     ConfigError,
     ConflictError,
@@ -21,6 +20,7 @@ from shared.contracts.errors import (
     NotFoundError,
     ServiceUnavailableError,
 )
+from shared.processes import free_port
 from shared.storage import MemoryStore, ObjectStore, S3Store, self_test
 
 HOUR = timedelta(hours=1)
@@ -168,9 +168,7 @@ def test_odd_keys_are_refused(store: ObjectStore, key: str) -> None:
 def test_presigned_addresses_put_and_get(subject: Subject) -> None:
     subject.redeem("PUT", subject.store.presign_put("cases/a/key.json", expires=HOUR), b"sealed")
     assert subject.store.get("cases/a/key.json") == b"sealed"
-    assert (
-        subject.redeem("GET", subject.store.presign_get("cases/a/key.json", expires=HOUR), b"") == b"sealed"
-    )
+    assert subject.redeem("GET", subject.store.presign_get("cases/a/key.json", expires=HOUR), b"") == b"sealed"
 
 
 def test_presigned_address_opens_one_object_and_one_method(subject: Subject) -> None:
@@ -225,9 +223,7 @@ def test_s3_says_what_is_wrong(object_store: StoreAddress) -> None:
     wrong = S3Store(object_store.endpoint, object_store.access_key, "wrong", "bucket-a")
     with pytest.raises(ConfigError, match="credentials"):
         wrong.get("a")
-    no_bucket = S3Store(
-        object_store.endpoint, object_store.access_key, object_store.secret_key, "bucket-none"
-    )
+    no_bucket = S3Store(object_store.endpoint, object_store.access_key, object_store.secret_key, "bucket-none")
     with pytest.raises(ConfigError, match="bucket"):
         no_bucket.get("a")
 

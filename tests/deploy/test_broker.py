@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from deploy.services.broker import start_broker
-from deploy.services.process import Supervisor
+from shared.processes import Supervisor
 
 pytestmark = pytest.mark.servers
 

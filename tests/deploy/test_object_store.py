@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from deploy.services.object_store import start_object_store
-from deploy.services.process import Supervisor
 from shared.contracts.errors import ConfigError
+from shared.processes import Supervisor
 from shared.storage import S3Store
 
 

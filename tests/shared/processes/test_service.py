@@ -12,16 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.services.process import Service, Supervisor, free_port, free_ports, is_listening, require_port
 from deploy.services.programs import program
 from shared.contracts.errors import DependencyMissingError, PortInUseError, ServiceUnavailableError
+from shared.processes import Service, Supervisor, free_port, free_ports, is_listening, require_port
 
 # A program with a child in a session of its own that ignores SIGTERM, and a daemon whose parent is gone.
 STUBBORN = """
 import os, subprocess, sys, time
 child = subprocess.Popen(
     [sys.executable, "-c",
-     "from signal import *; from time import *; signal(SIGTERM, SIG_IGN); print('up', flush=True); sleep(600)"],
+     "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(600)"],
     start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 start_daemon = '''
@@ -36,9 +36,7 @@ time.sleep(600)
 
 
 def python(tmp_path: Path, code: str, name: str = "thing", grace: float = 5) -> Service:
-    return Service(
-        name, [sys.executable, "-c", code], log_path=tmp_path / "logs" / f"{name}.log", stop_grace=grace
-    )
+    return Service(name, [sys.executable, "-c", code], log_path=tmp_path / "logs" / f"{name}.log", stop_grace=grace)
 
 
 def pids(log: Path) -> list[int]:
@@ -66,7 +64,7 @@ def wait_gone(processes: list[int], seconds: float = 10) -> list[int]:
 
 def is_zombie(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -105,7 +103,7 @@ def test_nothing_survives_a_launcher_that_is_killed(tmp_path: Path, number: sign
         f"""
         import sys, time
         from pathlib import Path
-        from deploy.services.process import Service, Supervisor
+        from shared.processes import Service, Supervisor
         with Supervisor() as supervisor:
             supervisor.handle_signals()
             for name in ("one", "two"):
