@@ -188,9 +188,7 @@ class Supervisor:
         self._owner = os.getpid()
         atexit.register(self.stop)
 
-    def start(
-        self, service: Service, probe: Callable[[], bool] | None = None, timeout: float = 30
-    ) -> Service:
+    def start(self, service: Service, probe: Callable[[], bool] | None = None, timeout: float = 30) -> Service:
         """Start a service; given a probe, wait until it is ready; one that fails to is stopped at once."""
         self.services.append(service)
         service.start()

@@ -21,7 +21,7 @@ STUBBORN = """
 import os, subprocess, sys, time
 child = subprocess.Popen(
     [sys.executable, "-c",
-     "from signal import *; from time import *; signal(SIGTERM, SIG_IGN); print('up', flush=True); sleep(600)"],
+     "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(600)"],
     start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 start_daemon = '''
@@ -64,7 +64,7 @@ def wait_gone(processes: list[int], seconds: float = 10) -> list[int]:
 
 def is_zombie(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
