@@ -24,11 +24,12 @@ def test_worst_code(codes: list[int], expected: int) -> None:
 
 def test_skips_are_read_from_a_report(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
-    report.write_text(
-        "<testsuites><testsuite><testcase classname='tests.a' name='test_x'><skipped type='pytest.skip' message='no GPU'/>"
-        "</testcase><testcase classname='tests.b' name='test_y'><skipped type='pytest.xfail' message='slow'/></testcase>"
-        "<testcase classname='tests.c' name='test_z'/></testsuite></testsuites>"
+    cases = (
+        "<testcase classname='tests.a' name='test_x'><skipped type='pytest.skip' message='no GPU'/></testcase>"
+        "<testcase classname='tests.b' name='test_y'><skipped type='pytest.xfail' message='slow'/></testcase>"
+        "<testcase classname='tests.c' name='test_z'/>"
     )
+    report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
     assert skipped(report) == {"no GPU": ["tests.a::test_x"], "expected to fail: slow": ["tests.b::test_y"]}
     assert skipped(tmp_path / "absent.xml") == {}
 
