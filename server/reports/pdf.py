@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
@@ -71,7 +71,7 @@ def typeset_report(
                 "low": share.low,
                 "high": share.high,
                 "percent_text": f"{share.percent:.1f}",
-                "interval": f"{share.low:.1f} – {share.high:.1f}",
+                "interval": _range(share.low, share.high),
             }
             for cls, share in sorted(record.differential.items(), key=lambda item: item[0].order)
         ],
@@ -115,7 +115,8 @@ def thumbnail(image: bytes) -> bytes:
 
 def _facts(
     context: ClinicalContext, *, priority: Priority, hospital_name: str, received_at: datetime
-) -> list[tuple[str, Any]]:
+) -> list[tuple[str, str, int]]:
+    """Return label, value and columns taken of what a reader was told, in a grid of three."""
     person = " · ".join(
         part
         for part in (
@@ -125,11 +126,11 @@ def _facts(
         if part
     )
     facts = [
-        ("Sent by", hospital_name),
-        ("Received", _moment(received_at)),
-        ("Priority", "STAT" if priority is Priority.STAT else priority.value),
-        ("Sex and age", person),
-        ("Blood count", _blood_count(context.blood_count)),
+        ("Sent by", hospital_name, 1),
+        ("Received", _moment(received_at), 1),
+        ("Priority", "STAT" if priority is Priority.STAT else priority.value, 1),
+        ("Sex and age", person, 1),
+        ("Blood count", _blood_count(context.blood_count), 2),
     ]
     return [fact for fact in facts if fact[1]]
 
@@ -160,7 +161,7 @@ def _evidence(evidence: FlagEvidence) -> str:
     if evidence.count is not None and evidence.total and str(evidence.count) not in text:
         figures.append(f"{evidence.count} of {evidence.total} cells")
     if evidence.low is not None and evidence.high is not None and f"{evidence.low:.1f}" not in text:
-        figures.append(f"95 % interval {evidence.low:.1f} – {evidence.high:.1f} %")
+        figures.append(f"95 % interval {_range(evidence.low, evidence.high)} %")
     return f"{text} ({'; '.join(figures)})." if figures else f"{text}."
 
 
@@ -172,6 +173,10 @@ def _quality(quality: Quality) -> str:
 
 def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.1f}\u00a0–\u2060\u00a0{high:.1f}"
 
 
 def _moment(at: datetime) -> str:

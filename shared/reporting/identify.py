@@ -68,7 +68,8 @@ def identify_pdf(pdf: bytes, identity: Identity) -> bytes:
 
 
 def _fields(writer: IncrementalPdfFileWriter) -> dict[str, DictionaryObject]:
-    found = {str(field["/T"]): field for field in writer.root["/AcroForm"]["/Fields"]}
+    every = [field.get_object() for field in writer.root["/AcroForm"]["/Fields"]]
+    found = {str(field["/T"]): field for field in every}
     ours = {name: field for name, field in found.items() if name.startswith(field_name(1))}
     if field_name(1) not in ours:
         raise ValueError("no identity field")

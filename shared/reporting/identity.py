@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from shared.contracts.case import Sex
 
 Short = Annotated[str, StringConstraints(strip_whitespace=True, max_length=120, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Code = Annotated[str, StringConstraints(strip_whitespace=True, max_length=60, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Identity(BaseModel):
@@ -19,14 +20,14 @@ class Identity(BaseModel):
 
     name: Short = ""
     """As it is to be printed: family name, given names."""
-    patient_id: Short = ""
+    patient_id: Code = ""
     """The hospital's own number."""
     birth_date: date | None = None
     sex: Sex = Sex.UNKNOWN
-    order_number: Short = ""
+    order_number: Code = ""
     """Accession or order number of the sample."""
-    ward: Short = ""
-    collected_at: Short = Field(default="", description="When the sample was taken, as it is to be printed.")
+    ward: Code = ""
+    collected_at: Code = Field(default="", description="When the sample was taken, as it is to be printed.")
 
     @model_validator(mode="after")
     def _names_somebody(self) -> "Identity":
