@@ -133,7 +133,7 @@ def _cells(index: Plane, tuning: Tuning) -> NDArray[np.int32]:
 
 
 def _otsu(stained: Plane, tuning: Tuning) -> float:
-    threshold = threshold_otsu(stained)  # type: ignore[no-untyped-call]  # scikit-image is annotated in parts
+    threshold = threshold_otsu(stained)
     return float(np.clip(threshold, tuning.least_threshold, tuning.most_threshold))
 
 
@@ -148,12 +148,10 @@ def _split(body: Mask, tight: Mask, tuning: Tuning) -> NDArray[np.int32]:
         ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(tight, 1))[1:-1, 1:-1], 1.5), np.float32
     )
     components, _ = ndimage.label(body)
-    peaks = peak_local_max(  # type: ignore[no-untyped-call]  # scikit-image is annotated in parts
-        thickness, min_distance=tuning.split_distance, labels=components, exclude_border=False
-    )
+    peaks = peak_local_max(thickness, min_distance=tuning.split_distance, labels=components, exclude_border=False)
     markers = np.zeros(body.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    flooded = watershed(-thickness, markers, mask=body)  # type: ignore[no-untyped-call]  # as above
+    flooded = watershed(-thickness, markers, mask=body)
     labels = np.asarray(flooded, np.int32)
     tops = np.concatenate([[0.0], thickness[tuple(peaks.T)]])
     areas = np.bincount(labels.ravel(), minlength=len(tops))
