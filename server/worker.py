@@ -86,7 +86,9 @@ def _schedule() -> dict[str, Any]:
     }
 
 
-def _outbox_task(kind: str, function: Task) -> None:
+def add_outbox_task(kind: str, function: Task) -> None:
+    """Register ``function`` as the task ``kind``, which takes an outbox row's id."""
+
     @celery_app.task(name=kind)  # type: ignore[untyped-decorator] # Celery ships no types
     def carry_out(entry_id: int) -> None:
         outbox.run_entry(runtime().database, entry_id, lambda payload: function(runtime(), payload))
@@ -113,7 +115,7 @@ celery_app = Celery("hematovision", set_as_current=False)
 celery_app.add_defaults(configuration)
 TASKS, PERIODIC = domain_tasks()
 for _kind, _function in TASKS.items():
-    _outbox_task(_kind, _function)
+    add_outbox_task(_kind, _function)
 for _kind in PERIODIC:
     _periodic_task(f"{_PERIODIC_PREFIX}{_kind}", TASKS[_kind])
 _periodic_task(DISPATCH, _dispatch)

@@ -57,7 +57,7 @@ def juicefs_gateway(supervisor: Supervisor, tmp_path_factory: pytest.TempPathFac
         "--metrics",
         f"{LOOPBACK}:0",
     ]
-    folders = ["--cache-dir", home / "cache", "--cache-size", "64", "--log", home / "gateway.log"]
+    folders = ["--cache-dir", str(home / "cache"), "--cache-size", "64", "--log", str(home / "gateway.log")]
     service = Service(
         "juicefs gateway",
         [juicefs, "gateway", "--multi-buckets", "--keep-etag", *quiet, *folders, meta, address.endpoint],

@@ -88,14 +88,14 @@ def background_colour(image: Pixels) -> NDArray[np.float32]:
     flat = image[::2, ::2].reshape(-1, 3)
     least = flat.min(axis=1)
     bright = flat[least >= np.percentile(least, 90)]
-    return np.maximum(np.median(bright, axis=0), 40).astype(np.float32)
+    return np.asarray(np.maximum(np.median(bright, axis=0), 40), np.float32)
 
 
 def optical_density(image: Pixels) -> Plane:
     """Return the white-balanced optical density (base 10), float32 height x width x RGB, 0 where as bright as glass."""
     glass = background_colour(image)
     table = np.log10(np.maximum(np.arange(256, dtype=np.float32), 4))
-    return np.clip(np.log10(glass) - table[image], 0, None).astype(np.float32)
+    return np.asarray(np.clip(np.log10(glass) - table[image], 0, None), np.float32)
 
 
 def nuclear_index(image: Pixels, tuning: Tuning = DEFAULT) -> Plane:
@@ -110,13 +110,18 @@ def _cells(index: Plane, tuning: Tuning) -> NDArray[np.int32]:
     stained = index[index > tuning.body_least]
     if stained.size < tuning.least_area:
         return np.zeros(index.shape, np.int32)
-    threshold = float(np.clip(threshold_otsu(stained), tuning.least_threshold, tuning.most_threshold))
+    threshold = _otsu(stained, tuning)
     body = index > max(tuning.body_least, tuning.body_share * threshold)
     body = _closed(body, tuning.joining)
     body = ndimage.binary_opening(ndimage.binary_fill_holes(body), _disc(4))
     components, _ = ndimage.label(body)
     cored = np.unique(components[index > threshold])
     return _split(np.asarray(np.isin(components, cored[cored > 0])), tuning)
+
+
+def _otsu(stained: Plane, tuning: Tuning) -> float:
+    threshold = threshold_otsu(stained)  # type: ignore[no-untyped-call]  # scikit-image is annotated in parts
+    return float(np.clip(threshold, tuning.least_threshold, tuning.most_threshold))
 
 
 def _closed(mask: Mask, radius: int) -> Mask:
@@ -128,10 +133,13 @@ def _split(mask: Mask, tuning: Tuning) -> NDArray[np.int32]:
     """Label the parts of ``mask``; a part with a deep neck becomes two."""
     thickness = ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1], 2.0)
     components, _ = ndimage.label(mask)
-    peaks = peak_local_max(thickness, min_distance=tuning.split_distance, labels=components, exclude_border=False)
+    peaks = peak_local_max(  # type: ignore[no-untyped-call]  # scikit-image is annotated in parts
+        thickness, min_distance=tuning.split_distance, labels=components, exclude_border=False
+    )
     markers = np.zeros(mask.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    labels = np.asarray(watershed(-thickness, markers, mask=mask), np.int32)
+    flooded = watershed(-thickness, markers, mask=mask)  # type: ignore[no-untyped-call]  # as above
+    labels = np.asarray(flooded, np.int32)
     return _merge_shallow(labels, thickness, peaks, tuning)
 
 

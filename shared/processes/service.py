@@ -164,7 +164,7 @@ class Service:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         guard.wait()
-        psutil.wait_procs(below, timeout=5)
+        _wait_ended(below, timeout=5)
         self._close_lifeline()
         for path in self.cleanup:
             path.unlink(missing_ok=True)
@@ -188,9 +188,7 @@ class Supervisor:
         self._owner = os.getpid()
         atexit.register(self.stop)
 
-    def start(
-        self, service: Service, probe: Callable[[], bool] | None = None, timeout: float = 30
-    ) -> Service:
+    def start(self, service: Service, probe: Callable[[], bool] | None = None, timeout: float = 30) -> Service:
         """Start a service; given a probe, wait until it is ready; one that fails to is stopped at once."""
         self.services.append(service)
         service.start()
@@ -241,6 +239,15 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _wait_ended(processes: Sequence[psutil.Process], timeout: float) -> None:
+    """Wait until none runs; a zombie has ended, whoever has yet to collect it."""
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                time.sleep(0.02)
 
 
 def is_listening(port: int, host: str = LOOPBACK) -> bool:

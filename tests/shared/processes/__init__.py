@@ -1,1 +1,1 @@
-"""Services and supervisors."""
+"""Tests."""

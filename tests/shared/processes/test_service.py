@@ -16,12 +16,12 @@ from deploy.services.programs import program
 from shared.contracts.errors import DependencyMissingError, PortInUseError, ServiceUnavailableError
 from shared.processes import Service, Supervisor, free_port, free_ports, is_listening, require_port
 
-# A program that starts a child in a session of its own which ignores SIGTERM, and a daemon whose parent is gone.
+# A program with a child in a session of its own that ignores SIGTERM, and a daemon whose parent is gone.
 STUBBORN = """
 import os, subprocess, sys, time
 child = subprocess.Popen(
     [sys.executable, "-c",
-     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"],
+     "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(600)"],
     start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 start_daemon = '''
@@ -64,7 +64,7 @@ def wait_gone(processes: list[int], seconds: float = 10) -> list[int]:
 
 def is_zombie(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
