@@ -51,6 +51,8 @@ def run(app: typer.Typer) -> int:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return fail(NoSpaceError.code, _NO_SPACE, ExitCode.NO_SPACE)
         return fail("error", _unexpected(error), ExitCode.FAILED)
+    if status == ExitCode.INTERRUPTED:  # typer turns an interrupt into this status by itself
+        return fail("interrupted", "Interrupted.", ExitCode.INTERRUPTED)
     return status if isinstance(status, int) else ExitCode.OK
 
 

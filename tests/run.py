@@ -32,7 +32,7 @@ class Stage:
 
 STAGES = (
     Stage("fast: units, contracts and real servers", ("-m", f"not ({SLOW})", "-n", "2")),
-    Stage("slow: end to end, browser, chaos", ("-m", SLOW, "-p", "no:xdist")),
+    Stage("slow: end to end, browser, chaos", ("-m", SLOW, "-n", "0")),
 )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import String, cast, func, text
+from sqlalchemy import String, cast, func, literal, text
 from sqlmodel import Session, col, or_, select
 
 from server.models import AuditCheckpoint, AuditEntry, User
@@ -56,7 +56,7 @@ def search(
     """Return the newest matching entries with the display name of the person who acted, if a person did."""
     statement = (
         select(AuditEntry, User.display_name)
-        .join(User, col(AuditEntry.actor) == func.concat("user:", col(User.id)), isouter=True)
+        .join(User, col(AuditEntry.actor) == literal("user:") + col(User.id), isouter=True)
         .order_by(col(AuditEntry.id).desc())
         .limit(limit)
     )
@@ -66,6 +66,12 @@ def search(
         statement = statement.where(AuditEntry.subject == f"hospital:{hospital_id}")
     if words:
         like = f"%{words.replace('%', '').replace('_', '')}%"
-        columns = (AuditEntry.subject, AuditEntry.action, User.display_name, cast(AuditEntry.data, String))
-        statement = statement.where(or_(*(col(column).ilike(like) for column in columns)))
+        statement = statement.where(
+            or_(
+                col(AuditEntry.subject).ilike(like),
+                col(AuditEntry.action).ilike(like),
+                col(User.display_name).ilike(like),
+                cast(col(AuditEntry.data), String).ilike(like),
+            )
+        )
     return [(entry, name) for entry, name in session.exec(statement).all()]

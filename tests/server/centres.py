@@ -75,9 +75,7 @@ class NodeSide:
     def headers(self, method: str, path: str, body: bytes = b"", *, node_id: str | None = None) -> dict[str, str]:
         """Return the headers that prove a request."""
         issuer = node_id or self.key.public.key_id
-        proof = make_proof(
-            self.key, node_id=issuer, server_id=self.server_id, method=method, path=path, body=body
-        )
+        proof = make_proof(self.key, node_id=issuer, server_id=self.server_id, method=method, path=path, body=body)
         return {PROOF_HEADER: proof, "Content-Type": "application/json"}
 
 

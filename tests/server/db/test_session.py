@@ -23,6 +23,12 @@ def names(database: Database) -> list[str]:
         return sorted(hospital.name for hospital in session.exec(select(Hospital)))
 
 
+def add_and_raise(database: Database, error: Exception) -> None:
+    with database.session() as session:
+        session.add(Hospital(id="a", name="A"))
+        raise error
+
+
 def test_session_commits_at_exit(database: Database) -> None:
     with database.session() as session:
         session.add(Hospital(id="a", name="A"))
@@ -30,16 +36,14 @@ def test_session_commits_at_exit(database: Database) -> None:
 
 
 def test_session_rolls_back_on_error(database: Database) -> None:
-    with pytest.raises(RuntimeError), database.session() as session:
-        session.add(Hospital(id="a", name="A"))
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        add_and_raise(database, RuntimeError())
     assert names(database) == []
 
 
 def test_session_keeps_changes_of_an_error_that_says_so(database: Database) -> None:
-    with pytest.raises(KeepsChangesError), database.session() as session:
-        session.add(Hospital(id="a", name="A"))
-        raise KeepsChangesError
+    with pytest.raises(KeepsChangesError):
+        add_and_raise(database, KeepsChangesError())
     assert names(database) == ["A"]
 
 
@@ -69,9 +73,6 @@ def test_session_queues_writers_that_read_first(database: Database) -> None:
 
 
 def test_session_refuses_a_row_without_its_parent(database: Database) -> None:
-
-
-
 
     with pytest.raises(IntegrityError), database.session() as session:
         session.add(CensusRecord(hospital_id="nobody", census={}))
