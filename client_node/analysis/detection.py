@@ -29,6 +29,8 @@ _WORKING_SIDE: Final = 320
 class Tuning:
     """Constants of the search, in pixels of the working size and units of optical density (base 10)."""
 
+    darkest_glass: float = 60.0
+    """Below this mean grey level no light came through: there is nothing to search."""
     red_weight: float = 1.5
     """Nuclei absorb red light; blue absorption, which haemoglobin has too, is taken off it."""
     smoothing: float = 2.2
@@ -43,8 +45,14 @@ class Tuning:
     least_thickness: float = 5.5
     """Radius of the largest disc within the cell: platelets and dirt are thinner."""
     split_distance: int = 14
-    split_depth: float = 0.45
+    notch: int = 3
+    """As ``joining``, where touching cells are told apart."""
+    split_depth: float = 0.62
     """Two parts are two cells where the neck is thinner than this share of the thinner part."""
+    likeness: float = 0.6
+    """Two cells are of like thickness to this share."""
+    roundness: float = 0.6
+    """Least share of a part that its largest disc covers."""
     relative_area: float = 0.18
     """Least area as a share of the field's largest cell: a clump of platelets is smaller."""
     margin: float = 0.14
@@ -60,6 +68,8 @@ def detect_white_cells(image: Pixels, tuning: Tuning = DEFAULT) -> list[Box]:
     factor = max(height, width) / _WORKING_SIDE
     small = _resized(image, factor) if factor > 1.05 or factor < 0.75 else image
     factor = max(height, width) / max(small.shape[:2])
+    if background_colour(small).mean() < tuning.darkest_glass:
+        return []
     index = nuclear_index(small, tuning)
     labels = _cells(index, tuning)
     parts = [
@@ -111,16 +121,19 @@ def _cells(index: Plane, tuning: Tuning) -> NDArray[np.int32]:
     if stained.size < tuning.least_area:
         return np.zeros(index.shape, np.int32)
     threshold = _otsu(stained, tuning)
-    body = index > max(tuning.body_least, tuning.body_share * threshold)
-    body = _closed(body, tuning.joining)
+    stained_body = index > max(tuning.body_least, tuning.body_share * threshold)
+    body = _closed(stained_body, tuning.joining)
     body = ndimage.binary_opening(ndimage.binary_fill_holes(body), _disc(4))
     components, _ = ndimage.label(body)
     cored = np.unique(components[index > threshold])
-    return _split(np.asarray(np.isin(components, cored[cored > 0])), tuning)
+    body = np.asarray(np.isin(components, cored[cored > 0]))
+    # Closing joins lobes, and fills the notch between two touching cells too: those are told apart before it.
+    tight = ndimage.binary_fill_holes(_closed(stained_body, tuning.notch)) & body
+    return _split(body, np.asarray(tight), tuning)
 
 
 def _otsu(stained: Plane, tuning: Tuning) -> float:
-    threshold = threshold_otsu(stained)  # type: ignore[no-untyped-call]  # scikit-image is annotated in parts
+    threshold = threshold_otsu(stained)
     return float(np.clip(threshold, tuning.least_threshold, tuning.most_threshold))
 
 
@@ -129,39 +142,53 @@ def _closed(mask: Mask, radius: int) -> Mask:
     return np.asarray(ndimage.binary_closing(np.pad(mask, radius, mode="edge"), _disc(radius))[inner, inner])
 
 
-def _split(mask: Mask, tuning: Tuning) -> NDArray[np.int32]:
-    """Label the parts of ``mask``; a part with a deep neck becomes two."""
-    thickness = ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1], 2.0)
-    components, _ = ndimage.label(mask)
-    peaks = peak_local_max(  # type: ignore[no-untyped-call]  # scikit-image is annotated in parts
-        thickness, min_distance=tuning.split_distance, labels=components, exclude_border=False
+def _split(body: Mask, tight: Mask, tuning: Tuning) -> NDArray[np.int32]:
+    """Label the cells of ``body``; one that is two round parts with a thin neck in ``tight`` becomes two."""
+    thickness = np.asarray(
+        ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(tight, 1))[1:-1, 1:-1], 1.5), np.float32
     )
-    markers = np.zeros(mask.shape, np.int32)
+    components, _ = ndimage.label(body)
+    peaks = peak_local_max(thickness, min_distance=tuning.split_distance, labels=components, exclude_border=False)
+    markers = np.zeros(body.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    flooded = watershed(-thickness, markers, mask=mask)  # type: ignore[no-untyped-call]  # as above
+    flooded = watershed(-thickness, markers, mask=body)
     labels = np.asarray(flooded, np.int32)
-    return _merge_shallow(labels, thickness, peaks, tuning)
+    tops = np.concatenate([[0.0], thickness[tuple(peaks.T)]])
+    areas = np.bincount(labels.ravel(), minlength=len(tops))
+    return _merged(labels, _necks(labels, thickness), tops, areas, tuning)
 
 
-def _merge_shallow(
-    labels: NDArray[np.int32], thickness: Plane, peaks: NDArray[np.intp], tuning: Tuning
-) -> NDArray[np.int32]:
-    """Join again the watershed parts whose neck is nearly as thick as they are: lobes of one nucleus."""
+def _necks(labels: NDArray[np.int32], thickness: Plane) -> dict[tuple[int, int], float]:
+    """Return the thickness at the thickest place of each border between two parts."""
     necks: dict[tuple[int, int], float] = {}
-    for axis in (0, 1):
-        near, far = (labels[:-1], labels[1:]) if axis == 0 else (labels[:, :-1], labels[:, 1:])
-        deep = thickness[:-1] if axis == 0 else thickness[:, :-1]
-        border = (near != far) & (near > 0) & (far > 0)
-        for one, other, value in zip(near[border], far[border], deep[border], strict=True):
-            pair = (int(min(one, other)), int(max(one, other)))
+    for one, other, deep in (
+        (labels[:-1], labels[1:], thickness[:-1]),
+        (labels[:, :-1], labels[:, 1:], thickness[:, :-1]),
+    ):
+        border = (one != other) & (one > 0) & (other > 0)
+        for first, second, value in zip(one[border], other[border], deep[border], strict=True):
+            pair = (int(min(first, second)), int(max(first, second)))
             necks[pair] = max(necks.get(pair, 0.0), float(value))
-    root = list(range(len(peaks) + 1))
+    return necks
+
+
+def _merged(
+    labels: NDArray[np.int32],
+    necks: dict[tuple[int, int], float],
+    tops: NDArray[np.float64],
+    areas: NDArray[np.intp],
+    tuning: Tuning,
+) -> NDArray[np.int32]:
+    """Join neighbouring parts again unless both are round, of like size, and their neck is thin."""
+    roots = list(range(len(tops)))
     for (one, other), neck in sorted(necks.items(), key=lambda item: -item[1]):
-        thinner = min(thickness[tuple(peaks[one - 1])], thickness[tuple(peaks[other - 1])])
-        if neck >= tuning.split_depth * thinner or thinner < tuning.least_thickness:
-            target, source = root[one], root[other]
-            root = [target if value == source else value for value in root]
-    return np.asarray(np.array(root, np.int32)[labels], np.int32)
+        thin, thick = sorted((tops[one], tops[other]))
+        roundness = min(np.pi * tops[part] ** 2 / areas[part] for part in (one, other))
+        alike = thin >= tuning.least_thickness and thin >= tuning.likeness * thick
+        if neck >= tuning.split_depth * thin or not alike or roundness < tuning.roundness:
+            target, source = roots[one], roots[other]
+            roots = [target if value == source else value for value in roots]
+    return np.asarray(np.array(roots, np.int32)[labels], np.int32)
 
 
 def _disc(radius: int) -> Mask:

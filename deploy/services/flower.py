@@ -73,6 +73,7 @@ def start_flower(
         env=_environment(home / "superlink", {}),
         cwd=home,
         log_path=logs / "superlink.log",
+        stop_grace=4,
     )  # fmt: skip
     trust = ssl.create_default_context(cafile=str(certificates.ca))
     supervisor.start(superlink, lambda: _healthy(port, trust), timeout=60)
@@ -88,6 +89,7 @@ def start_flower(
         env=_environment(home / "superexec", server_env),
         cwd=home,
         log_path=logs / "superexec.log",
+        stop_grace=4,
     )  # fmt: skip
     supervisor.start(superexec)
     return FlowerAddress(address, database, certificates.ca, superlink, superexec)

@@ -66,7 +66,7 @@ def open_counts(session: Session, *, scope: Scope, states: Collection[CaseState]
     query = select(Case.priority, func.count()).where(col(Case.state).in_(states)).group_by(col(Case.priority))
     if scope is not None:
         query = query.where(Case.hospital_id == scope)
-    by_priority: dict[Priority, int] = dict(session.exec(query).all())
+    by_priority: dict[str, int] = dict(session.exec(query).all())
     return sum(by_priority.values()), by_priority.get(Priority.STAT, 0)
 
 

@@ -37,12 +37,12 @@ def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> 
         for line in listed
     ]
     flags = sorted({flag.id for row in rows for flag in row.flags})
-    words = wanted.search.lower().split()
+    phrase = wanted.search.strip().lower()
     kept = [
         row
         for row in rows
         if (wanted.flag is None or any(flag.id == wanted.flag for flag in row.flags))
-        and all(word in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags)) for word in words)
+        and phrase in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags))
         and (not wanted.mine or row.claimed_by_id == principal.user_id)
     ]
     kept.sort(key=lambda row: (PRIORITY_RANK[row.priority], row.due_at))

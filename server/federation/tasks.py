@@ -45,8 +45,10 @@ def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
         _start(runtime, run_id)
     except HematovisionError as error:
         log.warning("federation.launch_failed", run_id=run_id, code=error.code)
-        with runtime.database.session() as session:
-            service.fail(session, run_id, error.message)
+        _fail(runtime, run_id, error.message)
+    except Exception:
+        _fail(runtime, run_id, "An unexpected error ended the launch; the worker's log has the details.")
+        raise
 
 
 def _start(runtime: Runtime, run_id: str) -> None:
@@ -61,6 +63,11 @@ def _start(runtime: Runtime, run_id: str) -> None:
         if run is not None:
             run.flower_run_id = str(flower_run_id)
     log.info("federation.launched", run_id=run_id, flower_run_id=flower_run_id)
+
+
+def _fail(runtime: Runtime, run_id: str, problem: str) -> None:
+    with runtime.database.session() as session:
+        service.fail(session, run_id, problem)
 
 
 def stop(runtime: Runtime, payload: dict[str, Any]) -> None:
@@ -96,8 +103,7 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
             if not status.finished:
                 continue
             log.warning("federation.run_died", run_id=run_id, sub_status=status.sub_status)
-            with runtime.database.session() as session:
-                service.fail(session, run_id, "The run's process ended before it had a result; see the SuperExec log.")
+            _fail(runtime, run_id, "The run's process ended before it had a result; see the SuperExec log.")
 
 
 def _welcome(runtime: Runtime, control: Control) -> None:

@@ -25,7 +25,10 @@ COORDINATOR = person(Role.COORDINATOR)
 
 
 def new_database(tmp_path: Path | None = None, hospitals: tuple[str, ...] = ("north", "south")) -> Database:
-    """Return a database (in memory without a folder) with these hospitals, each with an approved training node that Flower knows as 1, 2, …"""
+    """Return a database (in memory without a folder) with these hospitals.
+
+    Each has an approved training node that Flower knows as 1, 2, …
+    """
     database = Database(f"sqlite:///{tmp_path / 'centre.sqlite'}" if tmp_path else "sqlite://")
     SQLModel.metadata.create_all(database.engine)
     with database.session() as session:

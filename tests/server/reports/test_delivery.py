@@ -137,8 +137,8 @@ def test_changed_text_under_an_identity_breaks_the_signature(signed: tuple[Ward,
 def test_fhir_is_valid_before_and_after_identity(signed: tuple[Ward, str]) -> None:
     ward, report_id = signed
     files = _open(ward, report_id)[1]
-    plain = Bundle.model_validate_json(files[FHIR])
-    kinds = [entry.resource.get_resource_type() for entry in plain.entry]
+    Bundle.model_validate_json(files[FHIR])
+    kinds = [entry["resource"]["resourceType"] for entry in json.loads(files[FHIR])["entry"]]
     assert (kinds[0], kinds[-1], "Patient" in kinds) == ("DiagnosticReport", "Practitioner", False)
     named = json.loads(identify_fhir(files[FHIR], WHO, pdf=b"%PDF-x"))
     Bundle.model_validate(named)
