@@ -20,6 +20,7 @@ from server.settings import HOME_VARIABLE, ServerSettings, load_settings
 from server.setup import initialise
 from shared.cli import run
 from shared.contracts.errors import ConfigError, ExitCode
+from shared.logging import configure_logging
 from shared.processes import require_port
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Make a centre: keys, a certificate authority, settings, the database. Overwrites nothing."""
-    settings = ServerSettings(
+    settings = ServerSettings.load(
         home=home.expanduser().resolve(),
         public_url=public_url.rstrip("/"),
         database_url=SecretStr(database_url),
@@ -101,6 +102,7 @@ def serve(
         )
     require_port(port, host)
     os.environ[HOME_VARIABLE] = str(settings.home)
+    configure_logging("node-api", json=settings.log_json, level=settings.log_level)
     uvicorn.run(
         "server.app:create_node_api",
         factory=True,
@@ -110,7 +112,7 @@ def serve(
         ssl_keyfile=str(key),
         access_log=False,
         server_header=False,
-        log_level="warning",
+        log_config=None,
     )
 
 
@@ -128,6 +130,7 @@ def verify(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Entry point."""
+    configure_logging("hematovision-server", level="WARNING")
     sys.exit(run(app))
 
 

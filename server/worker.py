@@ -14,10 +14,12 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from celery.signals import setup_logging
 
 from server.outbox import service as outbox
 from server.runtime import Runtime, build_runtime
 from server.settings import get_settings
+from shared.logging import configure_logging
 
 log = structlog.get_logger(__name__)
 Task = Callable[[Runtime, dict[str, Any]], None]
@@ -31,6 +33,13 @@ _PERIODIC_PREFIX = "periodic."
 def runtime() -> Runtime:
     """Return this process's runtime; built on first use, so that a pool's child opens its own connections."""
     return build_runtime(get_settings())
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator] # Celery ships no types
+def set_up_logging(**_given: object) -> None:
+    """Log the way all our processes do; Celery then leaves logging alone."""
+    settings = get_settings()
+    configure_logging("worker", json=settings.log_json, level=settings.log_level)
 
 
 def configuration() -> dict[str, Any]:
@@ -53,7 +62,6 @@ def configuration() -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_pool": "threads",
         "worker_concurrency": settings.worker_concurrency,
-        "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
         "worker_enable_remote_control": False,
         "timezone": "UTC",

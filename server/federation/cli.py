@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.accounts.schemas import COMMAND_LINE, Principal
+from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
 from server.federation import service
 from server.federation.schemas import RunPlan, RunView, SiteCensus
@@ -19,10 +20,6 @@ from shared.contracts.ontology import parse_class
 
 app = typer.Typer(no_args_is_help=True, help="Launch and follow federated runs.")
 
-HomeOption = Annotated[
-    Path | None, typer.Option("--home", envvar="HEMATOVISION_SERVER_HOME", help="The server's folder.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunArgument = Annotated[str | None, typer.Argument(help="Run key; the newest run if left out.")]
 _ACTOR: Principal = COMMAND_LINE
 
@@ -57,7 +54,7 @@ def start(
     if wait:
         _follow(database, run_id, as_json=as_json)
     elif as_json:
-        typer.echo(_view(database, run_id).model_dump_json())
+        emit(_view(database, run_id), as_json=True)
 
 
 @app.command()
@@ -66,7 +63,7 @@ def status(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption
     database = _database(home)
     view = _view(database, _run_id(database, run))
     if as_json:
-        typer.echo(view.model_dump_json())
+        emit(view, as_json=True)
     else:
         _print_run(view)
 
@@ -85,7 +82,7 @@ def stop(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption =
     run_id = _run_id(database, run)
     with database.session() as session:
         service.request_stop(session, _ACTOR, run_id)
-    typer.echo(_view(database, run_id).model_dump_json() if as_json else f"Run {run_id} will stop.")
+    emit(_view(database, run_id), as_json=as_json, text=f"Run {run_id} will stop.")
 
 
 @app.command("list")
@@ -94,7 +91,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     with _database(home).session(read_only=True) as session:
         runs = service.list_runs(session, _ACTOR)
     if as_json:
-        typer.echo("[" + ",".join(run.model_dump_json() for run in runs) + "]")
+        emit(runs, as_json=True)
         return
     table = Table("run", "state", "rounds", "accuracy", "model", "launched by")
     for run in runs:

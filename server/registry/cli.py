@@ -8,16 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from server.accounts.schemas import COMMAND_LINE, Principal
+from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
 from server.registry import service
 from server.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Model versions: list, promote, roll back.")
 
-HomeOption = Annotated[
-    Path | None, typer.Option("--home", envvar="HEMATOVISION_SERVER_HOME", help="The server's folder.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _ACTOR: Principal = COMMAND_LINE
 
 
@@ -27,7 +24,7 @@ def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
     with _database(home).session(read_only=True) as session:
         models = service.list_models(session, _ACTOR)
     if as_json:
-        typer.echo("[" + ",".join(model.model_dump_json(by_alias=True) for model in models) + "]")
+        emit(models, as_json=True)
         return
     table = Table("version", "state", "gate", "hospitals", "accuracy by hospital", "sha256")
     for model in models:
@@ -67,7 +64,7 @@ def rollback(
 def _print(database: Database, version: str, *, as_json: bool) -> None:
     with database.session(read_only=True) as session:
         view = service.model_view(session, _ACTOR, version)
-    typer.echo(view.model_dump_json(by_alias=True) if as_json else f"{version} is the current model.")
+    emit(view, as_json=as_json, text=f"{version} is the current model.")
 
 
 def _database(home: Path | None) -> Database:

@@ -24,12 +24,19 @@ from server.models import Hospital
 from server.runtime import Runtime, build_runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
+from shared.contracts.training import CalibrationSummary, EvaluateReply, SiteMetrics, TrainReply
 from shared.crypto.pki import DemoCA, flower_key, write_private
 from shared.processes import LOOPBACK, Service, Supervisor, free_port
 from shared.storage import S3Store
 from tests.server.federation.world import new_node
 
-METRICS = {"n": 10, "loss": 0.7, "accuracy": 0.8, "macro_f1": 0.75}
+METRICS = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
+
+
+def evaluation(step: float) -> EvaluateReply:
+    """Return what a hospital of the tests says about a candidate."""
+    calibration = CalibrationSummary(temperature=1.0 + step / 10, conformal_quantile=0.9)
+    return EvaluateReply(candidate=METRICS, current=None, calibration=calibration, seconds=0.1)
 
 
 @dataclass
@@ -52,12 +59,12 @@ class TestHospital:
         self.seen.append(request)
         self.before_reply()
         if request["kind"] == "evaluate":
-            calibration = {"temperature": 1.0 + self.step / 10, "conformal_quantile": 0.9}
-            reply = {"kind": "evaluate", "candidate": METRICS, "current": None, "calibration": calibration}
-            return {"reply": {**reply, "seconds": 0.1}}, b""
+            return {"reply": evaluation(self.step).model_dump(mode="json")}, b""
         trained = {name: (array + np.float16(self.step)).astype(np.float16) for name, array in load(body).items()}
-        reply = {"kind": "train", "examples": self.examples, "train_loss": 0.5, "received": METRICS, "seconds": 0.1}
-        return {"reply": {**reply, "manifest_sha256": "0" * 64}}, bytes(save(trained))
+        reply = TrainReply(
+            examples=self.examples, train_loss=0.5, received=METRICS, seconds=0.1, manifest_sha256="0" * 64
+        )
+        return {"reply": reply.model_dump(mode="json")}, bytes(save(trained))
 
 
 @dataclass
@@ -113,7 +120,7 @@ def running_centre(work: Path, store: StoreAddress, env: dict[str, str]) -> Iter
     }
     lines = [f"HEMATOVISION_SERVER_{key}={value}" for key, value in named.items()]
     write_private(home / "server.env", "\n".join(lines).encode())
-    settings = ServerSettings(home=home, _env_file=home / "server.env")  # type: ignore[call-arg]  # pydantic-settings'
+    settings = ServerSettings(home=home, _env_file=home / "server.env")
     upgrade(settings.effective_database_url)
     runtime = build_runtime(settings)
     assert runtime.vault.server_id == vault.server_id

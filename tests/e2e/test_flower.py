@@ -122,7 +122,7 @@ def test_signed_run_goes_from_launch_to_a_registered_model(world: World) -> None
     assert signed is not None
     runtime.vault.release_key().public.verify(canonical_bytes(signed.card), signed.signature)
     assert signed.card.examples == {"north": 30, "south": 10}
-    assert signed.card.sites["south"].n == METRICS["n"]
+    assert signed.card.sites["south"].n == METRICS.n
     for artefact in signed.card.artefacts:
         content = runtime.store.get(artefact_key(signed.card.version, artefact.name))
         assert (len(content), sha256(content).hexdigest()) == (artefact.size, artefact.sha256)

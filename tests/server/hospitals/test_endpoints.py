@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import time_machine
 from fastapi.testclient import TestClient
-from httpx import Response
+from httpx2 import Response
 
 from server.accounts.schemas import COMMAND_LINE
 from server.app import create_node_api
