@@ -1,6 +1,7 @@
 """``hematovision-demo``: the whole platform on this machine."""
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -152,7 +153,7 @@ def _work_folder(given: Path | None, *, keep: bool) -> Iterator[Path]:
 
 def main() -> None:
     """Entry point of ``hematovision-demo``."""
-    run(app)
+    sys.exit(run(app))
 
 
 if __name__ == "__main__":

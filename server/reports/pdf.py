@@ -161,7 +161,7 @@ def _evidence(evidence: FlagEvidence) -> str:
     if evidence.count is not None and evidence.total and str(evidence.count) not in text:
         figures.append(f"{evidence.count} of {evidence.total} cells")
     if evidence.low is not None and evidence.high is not None and f"{evidence.low:.1f}" not in text:
-        figures.append(f"95 % interval {_range(evidence.low, evidence.high)} %")
+        figures.append(f"95 % interval {_range(evidence.low, evidence.high)}\u00a0%")
     return f"{text} ({'; '.join(figures)})." if figures else f"{text}."
 
 

@@ -89,7 +89,7 @@ def _files(runtime: Runtime, loaded: _Loaded) -> tuple[dict[str, bytes], int]:
         read_image=cases.images_of(runtime, case, actor=_ACTOR),
     )
     pages = int(PdfFileReader(io.BytesIO(unsigned)).root["/Pages"]["/Count"])
-    signer = DocumentSigner.open(runtime.settings.keys, centre=runtime.vault.server_id)
+    signer = DocumentSigner(runtime.vault.document_key())
     pdf = signer.sign(unsigned, pages=pages, signature=record.signature, identifier=f"report {record.report_id}")
     return {
         bundle.PDF: pdf,

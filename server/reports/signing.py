@@ -1,55 +1,32 @@
 """The centre's PAdES signature over a report, which leaves only the identity fields open."""
 
-import fcntl
 import io
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from asn1crypto import keys as asn1_keys
 from asn1crypto import x509 as asn1_x509
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 from pyhanko.pdf_utils import generic
 from pyhanko.pdf_utils.generic import pdf_name, pdf_string
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.sign import fields, signers
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
+from server.vault.document_key import DocumentKey
 from shared.contracts.report import Signature
-from shared.crypto.pki import write_private
 from shared.reporting.layout import IDENTITY_BOX, IDENTITY_LINE, field_name
 
 SIGNATURE_FIELD: Final = "centre"
-_KEY, _CERT = "report_signing.key", "report_signing.crt"
-_LIFE: Final = timedelta(days=1825)
-_CLOCK_SLACK: Final = timedelta(hours=1)
 _READ_ONLY, _MULTILINE = 1, 1 << 12
 _PRINTED: Final = 4
 
 
 @dataclass(frozen=True)
 class DocumentSigner:
-    """An EC P-256 key and its certificate, whose one use is to sign reports."""
+    """Certifies reports with the vault's document key."""
 
-    key: ec.EllipticCurvePrivateKey
-    cert: x509.Certificate
-
-    @classmethod
-    def open(cls, folder: Path, *, centre: str) -> Self:
-        """Read the signer kept beside the vault's keys; the first caller makes it."""
-        with (folder / f".{_KEY}.lock").open("a+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / _CERT).exists():
-                _make(folder, centre)
-        key = serialization.load_pem_private_key((folder / _KEY).read_bytes(), password=None)
-        cert = x509.load_pem_x509_certificate((folder / _CERT).read_bytes())
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError("the report signing key is not an EC key")
-        return cls(key, cert)
+    document: DocumentKey
 
     def sign(self, pdf: bytes, *, pages: int, signature: Signature, identifier: str) -> bytes:
         """Return ``pdf`` with the identity's form fields added and a certifying signature over all of it.
@@ -72,11 +49,11 @@ class DocumentSigner:
         return out.getvalue()
 
     def _signer(self) -> signers.SimpleSigner:
-        private = self.key.private_bytes(
+        private = self.document.key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return signers.SimpleSigner(
-            signing_cert=asn1_x509.Certificate.load(self.cert.public_bytes(serialization.Encoding.DER)),
+            signing_cert=asn1_x509.Certificate.load(self.document.cert.public_bytes(serialization.Encoding.DER)),
             signing_key=asn1_keys.PrivateKeyInfo.load(private),
             cert_registry=SimpleCertificateStore(),
         )
@@ -117,44 +94,3 @@ def _add_fields(writer: IncrementalPdfFileWriter, pages: int) -> None:
         reference = writer.add_object(field)
         form["/Fields"].append(reference)
         writer.register_annotation(page_reference, reference)
-
-
-def _make(folder: Path, centre: str) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Hematovision"),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, centre[:64]),
-            x509.NameAttribute(NameOID.COMMON_NAME, "Hematovision report signing"),
-        ]
-    )
-    now = datetime.now(UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SLACK)
-        .not_valid_after(now + _LIFE)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                content_commitment=True,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=False,
-                crl_sign=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    write_private(folder / _KEY, pem)
-    write_private(folder / _CERT, cert.public_bytes(serialization.Encoding.PEM))

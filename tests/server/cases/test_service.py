@@ -1,9 +1,13 @@
 """The worklist, the reading room, claims, and who may see what."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import time_machine
+from sqlalchemy import event
+from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.cases import grants, service
@@ -203,3 +207,42 @@ def test_grants_for_a_case_taken_in_are_refused(ward: Ward) -> None:
         )
     with ward.centre.runtime.database.session() as session:
         assert session.get_one(Case, ward.case_id).state is CaseState.AVAILABLE
+
+
+def _statements(ward: Ward, act: Callable[[Session], object]) -> int:
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+
+    engine = ward.centre.runtime.database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        with ward.centre.runtime.database.session() as session:
+            act(session)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return len(seen)
+
+
+def test_worklist_asks_the_same_number_of_questions_for_one_and_three_cases(ward: Ward) -> None:
+    def look(session: Session) -> object:
+        return service.worklist(session, ward.reader, WorklistFilter())
+
+    one = _statements(ward, look)
+    for hospital in ("a", "b"):
+        _add_case(ward, hospital=hospital)
+    assert _statements(ward, look) == one
+
+
+def test_claim_by_two_readers_at_once_goes_to_one(ward: Ward) -> None:
+    def attempt(who: Principal) -> bool:
+        try:
+            _claim(ward, who)
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        won = list(pool.map(attempt, (ward.reader, ward.second_reader)))
+    assert sorted(won) == [False, True]

@@ -6,7 +6,6 @@ import json
 
 import pytest
 from asn1crypto import x509 as asn1_x509
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from fhir.resources.R4B.bundle import Bundle
 from pyhanko.pdf_utils.reader import PdfFileReader
@@ -84,8 +83,7 @@ def _open(ward: Ward, report_id: str) -> tuple[ReportBundle, dict[str, bytes]]:
 
 
 def _validate(ward: Ward, pdf: bytes) -> PdfSignatureStatus:
-    raw = (ward.centre.runtime.settings.keys / "report_signing.crt").read_bytes()
-    der = x509.load_pem_x509_certificate(raw).public_bytes(serialization.Encoding.DER)
+    der = ward.centre.runtime.vault.document_key().cert.public_bytes(serialization.Encoding.DER)
     context = ValidationContext(trust_roots=[asn1_x509.Certificate.load(der)])
     signature = PdfFileReader(io.BytesIO(pdf)).embedded_signatures[0]
     return validate_pdf_signature(signature, context)
