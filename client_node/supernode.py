@@ -1,7 +1,7 @@
 """How a node runs its SuperNode: the command, its environment, and when to start it again.
 
-The agent supervises the process. In Flower's ``subprocess`` isolation the SuperNode starts its own helper, which starts the
-relay for each message; all of them stay in the process group that the agent stops.
+The agent supervises the process. In Flower's ``subprocess`` isolation the SuperNode starts its own helper, which starts
+the relay for each message; all of them stay in the process group that the agent stops.
 """
 
 import json
@@ -14,8 +14,8 @@ from shared.contracts.errors import ConfigError, DependencyMissingError
 
 _FIRST_DELAY_SECONDS = 2.0
 _LONGEST_DELAY_SECONDS = 15.0
-"""A SuperNode restarted after a kill is refused (Flower's exit code 305; status 1) while the SuperLink still believes its
-predecessor alive, for about 60 s: short enough a pause to be back soon after, long enough to cost nothing."""
+"""A SuperNode restarted after a kill is refused (Flower's exit code 305; status 1) while the SuperLink still believes
+its predecessor alive, for about 60 s: short enough a pause to be back soon after, long enough to cost nothing."""
 _POLL_SECONDS = "0.2"
 RELEASE_KEY_ID = "fpk_release"
 
@@ -31,8 +31,8 @@ class Command:
 def supernode_command(home: Path, *, superlink: str, hospital_id: str, port: int) -> Command:
     """Return how to start ``flower-supernode`` for the node in ``home``.
 
-    ``superlink`` is ``host:port`` as told after approval; ``port`` is a free local port, on which Flower's own helper talks
-    to the SuperNode over loopback.
+    ``superlink`` is ``host:port`` as told after approval; ``port`` is a free local port, on which Flower's own helper
+    talks to the SuperNode over loopback.
 
     Raises:
         ConfigError: a key file is missing in the home folder.

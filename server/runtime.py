@@ -1,15 +1,12 @@
 """What a process of the centre works with; built by composition roots only."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from server.db.session import Database
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from server.vault.port import Vault
-
-if TYPE_CHECKING:
-    from shared.storage import ObjectStore
+from shared.storage import ObjectStore, S3Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +15,29 @@ class Runtime:
 
     settings: ServerSettings
     database: Database
-    store: "ObjectStore"
+    store: ObjectStore
     vault: Vault
 
 
 def build_runtime(settings: ServerSettings) -> Runtime:
     """Open everything that ``settings`` name."""
-    from shared.storage import S3Store
+    return Runtime(
+        settings=settings,
+        database=Database(settings.effective_database_url),
+        store=open_store(settings),
+        vault=FileVault(settings.keys),
+    )
 
+
+def open_store(settings: ServerSettings) -> ObjectStore:
+    """Return the object store; nothing is asked of it yet."""
     endpoint = settings.store_endpoint
-    store = S3Store(
-        endpoint=endpoint.removeprefix("https://").removeprefix("http://"),
+    return S3Store(
+        endpoint=endpoint.removeprefix("https://").removeprefix("http://") or "127.0.0.1:9000",
         access_key=settings.store_access_key,
         secret_key=settings.store_secret_key.get_secret_value(),
         bucket=settings.store_bucket,
         secure=endpoint.startswith("https://"),
         region=settings.store_region,
         ca_file=settings.store_ca_file,
-    )
-    return Runtime(
-        settings=settings,
-        database=Database(settings.effective_database_url),
-        store=store,
-        vault=FileVault(settings.keys),
     )

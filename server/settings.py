@@ -4,16 +4,17 @@ import os
 from pathlib import Path
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.contracts.errors import ConfigError
+from shared.settings import Settings
 
 ENV_PREFIX = "HEMATOVISION_SERVER_"
 HOME_VARIABLE = f"{ENV_PREFIX}HOME"
 ENV_FILE = "server.env"
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(Settings):
     """What the centre's processes are told. ``home`` (S) holds keys, certificates and the embedded database."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
@@ -36,10 +37,12 @@ class ServerSettings(BaseSettings):
     """host:port of the SuperLink's fleet API, told to approved nodes."""
     superlink_control: str = ""
     """host:port of its control API: loopback only."""
-    demo: bool = False
     synthetic: bool = False
     """The data are synthetic: every page and report says so."""
     worker_concurrency: int = 4
+    log_json: bool = False
+    """One JSON object a line, for a log collector."""
+    log_level: str = "INFO"
 
     @property
     def effective_database_url(self) -> str:
@@ -64,7 +67,7 @@ def load_settings(home: Path | None = None) -> ServerSettings:
     folder = named.expanduser().resolve()
     if not (folder / ENV_FILE).is_file():
         raise ConfigError(f"{named} is no server folder; make one with `hematovision-server init --home {named}`.")
-    return ServerSettings(home=folder, _env_file=folder / ENV_FILE)
+    return ServerSettings.load(env_file=folder / ENV_FILE, home=folder)
 
 
 def get_settings() -> ServerSettings:

@@ -289,7 +289,7 @@ class S3Store:
 
 
 def check_key(key: str) -> None:
-    """Refuse a key that some store would read otherwise than we wrote it (``..``, empty parts, odd characters)."""
+    """Refuse a key that some store would read otherwise than it was written (``..``, empty parts)."""
     parts = key.split("/")
     if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key) or any(part in {".", ".."} for part in parts):
         raise DataInvalidError(

@@ -1,7 +1,7 @@
 """Named tensors on the wire: safetensors bytes, checked by their header alone (no numpy, no torch).
 
 Server and nodes exchange all tensors of a message as *one* safetensors body: a message then costs Flower one object
-instead of one for each tensor. The bytes come from another party, so both sides check them here before anything reads them.
+instead of one for each tensor. The bytes come from another party, so both sides check them here before they are read.
 """
 
 import json
@@ -75,10 +75,10 @@ def check_tensors(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Tenso
 def _entry(entry: object) -> tuple[TensorSpec, int, int]:
     if not isinstance(entry, dict):
         raise DataInvalidError("The tensors are not in safetensors form.")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype, shape, offsets = entry.get("dtype"), _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
     if dtype not in _ITEM_BYTES:
         raise DataInvalidError("Only fp16 and fp32 tensors may travel.")
-    if not (_naturals(shape) and len(shape) <= 8 and _naturals(offsets) and len(offsets) == 2):
+    if shape is None or len(shape) > 8 or offsets is None or len(offsets) != 2:
         raise DataInvalidError("The tensors are not in safetensors form.")
     begin, end = offsets
     if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
@@ -86,8 +86,10 @@ def _entry(entry: object) -> tuple[TensorSpec, int, int]:
     return TensorSpec(dtype, tuple(shape)), begin, end
 
 
-def _naturals(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**40 for item in value)
+def _naturals(value: object) -> list[int] | None:
+    if isinstance(value, list) and all(type(item) is int and 0 <= item < 2**40 for item in value):
+        return value
+    return None
 
 
 def check_same_shapes(received: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec]) -> None:
@@ -96,7 +98,5 @@ def check_same_shapes(received: Mapping[str, TensorSpec], expected: Mapping[str,
     Raises:
         DataInvalidError: a name is missing or unknown, or a shape differs.
     """
-    if {name: spec.shape for name, spec in received.items()} != {
-        name: spec.shape for name, spec in expected.items()
-    }:
+    if {name: spec.shape for name, spec in received.items()} != {name: spec.shape for name, spec in expected.items()}:
         raise DataInvalidError("The tensors' names or shapes are not those that were sent out.")

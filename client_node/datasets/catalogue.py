@@ -97,7 +97,7 @@ class LabelledCell:
 
 
 @dataclass(frozen=True, slots=True)
-class FieldImage:
+class LabelledField:
     """A whole field in the catalogue."""
 
     path: Path
@@ -250,7 +250,7 @@ class Catalogue:
             found.append(LabelledCell(row[0], path, box, cls, row[7], row[8], Origin(row[9]), row[10], Split(row[11])))
         return found
 
-    def fields(self, *, split: Split | str | None = None) -> list[FieldImage]:
+    def fields(self, *, split: Split | str | None = None) -> list[LabelledField]:
         """Return the whole fields, ordered by group."""
         wanted = str(Split(split)) if split else ""
         rows = self._select(
@@ -260,7 +260,7 @@ class Catalogue:
             (wanted, wanted),
         )
         return [
-            FieldImage(self._images / relative, sha256, width, height, source, site, group, Split(name))
+            LabelledField(self._images / relative, sha256, width, height, source, site, group, Split(name))
             for relative, sha256, width, height, source, site, group, name in rows
         ]
 

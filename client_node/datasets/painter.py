@@ -2,7 +2,7 @@
 
 A canvas holds the concentration of the two dyes of a Romanowsky stain, azure (nuclei, basophilia) and eosin
 (haemoglobin, eosinophil granules). A site's stain and scanner turn that into a picture by Beer-Lambert's
-law, so that the same cell looks different at another site and overlapping cells darken each other as they do in reality.
+law, so that the same cell looks different at another site, and overlapping cells darken each other.
 """
 
 from dataclasses import dataclass

@@ -88,6 +88,8 @@ def make_synthetic(
                 rows.extend(_field(out, patient, number, seed, cells_per_field))
         for patient in _gallery_patients(sites):
             rows.extend(_gallery(out, patient, seed))
+        for folder in sorted({(out / str(row["path"])).parent for row in rows}):
+            write_atomic(folder / "smear.json", b'{"pseudo": true, "synthetic": true}\n', mode=0o644)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()

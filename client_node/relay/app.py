@@ -1,8 +1,9 @@
 """The Flower ClientApp of a node: hands a checked request to the resident trainer and returns its answer.
 
-Flower starts a process for every message, so this module imports neither torch nor anything that reads images, and has no
-access to data. The app bundle, the run configuration and the message are input from outside: the run configuration is
-ignored, the request must be one of our contracts, and the tensors are checked by their header before they go further.
+Flower starts a process for every message, so this module imports neither torch nor anything that reads images, and
+has no access to data. The app bundle, the run configuration and the message are input from outside: the run
+configuration is ignored, the request must be one of our contracts, and the tensors are checked by their header before
+they go further.
 """
 
 import os
@@ -103,7 +104,7 @@ def _body(content: RecordDict) -> bytes:
 
 
 def ask_trainer(home: Path, request: Request, body: bytes) -> tuple[Reply, bytes]:
-    """Return the trainer's reply to ``request``, checked: its kind fits, and its tensors have the shapes that were sent.
+    """Return the trainer's checked reply to ``request``: its kind fits, its tensors have the shapes that were sent.
 
     Raises:
         ServiceUnavailableError: the trainer does not run, stopped meanwhile or took too long.

@@ -19,7 +19,14 @@ from deploy.demo.hospital import DemoHospital
 from deploy.demo.people import CASE_ID, Person
 from deploy.demo.platform import Platform
 from deploy.demo.result import (
-    CaseCounts, FederationResult, FeedbackResult, FlagCheck, ModelResult, ReportResult, RoundResult, SiteResult,
+    CaseCounts,
+    FederationResult,
+    FeedbackResult,
+    FlagCheck,
+    ModelResult,
+    ReportResult,
+    RoundResult,
+    SiteResult,
 )  # fmt: skip
 from deploy.demo.truth import check_flags
 from deploy.demo.waiting import wait_for
@@ -57,7 +64,7 @@ class Loop:
         self.seconds[name] = round(time.monotonic() - started, 1)
 
     def federate(self, coordinator: Person, *, rounds: int) -> FederationResult:
-        """Launch a run from the rounds page and watch it; every round must be on the page before the next one starts."""
+        """Launch a run from the rounds page; every round must be on the page before the next one starts."""
         census = coordinator.page("/rounds")
         absent = [h.data.name for h in self.hospitals if h.data.name not in census]
         if absent:

@@ -9,6 +9,8 @@ class HospitalResult(BaseModel):
     """What one hospital brought."""
 
     id: str
+    site: str
+    """The laboratory its images are from."""
     train_images: int
     """Labelled training cells in its catalogue."""
     smears: int

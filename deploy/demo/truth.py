@@ -30,7 +30,5 @@ def check_flags(smear: Smear, *, name: str, truth: Counter[CellClass]) -> list[F
         classes, limit = MORPHOLOGY[flag.id]
         count = sum(truth[cls] for cls in classes)
         supported = 100 * count / total > limit
-        checks.append(
-            FlagCheck(smear=name, flag=flag.id, truth_count=count, truth_total=total, supported=supported)
-        )
+        checks.append(FlagCheck(smear=name, flag=flag.id, truth_count=count, truth_total=total, supported=supported))
     return checks

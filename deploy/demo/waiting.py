@@ -10,7 +10,12 @@ T = TypeVar("T")
 
 
 def wait_for(
-    look: Callable[[], T | None], *, what: str, timeout: float, every: float = 0.5, alive: Callable[[], None] | None = None
+    look: Callable[[], T | None],
+    *,
+    what: str,
+    timeout: float,
+    every: float = 0.5,
+    alive: Callable[[], None] | None = None,
 ) -> T:
     """Call ``look`` until it returns something truthy and return that.
 

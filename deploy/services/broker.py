@@ -4,9 +4,9 @@ import secrets
 import socket
 from pathlib import Path
 
-from shared.processes import LOOPBACK, Service, Supervisor, free_port
 from shared.contracts.errors import DependencyMissingError
 from shared.crypto.pki import write_private
+from shared.processes import LOOPBACK, Service, Supervisor, free_port
 
 
 def start_broker(work: Path, supervisor: Supervisor, *, port: int | None = None) -> str:

@@ -3,15 +3,14 @@
 import json
 import os
 import secrets
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.processes import LOOPBACK, Service, Supervisor, free_ports
 from deploy.services.programs import program
-from shared.contracts.errors import ConfigError
+from shared.contracts.errors import ConfigError, HematovisionError, NotFoundError
 from shared.crypto.pki import write_private
+from shared.processes import LOOPBACK, Service, Supervisor, free_ports, is_listening
+from shared.storage import S3Store
 
 _SOCKETS = (
     "seaweedfs-filer-{filer}",
@@ -33,7 +32,7 @@ class StoreAddress:
 
 
 def start_object_store(work: Path, supervisor: Supervisor, *, port: int | None = None) -> StoreAddress:
-    """Start SeaweedFS with its data in ``work/object-store`` and wait for its S3 door (about three seconds).
+    """Start SeaweedFS with its data in ``work/object-store`` and wait until it serves (four seconds).
 
     Credentials are made once and kept there, so a later start on the same ``work`` finds its data again.
     """
@@ -54,8 +53,9 @@ def start_object_store(work: Path, supervisor: Supervisor, *, port: int | None =
         stop_grace=2,
         cleanup=[Path("/tmp") / f"{name.format(**ports)}.sock" for name in _SOCKETS],  # noqa: S108 - its choice
     )
-    supervisor.start(service, lambda: _answers(ports["s3"]), timeout=60)
-    return StoreAddress(f"{LOOPBACK}:{ports['s3']}", access_key, secret_key)
+    address = StoreAddress(f"{LOOPBACK}:{ports['s3']}", access_key, secret_key)
+    supervisor.start(service, lambda: _serves(address), timeout=60)
+    return address
 
 
 def _argv(home: Path, ports: dict[str, int]) -> list[str]:
@@ -109,11 +109,17 @@ def _credentials(home: Path) -> tuple[str, str]:
     return address.access_key, address.secret_key
 
 
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/", timeout=2):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code == 403  # it speaks S3 and wants a signature
-    except OSError:
+def _serves(address: StoreAddress) -> bool:
+    """Whether it reads what it wrote before a restart: volumes are known only seconds after the door opens."""
+    if not is_listening(int(address.endpoint.rpartition(":")[2])):
         return False
+    store = S3Store(address.endpoint, address.access_key, address.secret_key, "started")
+    try:
+        store.ensure_bucket()
+        try:
+            store.get("once")
+        except NotFoundError:
+            store.put("once", b"this store has been started before")
+    except HematovisionError:
+        return False
+    return True

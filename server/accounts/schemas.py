@@ -36,3 +36,9 @@ class UserView(BaseModel):
     hospital_id: str | None
     active: bool
     created_at: datetime
+
+
+COMMAND_LINE = Principal(
+    user_id="system", username="cli", display_name="command line", role=Role.ADMIN, hospital_id=None
+)
+"""Whoever may run commands on the centre's machine."""

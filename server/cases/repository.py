@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from server.cases.access import Scope
-from server.models import Case, CaseCell, CaseField, Hospital, Node, Quarantine, Report, User
+from server.models import Case, CaseCell, CaseField, Hospital, Node, OutboxEntry, Quarantine, Report, User
 from shared.contracts.case import CaseState, Priority
 
 ROW_LIMIT = 500
@@ -66,7 +66,7 @@ def open_counts(session: Session, *, scope: Scope, states: Collection[CaseState]
     query = select(Case.priority, func.count()).where(col(Case.state).in_(states)).group_by(col(Case.priority))
     if scope is not None:
         query = query.where(Case.hospital_id == scope)
-    by_priority: dict[Priority, int] = dict(session.exec(query).all())
+    by_priority: dict[str, int] = dict(session.exec(query).all())
     return sum(by_priority.values()), by_priority.get(Priority.STAT, 0)
 
 
@@ -153,3 +153,9 @@ def known_case_ids(session: Session) -> set[tuple[str, str]]:
     """Return (hospital id, case id) of everything taken in or quarantined."""
     known = set(session.exec(select(Case.hospital_id, Case.id)).all())
     return known | set(session.exec(select(Quarantine.hospital_id, Quarantine.case_id)).all())
+
+
+def pending_ingest(session: Session, kind: str, hospital_id: str, case_id: str) -> bool:
+    """Whether a notice of this case is still to be worked on."""
+    query = select(OutboxEntry.payload).where(OutboxEntry.kind == kind, col(OutboxEntry.done_at).is_(None))
+    return {"hospital_id": hospital_id, "case_id": case_id} in session.exec(query).all()

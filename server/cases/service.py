@@ -1,18 +1,19 @@
 """What people do with cases: find, open, claim; and what other domains may do to one."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.audit import service as audit
-from server.cases import repository, views
+from server.cases import blobs, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
 from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
 from server.models import Case, CaseCell
 from server.models.base import utc_now
+from server.runtime import Runtime
 from shared.contracts.analysis import Differential, Quality
 from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
@@ -36,12 +37,12 @@ def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> 
         for line in listed
     ]
     flags = sorted({flag.id for row in rows for flag in row.flags})
-    words = wanted.search.lower().split()
+    phrase = wanted.search.strip().lower()
     kept = [
         row
         for row in rows
         if (wanted.flag is None or any(flag.id == wanted.flag for flag in row.flags))
-        and all(word in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags)) for word in words)
+        and phrase in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags))
         and (not wanted.mine or row.claimed_by_id == principal.user_id)
     ]
     kept.sort(key=lambda row: (PRIORITY_RANK[row.priority], row.due_at))
@@ -66,11 +67,10 @@ def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
     case = visible_case(session, principal, case_id)
     held = views.lease_holds(case, utc_now())
     cells = repository.cells(session, case_id)
-    hospital = repository.hospital(session, case.hospital_id)
     return CaseView(
         case_id=case.id,
         hospital_id=case.hospital_id,
-        hospital_name=hospital.name if hospital else case.hospital_id,
+        hospital_name=hospital_name(session, case.hospital_id),
         priority=case.priority,
         state=case.state,
         version=case.version,
@@ -138,6 +138,16 @@ def release(session: Session, principal: Principal, case_id: str) -> None:
     case.claimed_by = case.claimed_at = case.lease_until = None
     case.version += 1
     audit.record(session, subject=subject(case_id), actor=principal.actor, action="case.released", data={})
+
+
+def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
+    """Return a case's image, decrypted in memory, and its media type."""
+    return blobs.read(runtime, visible_case(session, principal, case_id), name, actor=principal.actor)
+
+
+def images_of(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
+    """Return a function that reads a case's images, for a report."""
+    return blobs.reader(runtime, case, actor=actor)
 
 
 def receipt(session: Session, *, hospital_id: str, case_id: str) -> CaseReceipt:
@@ -214,6 +224,12 @@ def case_for_hospital(session: Session, *, hospital_id: str, case_id: str) -> Ca
     if case is None:
         raise NotFoundError("There is no such case of this hospital.")
     return case
+
+
+def hospital_name(session: Session, hospital_id: str) -> str:
+    """Return a hospital's name, its id where it has none."""
+    hospital = repository.hospital(session, hospital_id)
+    return hospital.name if hospital else hospital_id
 
 
 def cells_of(session: Session, case_id: str) -> list[CaseCell]:

@@ -44,6 +44,10 @@ def _sqlite_engine(url: str, *, in_memory: bool) -> Engine:
     return engine
 
 
+class KeepsChangesError(Exception):
+    """Mixed into an error that does not undo its transaction: a counted failed sign-in must stay counted."""
+
+
 class Database:
     """An engine and the only place where transactions begin and end."""
 
@@ -53,12 +57,17 @@ class Database:
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
-        """Yield a session that is one transaction: commit at exit, roll back on an error.
+        """Yield a session that is one transaction: commit at exit, roll back on an error
+        (except `KeepsChangesError`).
 
         ``read_only`` takes no write lock on SQLite: for work that only reads, or writes nothing that must succeed.
         """
         with Session(self._reading if read_only else self.engine, expire_on_commit=False) as session:
-            yield session
+            try:
+                yield session
+            except KeepsChangesError:
+                session.commit()
+                raise
             session.commit()
 
     def dispose(self) -> None:

@@ -69,9 +69,7 @@ class Control:
     def register(self, public_key_pem: bytes, name: str) -> int:
         """Let the SuperNode holding this key's private half connect; return its Flower id."""
         with _translated():
-            return int(
-                self._client.RegisterNode(RegisterNodeRequest(public_key=public_key_pem, name=name)).node_id
-            )
+            return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key_pem, name=name)).node_id)
 
     def unregister(self, node_id: int) -> None:
         """Refuse this SuperNode from now on."""

@@ -31,8 +31,8 @@ class Fleet(Protocol):
     Implementations make no promise that a node answers, answers once or tells the truth.
     """
 
-    def online(self) -> dict[int, str]:
-        """Return Flower's node id → the node's public key in OpenSSH form, of the nodes connected at this moment."""
+    def online(self) -> set[int]:
+        """Return Flower's ids of the nodes connected at this moment; the SuperLink has checked their keys."""
         ...
 
     def ask(

@@ -1,19 +1,19 @@
 """Builds, signs and publishes the Flower app, so that nodes which trust the release key accept it and no other.
 
-A SuperNode started with ``--trusted-entities`` runs an app only if the SuperLink hands out, beside the bundle, a signature
-by one of its trusted keys. Flower's own publishing goes through its cloud hub; we put the signed bundle into the SuperLink's
-state ourselves. These are internal interfaces of the pinned version, covered by a test on real servers.
+A SuperNode started with ``--trusted-entities`` runs an app only if the SuperLink hands out, beside the bundle, a
+signature by one of its trusted keys. Flower's own publishing goes through its cloud hub; we put the signed bundle into
+the SuperLink's state ourselves. These are internal interfaces of the pinned version, covered by a test on real servers.
 """
 
 import base64
 import hashlib
 import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import tomllib
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkStateFactory
@@ -42,7 +42,7 @@ class App:
 def build_app(manifest: Path) -> tuple[str, bytes]:
     """Return the app's id and its bundle, built from its manifest alone; the same manifest gives the same bytes."""
     if not manifest.is_file():
-        raise ConfigError(f"The manifest of the Flower app is missing at {manifest}; set HEMATOVISION_FLOWER_APP.")
+        raise ConfigError(f"The manifest of the Flower app is missing at {manifest}; install the release again.")
     content = manifest.read_bytes()
     config = tomllib.loads(content.decode())
     app_id = f"@{config['tool']['flwr']['app']['publisher']}/{config['project']['name']}"

@@ -3,14 +3,30 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid, ServerApp
 
 from server.federation.fleet import Answer, Ask
+from server.federation.rounds import conduct
+from server.runtime import build_runtime
+from server.settings import get_settings
 from shared.contracts.training import EvaluateRequest, TrainRequest
 from shared.tensors import ARRAY_NAME, RECORD_ARRAYS, RECORD_CONFIG, STYPE
 
 _POLL_SECONDS = 0.5
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Conduct the run whose key the launch put into the run configuration."""
+    conduct(
+        build_runtime(get_settings()),
+        str(context.run_config["run-key"]),
+        GridFleet(grid),
+        flower_run_id=str(context.run_id),
+    )
 
 
 class GridFleet:
@@ -19,10 +35,9 @@ class GridFleet:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
-    def online(self) -> dict[int, str]:
+    def online(self) -> set[int]:
         """Return the connected nodes; see `Fleet`."""
-        # The Grid port only promises ids; the HTTP grid of deployments tells the key under which a node authenticated.
-        return {node.node_id: node.public_key.decode() for node in self._grid.get_nodes()}  # type: ignore[attr-defined]
+        return set(self._grid.get_node_ids())
 
     def ask(
         self, asks: Mapping[int, Ask], *, group: str, seconds: float, stopped: Callable[[], bool]
@@ -40,9 +55,7 @@ class GridFleet:
 
 
 def _message(node_id: int, ask: Ask, *, group: str, ttl: float) -> Message:
-    content = RecordDict(
-        {RECORD_CONFIG: ConfigRecord({"request": ask.request.model_dump_json(by_alias=True)})}
-    )
+    content = RecordDict({RECORD_CONFIG: ConfigRecord({"request": ask.request.model_dump_json(by_alias=True)})})
     if ask.tensors:
         array = Array(dtype="uint8", shape=(len(ask.tensors),), stype=STYPE, data=ask.tensors)
         content[RECORD_ARRAYS] = ArrayRecord({ARRAY_NAME: array})

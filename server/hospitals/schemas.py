@@ -43,6 +43,8 @@ class NodeView(BaseModel):
     ledger: LedgerTotals
     outbox: int
     attention: list[str]
+    flower_node_id: str | None = None
+    """Which SuperLink node it is, once registered."""
 
 
 class HospitalView(BaseModel):

@@ -30,6 +30,10 @@ class Run(SQLModel, table=True):
     flower_run_id: str | None = None
     base_sha256: str | None = None
     model_version: str | None = None
+    per_site: JsonDict | None = Field(default=None, sa_type=JSON)
+    """Hospital id → `SiteMetrics` of the candidate on the site's held-out groups."""
+    parent: str | None = None
+    """The model version whose tensors the run started from; None: the pretrained weights."""
     problem: str | None = None
     stop_requested: bool = False
 

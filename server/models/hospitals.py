@@ -42,9 +42,11 @@ class Node(SQLModel, table=True):
 
     id: str = Field(default_factory=new_id, primary_key=True)
     hospital_id: str = Field(foreign_key="hospital.id", index=True)
+    kit_id: str | None = Field(default=None, foreign_key="enrolment_kit.id", unique=True)
+    """The kit it came with."""
     mode: NodeMode = Field(sa_type=stored(NodeMode))
     state: EnrolmentState = Field(default=EnrolmentState.PENDING, sa_type=stored(EnrolmentState))
-    signing_key: str
+    signing_key: str = Field(unique=True)
     envelope_key: str
     flower_key: str
     fingerprint: str

@@ -1,5 +1,6 @@
 """Which cells a report shows: what the flags rest on, what the reader changed, then one good example a class."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -10,6 +11,7 @@ from shared.contracts.report import KeyCell
 
 LIMIT: Final = 24
 _EXAMPLES: Final = 2
+_PER_CLASS: Final = 6
 _NOTABLE: Final = frozenset(
     {
         CellClass.BLAST,
@@ -26,14 +28,16 @@ _NOTABLE: Final = frozenset(
 
 
 def choose(cells: list[CaseCell], flags: Iterable[Flag]) -> tuple[KeyCell, ...]:
-    """Return at most `LIMIT` cells in reporting order; ``cells`` come in the order of their numbers."""
+    """Return at most `LIMIT` cells in reporting order, few of each class; ``cells`` come by number."""
     evidence = {cell_id for flag in flags if flag.kind == "morphology" for cell_id in flag.evidence.cells}
     changed = [cell for cell in cells if cell.current_class is not cell.ai_class]
     notable = [cell for cell in cells if cell.cell_id in evidence or cell.current_class in _NOTABLE]
     chosen: dict[str, CaseCell] = {}
-    for cell in [*changed[: LIMIT // 2], *notable, *_examples(cells), *changed]:
-        if len(chosen) < LIMIT:
+    shown: Counter[CellClass] = Counter()
+    for cell in [*_examples(changed), *_examples(notable), *changed, *notable, *_examples(cells)]:
+        if len(chosen) < LIMIT and cell.cell_id not in chosen and shown[cell.current_class] < _PER_CLASS:
             chosen[cell.cell_id] = cell
+            shown[cell.current_class] += 1
     ordered = sorted(chosen.values(), key=lambda cell: cell.current_class.order)
     return tuple(
         KeyCell.model_validate(

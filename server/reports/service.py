@@ -13,7 +13,7 @@ from server.models.base import new_id, utc_now
 from server.reports import key_cells, repository
 from server.reports.schemas import ReportView
 from server.runtime import Runtime
-from server.vault import Vault
+from server.vault.port import Vault
 from shared.contracts.analysis import Flag
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState

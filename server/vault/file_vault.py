@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from server.vault.document_key import DocumentKey
 from shared.contracts.enrolment import ServerKeys
 from shared.contracts.errors import ConfigError
 from shared.crypto.envelope import CaseKey, EnvelopePrivateKey
@@ -72,6 +73,10 @@ class FileVault:
     def release_key(self) -> SigningKey:
         """The release key."""
         return self._release
+
+    def document_key(self) -> DocumentKey:
+        """The report signing key, made on first use."""
+        return DocumentKey.open(self._folder, centre=self.server_id)
 
     def open_case_key(self, case_id: str, sealed: bytes, *, actor: str = "system") -> CaseKey:
         """Log the lease, then open the key."""

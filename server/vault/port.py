@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from server.vault.document_key import DocumentKey
 from shared.contracts.enrolment import ServerKeys
 from shared.crypto.envelope import CaseKey
 from shared.crypto.signing import SigningKey, VerifyKey
@@ -38,4 +39,8 @@ class Vault(Protocol):
         Raises:
             DataInvalidError: it was not sealed to this centre, or for another case.
         """
+        ...
+
+    def document_key(self) -> DocumentKey:
+        """The X.509 key that signs reports as PDF readers know it."""
         ...

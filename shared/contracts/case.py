@@ -87,6 +87,14 @@ class CaseBody(Contract):
     day_offset: int = 0
 
 
+class SealedKey(Contract):
+    """``key.json``: erasing it erases the case."""
+
+    case_id: CaseId
+    sealed: str
+    """Base64 of `shared.crypto.envelope.CaseKey.seal_to` the centre's envelope key."""
+
+
 class CaseManifest(Contract):
     """The signed, unencrypted list of a case's parts; holds nothing about the patient."""
 

@@ -75,9 +75,7 @@ def _watch(program: int, lifeline: int, stop_r: int, launcher: int, grace: float
         if time.monotonic() > deadline:
             os.kill(program, signal.SIGKILL)
         waiting = deadline == float("inf")
-        ready, _, _ = select.select(
-            [stop_r, lifeline] if waiting else [stop_r], [], [], 2.0 if waiting else 0.2
-        )
+        ready, _, _ = select.select([stop_r, lifeline] if waiting else [stop_r], [], [], 2.0 if waiting else 0.2)
         asked = stop_r in ready and signal.SIGTERM in os.read(stop_r, 64)
         if waiting and (asked or lifeline in ready or os.getppid() != launcher):
             deadline = time.monotonic() + grace
@@ -110,8 +108,10 @@ def _sweep() -> None:
         polite = False
         while time.monotonic() < deadline and _descendants(os.getpid()):
             _reap(0)
-            time.sleep(0.05)
+            time.sleep(0.02)
         _reap(0)
+        time.sleep(0.01)
+    _reap(0)
 
 
 def _descendants(root: int) -> list[int]:

@@ -20,7 +20,7 @@ from shared.contracts.errors import ExitCode, PortInUseError, ServiceUnavailable
 
 LOOPBACK: Final = "127.0.0.1"
 _GUARD: Final = Path(__file__).with_name("guard.py")
-# Below the range from which Linux takes the local ends of outgoing connections: none grabs the port meanwhile.
+# Below Linux's range for the local ends of outgoing connections, so that none grabs the port meanwhile.
 _PORTS: Final = range(20_000, 32_000)
 _TAIL_LINES: Final = 15
 
@@ -164,7 +164,7 @@ class Service:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         guard.wait()
-        psutil.wait_procs(below, timeout=5)
+        _wait_ended(below, timeout=5)
         self._close_lifeline()
         for path in self.cleanup:
             path.unlink(missing_ok=True)
@@ -181,16 +181,14 @@ class Service:
 
 
 class Supervisor:
-    """Ends services in the reverse of the order they were started in: on exit, on a signal, at interpreter end."""
+    """Ends services, last started first: on leaving ``with``, on a signal, at interpreter end."""
 
     def __init__(self) -> None:
         self.services: list[Service] = []
         self._owner = os.getpid()
         atexit.register(self.stop)
 
-    def start(
-        self, service: Service, probe: Callable[[], bool] | None = None, timeout: float = 30
-    ) -> Service:
+    def start(self, service: Service, probe: Callable[[], bool] | None = None, timeout: float = 30) -> Service:
         """Start a service; given a probe, wait until it is ready; one that fails to is stopped at once."""
         self.services.append(service)
         service.start()
@@ -224,7 +222,7 @@ class Supervisor:
         atexit.unregister(self.stop)
 
     def handle_signals(self) -> None:
-        """Turn SIGTERM, SIGHUP and SIGINT into `SystemExit`, so that ``with`` blocks end; main thread only."""
+        """Turn SIGTERM, SIGHUP and SIGINT into `SystemExit`, so ``with`` blocks end; main thread only."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._interrupted)
 
@@ -241,6 +239,15 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _wait_ended(processes: Sequence[psutil.Process], timeout: float) -> None:
+    """Wait until none runs; a zombie has ended, whoever has yet to collect it."""
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                time.sleep(0.02)
 
 
 def is_listening(port: int, host: str = LOOPBACK) -> bool:

@@ -5,7 +5,7 @@ a field) or ``field`` (a whole field, no class); where absent it follows from th
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from client_node.datasets.catalogue import Box, Kind
@@ -16,11 +16,11 @@ from shared.contracts.errors import DataInvalidError, NoLabelsError
 _COORDINATES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_rows(labels: Path) -> list[dict[str, str]]:
+def read_rows(labels: Path, *, needed: Collection[str] = ("path", "class")) -> list[dict[str, str]]:
     """Return the rows of a label file as dictionaries of stripped text.
 
     Raises:
-        NoLabelsError: there is no such file, it is empty, or it lacks the columns ``path`` and ``class``.
+        NoLabelsError: there is no such file, it is empty, or it lacks a ``needed`` column.
         DataInvalidError: it is no readable text.
     """
     if not labels.is_file():
@@ -31,8 +31,8 @@ def read_rows(labels: Path) -> list[dict[str, str]]:
         with labels.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = {(name or "").strip().lower() for name in reader.fieldnames or ()}
-            if not {"path", "class"} <= columns:
-                raise NoLabelsError(f"The label file {labels.name} needs at least the columns path and class.")
+            if not set(needed) <= columns:
+                raise NoLabelsError(f"The label file {labels.name} needs the columns {' and '.join(needed)}.")
             rows = [
                 {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if _text(v)} for row in reader
             ]

@@ -78,9 +78,7 @@ def test_proof_refused_when_it_is_something_else(key: SigningKey, token: str) ->
 def test_proof_refused_with_another_algorithm_or_type(key: SigningKey) -> None:
     claims = {"iss": "node-a", "iat": int(NOW.timestamp())}
     confused = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key.public.raw))
-    other_type = jwt.encode(
-        {"alg": "Ed25519"}, claims, OKPKey.import_key(key.to_pem()), algorithms=["Ed25519"]
-    )
+    other_type = jwt.encode({"alg": "Ed25519"}, claims, OKPKey.import_key(key.to_pem()), algorithms=["Ed25519"])
     for token in (confused, other_type):
         with pytest.raises(UnauthenticatedError):
             check_proof(token, key=key.public, **REQUEST, now=NOW)
