@@ -110,9 +110,7 @@ def serve(path: Path, handler: Handler, *, stop: Stop, grace: float = 5.0) -> No
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.parent.stat().st_uid != os.getuid():
-        raise ConfigError(
-            "The folder of the node's sockets belongs to another user; remove it or set TMPDIR."
-        )
+        raise ConfigError("The folder of the node's sockets belongs to another user; remove it or set TMPDIR.")
     if path.exists():
         if _alive(path):
             raise ConfigError("This node's process is already running; stop it first.")
@@ -241,9 +239,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     while len(chunks) < size:
         chunk = connection.recv(min(1 << 20, size - len(chunks)))
         if not chunk:
-            raise ServiceUnavailableError(
-                "The other process closed the connection in the middle of a message."
-            )
+            raise ServiceUnavailableError("The other process closed the connection in the middle of a message.")
         chunks += chunk
     return bytes(chunks)
 

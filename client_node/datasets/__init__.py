@@ -1,1 +1,1 @@
-"""What a hospital's node may learn from: catalogue, importers, synthetic smears, splits."""
+"""The node's labelled images: catalogue, importers, splits."""

@@ -1,1 +1,39 @@
-"""SQLModel tables, one file a domain."""
+"""SQLModel tables, one file a domain. Importing this package registers them all."""
+
+from server.models.accounts import User, UserSession
+from server.models.audit import AuditCheckpoint, AuditEntry
+from server.models.cases import Case, CaseCell, CaseField, Quarantine
+from server.models.federation import CensusRecord, RoundRecord, Run, RunEvent, SiteRound
+from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
+from server.models.outbox import OutboxEntry
+from server.models.registry import ModelSite, ModelVersion, NodeModel
+from server.models.reports import Report
+from server.models.reviews import FlagDecision, LabelChange, Review
+
+__all__ = [
+    "AuditCheckpoint",
+    "AuditEntry",
+    "Case",
+    "CaseCell",
+    "CaseField",
+    "CensusRecord",
+    "EnrolmentKit",
+    "FlagDecision",
+    "Hospital",
+    "LabelChange",
+    "ModelSite",
+    "ModelVersion",
+    "Node",
+    "NodeModel",
+    "OutboxEntry",
+    "Quarantine",
+    "Report",
+    "Review",
+    "RoundRecord",
+    "Run",
+    "RunEvent",
+    "SeenProof",
+    "SiteRound",
+    "User",
+    "UserSession",
+]

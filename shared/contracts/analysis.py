@@ -25,7 +25,7 @@ class Severity(StrEnum):
     ROUTINE = "routine"
 
 
-class Field_(Contract):
+class FieldImage(Contract):
     """One field image of a smear."""
 
     path: str
@@ -105,7 +105,7 @@ class Smear(Contract):
     """A smear, analysed."""
 
     id: str
-    fields: tuple[Field_, ...]
+    fields: tuple[FieldImage, ...]
     cells: tuple[Cell, ...]
     differential: Differential
     flags: tuple[Flag, ...]

@@ -1,7 +1,7 @@
 """A flagged smear on its way to the centre: what may leave a hospital, and how it is packed.
 
-Store layout, all under ``cases/<hospital_id>/<case_id>/``: ``blobs/<name>`` (AES-256-GCM under the case key), ``key.json``
-(the case key, HPKE-sealed to the centre), and last ``manifest.json``: the commit point.
+Store layout, all under ``cases/<hospital_id>/<case_id>/``: ``blobs/<name>`` (AES-256-GCM under the case key),
+``key.json`` (the case key, HPKE-sealed to the centre), and last ``manifest.json``: the commit point.
 """
 
 from datetime import datetime
@@ -62,6 +62,8 @@ class BlobKind(StrEnum):
 
     FIELD = "field"
     CELL = "cell"
+    BODY = "body"
+    """The `CaseBody`, named ``body-json``."""
 
 
 class Blob(Contract):
@@ -83,6 +85,14 @@ class CaseBody(Contract):
     """Paths replaced by blob names."""
     context: ClinicalContext
     day_offset: int = 0
+
+
+class SealedKey(Contract):
+    """``key.json``: erasing it erases the case."""
+
+    case_id: CaseId
+    sealed: str
+    """Base64 of `shared.crypto.envelope.CaseKey.seal_to` the centre's envelope key."""
 
 
 class CaseManifest(Contract):

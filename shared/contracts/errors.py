@@ -201,10 +201,6 @@ class AuditBrokenError(HematovisionError):
     code, status, exit_code = "audit_broken", 500, ExitCode.AUDIT_BROKEN
 
 
-class Problem(HematovisionError):
-    """An error received from the other side, rebuilt from its code; see `error_from_code`."""
-
-
 def error_from_code(code: str, message: str) -> HematovisionError:
     """Rebuild the error that the other side of the wire raised, or a plain one for an unknown code."""
     for subclass in HematovisionError.__subclasses__():

@@ -84,6 +84,7 @@ CLASS_INFO: dict[CellClass, ClassInfo] = {
     _C.ARTEFACT: ClassInfo("artefact", "AR", None, counts=False),
     _C.UNIDENTIFIED: ClassInfo("unidentified", "??", "26471-3"),
 }
+_BY_VALUE = {cls.value: cls for cls in CellClass}
 _ORDER = {cls: position for position, cls in enumerate(CellClass)}
 
 CORE_FIVE = (_C.NEUTROPHIL, _C.LYMPHOCYTE, _C.MONOCYTE, _C.EOSINOPHIL, _C.BASOPHIL)
@@ -113,8 +114,8 @@ def parse_class(label: str) -> CellClass | None:
     for candidate in (key, key.removesuffix("s")):
         if candidate in ALIASES:
             return ALIASES[candidate]
-        if candidate in CellClass:
-            return CellClass(candidate)
+        if candidate in _BY_VALUE:
+            return _BY_VALUE[candidate]
     return None
 
 

@@ -63,7 +63,7 @@ class SignedRecord(Contract):
     cells_counted: int
     nrbc_per_100_wbc: float
     flags: tuple[Flag, ...]
-    dismissed_flags: dict[str, str] = {}
+    dismissed_flags: dict[str, str] = Field(default_factory=dict)
     """Flag id → the reader's reason."""
     impression: str
     key_cells: tuple[KeyCell, ...]
@@ -92,6 +92,9 @@ class ReportBundle(Contract):
     """Ed25519 (base64) by the centre's signing key over the record's canonical bytes."""
     files: tuple[ReportFile, ...]
     feedback: tuple[FeedbackLabel, ...]
+    signature: str = ""
+    """Ed25519 (base64) by the centre's signing key over the canonical bytes of the bundle with an empty signature:
+    it pins the files too. `shared.reporting.bundle.open_bundle` checks both."""
 
 
 class ReportNotice(Contract):

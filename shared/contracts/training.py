@@ -1,7 +1,7 @@
 """What a training request may say, what a node answers, and what a hospital's policy allows.
 
-These objects travel as one JSON string inside a Flower ``ConfigRecord`` (key ``request`` or ``reply``) and over the local
-socket between relay and trainer. Tensors travel beside them. A request is hostile input to a node.
+These objects travel as one JSON string inside a Flower ``ConfigRecord`` (key ``request`` or ``reply``) and over the
+local socket between relay and trainer. Tensors travel beside them. A request is hostile input to a node.
 """
 
 from typing import Annotated, Literal
@@ -72,8 +72,8 @@ class SiteMetrics(Contract):
     loss: float
     accuracy: Fraction
     macro_f1: Fraction
-    recall: dict[CellClass, Fraction] = {}
-    support: dict[CellClass, int] = {}
+    recall: dict[CellClass, Fraction] = Field(default_factory=dict)
+    support: dict[CellClass, int] = Field(default_factory=dict)
 
 
 class CalibrationSummary(Contract):

@@ -1,0 +1,37 @@
+"""How sharp and how bright the images of a smear are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from client_node.analysis.detection import background_colour
+from shared.contracts.analysis import Cell, Quality
+
+Pixels = NDArray[np.uint8]
+
+
+def focus(image: Pixels) -> float:
+    """Return the variance of the Laplacian of an RGB image's grey levels (8-bit grey levels squared)."""
+    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return float(ndimage.laplace(grey).var())
+
+
+def brightness(image: Pixels) -> float:
+    """Return the grey level (0-255) of the background."""
+    return float(background_colour(image) @ np.array([0.299, 0.587, 0.114], np.float32))
+
+
+def summary(
+    cells: Sequence[Cell], focuses: Sequence[float], brightnesses: Sequence[float], warnings: Sequence[str]
+) -> Quality:
+    """Return the quality of a smear from its cells and its images' figures."""
+    beyond = sum(cell.ood_score > 1.0 for cell in cells)
+    return Quality(
+        white_cells=sum(cell.cls.info.counts for cell in cells),
+        focus=float(np.median(focuses)) if focuses else 0.0,
+        brightness=float(np.median(brightnesses)) if brightnesses else 0.0,
+        ood_fraction=beyond / len(cells) if cells else 0.0,
+        warnings=tuple(warnings),
+    )

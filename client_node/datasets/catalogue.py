@@ -1,0 +1,343 @@
+"""The catalogue of a node: every labelled cell and field, its image, and the split it belongs to."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from client_node.datasets.images import ImageStore, StoredImage, read_limited, space_guard
+from client_node.datasets.splits import Split
+from shared.contracts.errors import ConfigError, DataInvalidError
+from shared.contracts.ontology import CellClass
+from shared.contracts.training import Census, ClassCensus
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS image (
+    sha256 TEXT PRIMARY KEY, relative TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS item (
+    hash TEXT PRIMARY KEY,
+    image_sha256 TEXT NOT NULL REFERENCES image(sha256),
+    kind TEXT NOT NULL CHECK (kind IN ('cell', 'box', 'field')),
+    x0 INTEGER, y0 INTEGER, x1 INTEGER, y1 INTEGER,
+    class TEXT, source TEXT NOT NULL, site TEXT NOT NULL, grp TEXT NOT NULL,
+    split TEXT NOT NULL CHECK (split IN ('train', 'val', 'test')),
+    origin TEXT NOT NULL CHECK (origin IN ('import', 'feedback')),
+    smear_id TEXT, cell_id TEXT, added_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS item_split ON item(split, class);
+CREATE INDEX IF NOT EXISTS item_group ON item(grp);
+CREATE INDEX IF NOT EXISTS item_image ON item(image_sha256);
+"""
+
+_INSERT_ITEM: Final = """
+INSERT INTO item (hash, image_sha256, kind, x0, y0, x1, y1, class, source, site, grp, split, origin, smear_id,
+                  cell_id, added_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (hash) DO UPDATE SET kind = excluded.kind, class = excluded.class, source = excluded.source,
+    site = excluded.site, grp = excluded.grp, split = excluded.split, origin = excluded.origin,
+    smear_id = excluded.smear_id, cell_id = excluded.cell_id, added_at = excluded.added_at
+"""
+# A reader's corrected label must survive a later import of the same folder.
+_KEEP_FEEDBACK: Final = " WHERE item.origin <> 'feedback' OR excluded.origin = 'feedback'"
+_SAME_CELL_IOU: Final = 0.4
+
+
+class Kind(StrEnum):
+    """What a row of the catalogue is."""
+
+    CELL = "cell"
+    BOX = "box"
+    FIELD = "field"
+
+
+class Origin(StrEnum):
+    """Where a label came from."""
+
+    IMPORT = "import"
+    FEEDBACK = "feedback"
+
+
+def cell_hash(image_sha256: str, box: Box | None) -> str:
+    """Return the identity of a cell: SHA-256 (hex) over its image's SHA-256 and its box (`-`: whole image)."""
+    where = "-" if box is None else ",".join(str(int(value)) for value in box)
+    return hashlib.sha256(f"{image_sha256}:{where}".encode()).hexdigest()
+
+
+def as_predicted(cls: CellClass, classes: Collection[CellClass]) -> CellClass | None:
+    """Return the one of ``classes`` that a cell of ``cls`` belongs to: itself, its parent, or None."""
+    if cls in classes:
+        return cls
+    parent = cls.info.parent
+    return parent if parent is not None and parent in classes else None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledCell:
+    """A cell that can train or test a model. ``box`` is None where the image shows just this cell."""
+
+    hash: str
+    path: Path
+    box: Box | None
+    cls: CellClass
+    source: str
+    group: str
+    origin: Origin
+    site: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledField:
+    """A whole field in the catalogue."""
+
+    path: Path
+    sha256: str
+    width: int
+    height: int
+    source: str
+    site: str
+    group: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """A row to add; its image is stored already (see `Catalogue.writing`)."""
+
+    image_sha256: str
+    kind: Kind
+    box: Box | None
+    cls: CellClass | None
+    source: str
+    site: str
+    group: str
+    split: Split
+    origin: Origin = Origin.IMPORT
+    smear_id: str | None = None
+    cell_id: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """Identity of the cell or field."""
+        return cell_hash(self.image_sha256, self.box)
+
+
+class Writer:
+    """One transaction of a catalogue: images and rows, all or nothing."""
+
+    def __init__(self, connection: sqlite3.Connection, store: ImageStore) -> None:
+        self._connection = connection
+        self._store = store
+        self._now = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def put_image(self, data: bytes) -> StoredImage:
+        """Store an image; see `ImageStore.put` for the errors."""
+        stored = self._store.put(data)
+        self._connection.execute(
+            "INSERT OR IGNORE INTO image (sha256, relative, width, height) VALUES (?, ?, ?, ?)",
+            (stored.sha256, stored.relative, stored.width, stored.height),
+        )
+        return stored
+
+    def add(self, items: Iterable[NewItem]) -> int:
+        """Add rows; the same cell again replaces its row, unless that holds a reader's label."""
+        rows = [self._values(item) for item in items]
+        self._connection.executemany(_INSERT_ITEM + _KEEP_FEEDBACK, rows)
+        return len(rows)
+
+    def supersede(self, item: NewItem) -> None:
+        """Add a reader's label: it replaces the rows of the cell and moves its whole group into training.
+
+        A group is never torn apart: were only this cell moved, its near duplicates would leak from test.
+        """
+        rows = self._connection.execute(
+            "SELECT hash, x0, y0, x1, y1 FROM item WHERE image_sha256 = ? AND kind <> 'field'",
+            (item.image_sha256,),
+        ).fetchall()
+        for row in rows:
+            box = None if row[1] is None else (row[1], row[2], row[3], row[4])
+            if _same_cell(box, item.box):
+                self._connection.execute("DELETE FROM item WHERE hash = ?", (row[0],))
+        self._connection.execute("UPDATE item SET split = 'train' WHERE grp = ?", (item.group,))
+        self.add([item])
+
+    def _values(self, item: NewItem) -> tuple[str | int | None, ...]:
+        box = item.box or (None, None, None, None)
+        head = (item.hash, item.image_sha256, item.kind.value, *box, item.cls.value if item.cls else None)
+        middle = (item.source, item.site, item.group, item.split.value, item.origin.value)
+        return (*head, *middle, item.smear_id, item.cell_id, self._now)
+
+
+class Catalogue:
+    """The labelled images of the node whose home folder is ``home``; safe to open from several processes."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = Path(home)
+        self._images = self.home / "images"
+        self._file = self.home / "catalogue.sqlite"
+        with space_guard():
+            try:
+                self.home.mkdir(parents=True, exist_ok=True)
+                with closing(self._connect()) as connection:
+                    connection.executescript(_SCHEMA)
+            except (sqlite3.DatabaseError, PermissionError, NotADirectoryError, FileExistsError) as error:
+                if "disk is full" in str(error):
+                    raise
+                raise ConfigError(
+                    "The node's catalogue cannot be opened: check the home folder and its permissions."
+                ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._file, timeout=30.0, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Open a transaction over rows and images: on any error neither is kept."""
+        store = ImageStore(self._images)
+        with space_guard(), closing(self._connect()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Writer(connection, store)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                store.take_back()
+                raise
+
+    def _select(self, sql: str, values: Iterable[str] = ()) -> list[tuple[Any, ...]]:
+        # Any: a column's type is known by the statement, not by sqlite3.
+        with closing(self._connect()) as connection:
+            return connection.execute(sql, tuple(values)).fetchall()
+
+    def cells(
+        self, *, split: Split | str | None = None, classes: Collection[CellClass] | None = None
+    ) -> list[LabelledCell]:
+        """Return labelled cells ordered by hash.
+
+        With ``classes`` (what a model predicts) a cell of a subclass is returned as its parent, and a cell
+        of neither is left out; without it every labelled cell is returned with its own class.
+        """
+        rows = self._select(
+            "SELECT hash, relative, x0, y0, x1, y1, class, source, grp, origin, site, split FROM item "
+            "JOIN image ON image.sha256 = item.image_sha256 "
+            "WHERE kind <> 'field' AND class IS NOT NULL AND (? = '' OR split = ?) ORDER BY hash",
+            (str(Split(split)) if split else "", str(Split(split)) if split else ""),
+        )
+        found = []
+        for row in rows:
+            cls: CellClass | None = CellClass(row[6])
+            if classes is not None:
+                cls = as_predicted(CellClass(row[6]), classes)
+            if cls is None:
+                continue
+            box = None if row[2] is None else (row[2], row[3], row[4], row[5])
+            path = self._images / row[1]
+            found.append(LabelledCell(row[0], path, box, cls, row[7], row[8], Origin(row[9]), row[10], Split(row[11])))
+        return found
+
+    def fields(self, *, split: Split | str | None = None) -> list[LabelledField]:
+        """Return the whole fields, ordered by group."""
+        wanted = str(Split(split)) if split else ""
+        rows = self._select(
+            "SELECT relative, sha256, width, height, source, site, grp, split FROM item "
+            "JOIN image ON image.sha256 = item.image_sha256 "
+            "WHERE kind = 'field' AND (? = '' OR split = ?) ORDER BY grp, hash",
+            (wanted, wanted),
+        )
+        return [
+            LabelledField(self._images / relative, sha256, width, height, source, site, group, Split(name))
+            for relative, sha256, width, height, source, site, group, name in rows
+        ]
+
+    def census(self) -> Census:
+        """Return counts of labelled cells by source, class and split: all that may be told about the data."""
+        rows = self._select(
+            "SELECT source, class, sum(split = 'train'), sum(split = 'val'), sum(split = 'test') FROM item "
+            "WHERE kind <> 'field' AND class IS NOT NULL GROUP BY source, class"
+        )
+        lines = [
+            ClassCensus.model_validate(
+                {"source": row[0], "class": row[1], "train": row[2], "val": row[3], "test": row[4]}
+            )
+            for row in rows
+        ]
+        groups, feedback = self._select(
+            "SELECT count(DISTINCT grp), coalesce(sum(origin = 'feedback'), 0) FROM item "
+            "WHERE kind <> 'field' AND class IS NOT NULL"
+        )[0]
+        ordered = sorted(lines, key=lambda line: (line.source, line.cls.order))
+        return Census(rows=tuple(ordered), groups=groups, feedback=feedback)
+
+    def add_feedback(self, image: Path | bytes, cls: CellClass, smear_id: str, cell_id: str) -> str:
+        """Add a reader's label for a cell of an analysed smear and return the cell's hash.
+
+        Where the cell's original image is in the catalogue the label joins that very image; otherwise
+        ``image``, the stored crop, is added. The cell goes into the training split.
+
+        Raises:
+            DataInvalidError: ``image`` cannot be read.
+            NoSpaceError: the disk is full.
+        """
+        trace = self._trace(smear_id, cell_id)
+        original = trace.get("image_sha256")
+        known = self._select("SELECT grp, source, site FROM item WHERE image_sha256 = ? LIMIT 1", [original or ""])
+        with self.writing() as writer:
+            if original and known:
+                sha256, box = original, _as_box(trace.get("box"))
+                group, source, site = known[0]
+            else:
+                data = image if isinstance(image, bytes) else read_limited(image)
+                sha256 = writer.put_image(data).sha256
+                box = _as_box(trace.get("crop_box"))
+                group, source, site = f"smear-{smear_id}", "feedback", "local"
+            item = NewItem(
+                sha256, Kind.CELL if box is None else Kind.BOX, box, cls, source, site, group, Split.TRAIN,
+                Origin.FEEDBACK, smear_id, cell_id,
+            )  # fmt: skip
+            writer.supersede(item)
+        return item.hash
+
+    def _trace(self, smear_id: str, cell_id: str) -> dict[str, Any]:
+        """Where a stored cell came from, as the analysis wrote it (Any: JSON read from our own file)."""
+        if Path(smear_id).name != smear_id:
+            raise DataInvalidError("A smear id holds no path separators.")
+        file = self.home / "smears" / smear_id / "cells.json"
+        try:
+            trace = json.loads(file.read_text())[cell_id]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return trace if isinstance(trace, dict) else {}
+
+
+def _as_box(value: object) -> Box | None:
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    x0, y0, x1, y1 = (int(number) for number in value)
+    return x0, y0, x1, y1
+
+
+def _same_cell(one: Box | None, other: Box | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return False
+    shared_area = width * height
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared_area / (areas - shared_area) >= _SAME_CELL_IOU

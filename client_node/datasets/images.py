@@ -1,0 +1,157 @@
+"""The node's own copies of images: content-addressed, written whole or not at all, read-only."""
+
+import errno
+import hashlib
+import io
+import os
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, UnidentifiedImageError
+
+from shared.contracts.errors import DataInvalidError, NoSpaceError
+
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+_SUFFIX_OF_FORMAT: Final = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
+_MAX_BYTES: Final = 256 * 1024 * 1024
+_MAX_PIXELS: Final = 120_000_000
+_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image in the store."""
+
+    sha256: str
+    relative: str
+    """Below the home's ``images`` folder."""
+    width: int
+    height: int
+
+
+@contextmanager
+def space_guard() -> Iterator[None]:
+    """Turn every form of "disk full" into `NoSpaceError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL_ERRNOS:
+            raise NoSpaceError(_NO_SPACE) from error
+        raise
+    except sqlite3.OperationalError as error:
+        if "disk is full" in str(error):
+            raise NoSpaceError(_NO_SPACE) from error
+        raise
+
+
+_NO_SPACE: Final = (
+    "No space is left on the disk of the node's home folder. Nothing was kept of this step: "
+    "free some space or choose another home, then start it again."
+)
+
+
+def inspect_image(data: bytes) -> tuple[int, int, str]:
+    """Decode ``data`` to its last pixel and return (width, height, file suffix).
+
+    JPEG is decoded at an eighth of its size: all of the file is read (a truncated one shows), at little cost.
+
+    Raises:
+        DataInvalidError: not an image, truncated, of an unsupported format, or absurdly large.
+    """
+    if not data:
+        raise DataInvalidError("The file is empty.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = image.size
+                suffix = _accepted(image)
+                image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+                image.load()
+    except DataInvalidError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataInvalidError("The file is not an image.") from error
+    # Pillow's decoders raise whatever their parser trips over (struct.error, IndexError, …): "damaged".
+    except Exception as error:
+        if "truncated" in str(error):
+            raise DataInvalidError("The image is truncated.") from error
+        raise DataInvalidError("The image is damaged and cannot be decoded.") from error
+    return width, height, suffix
+
+
+def _accepted(image: Image.Image) -> str:
+    width, height = image.size
+    suffix = _SUFFIX_OF_FORMAT.get(image.format or "")
+    if suffix is None:
+        raise DataInvalidError(f"The image format {image.format} is not supported: use JPEG, PNG or TIFF.")
+    if width * height > _MAX_PIXELS:
+        raise DataInvalidError(f"The image is too large ({width}×{height} pixels).")
+    if width < 8 or height < 8:
+        raise DataInvalidError(f"The image is too small ({width}×{height} pixels).")
+    return suffix
+
+
+def read_limited(path: Path) -> bytes:
+    """Return the bytes of ``path``.
+
+    Raises:
+        DataInvalidError: missing, unreadable, no regular file, or absurdly large.
+    """
+    try:
+        if not path.is_file():
+            raise DataInvalidError("The file does not exist." if not path.exists() else "This is not a regular file.")
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataInvalidError(f"The file is larger than {_MAX_BYTES // 2**20} MiB.")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataInvalidError("The file cannot be read.") from error
+
+
+@dataclass(slots=True)
+class ImageStore:
+    """Copies of images below ``root``; remembers what it added, so that a failed import can take it back."""
+
+    root: Path
+    added: list[Path] = field(default_factory=list)
+
+    def put(self, data: bytes) -> StoredImage:
+        """Store ``data`` unless it is there already (temporary file, then rename)."""
+        width, height, suffix = inspect_image(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        relative = f"{sha256[:2]}/{sha256}{suffix}"
+        target = self.root / relative
+        if not target.exists():
+            with space_guard():
+                write_atomic(target, data, mode=0o440)
+            self.added.append(target)
+        return StoredImage(sha256, relative, width, height)
+
+    def take_back(self) -> None:
+        """Remove what this store object added."""
+        for path in self.added:
+            with suppress(OSError):
+                path.unlink()
+        self.added.clear()
+
+
+def write_atomic(target: Path, data: bytes, *, mode: int = 0o640) -> None:
+    """Write ``data`` to ``target`` whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        temporary.chmod(mode)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

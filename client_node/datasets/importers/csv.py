@@ -1,0 +1,94 @@
+"""Importer of a label file: columns path, kind, class, source, site, group, split, xmin, ymin, xmax, ymax.
+
+Only ``path`` and ``class`` must be there. ``kind`` is ``cell`` (the image shows one cell), ``box`` (one cell of
+a field) or ``field`` (a whole field, no class); where absent it follows from the coordinates.
+"""
+
+import csv
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from client_node.datasets.catalogue import Box, Kind
+from client_node.datasets.importers.candidate import UNREADABLE_TEXT, Candidate, Finding
+from shared.contracts.analysis import SkippedFile
+from shared.contracts.errors import DataInvalidError, NoLabelsError
+
+_COORDINATES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_rows(labels: Path, *, needed: Collection[str] = ("path", "class")) -> list[dict[str, str]]:
+    """Return the rows of a label file as dictionaries of stripped text.
+
+    Raises:
+        NoLabelsError: there is no such file, it is empty, or it lacks a ``needed`` column.
+        DataInvalidError: it is no readable text.
+    """
+    if not labels.is_file():
+        raise NoLabelsError(
+            f"There is no label file {labels.name}: give one with --labels, with the columns path and class."
+        )
+    try:
+        with labels.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = {(name or "").strip().lower() for name in reader.fieldnames or ()}
+            if not set(needed) <= columns:
+                raise NoLabelsError(f"The label file {labels.name} needs the columns {' and '.join(needed)}.")
+            rows = [
+                {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if _text(v)} for row in reader
+            ]
+    except (csv.Error, *UNREADABLE_TEXT) as error:
+        raise DataInvalidError(f"The label file {labels.name} is no readable UTF-8 CSV file.") from error
+    if not rows:
+        raise NoLabelsError(f"The label file {labels.name} has no rows: label at least one image.")
+    return rows
+
+
+def _text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def candidates(root: Path, labels: Path) -> Iterator[Finding]:
+    """Yield one finding a row of ``labels``; image paths are relative to ``root``."""
+    for number, row in enumerate(read_rows(labels), start=2):
+        yield parse_row(row, root, number)
+
+
+def parse_row(row: dict[str, str], root: Path, number: int) -> Finding:
+    """Return what a row says, or why it is skipped."""
+    shown = row.get("path") or f"(row {number})"
+    try:
+        path = inside(root, row.get("path", ""))
+        box = _box(row)
+        kind = Kind(row["kind"].lower()) if row.get("kind") else (Kind.BOX if box else Kind.CELL)
+    except ValueError as error:
+        return SkippedFile(path=shown, reason=f"row {number}: {error}")
+    if kind is Kind.BOX and box is None:
+        return SkippedFile(path=shown, reason=f"row {number}: a box needs xmin, ymin, xmax and ymax")
+    return Candidate(
+        path=path, shown=shown, kind=kind, label=row.get("class", "") if kind is not Kind.FIELD else "",
+        box=box if kind is Kind.BOX else None, source=row.get("source", ""), site=row.get("site", ""),
+        group=row.get("group", ""), split=row.get("split") or None,
+    )  # fmt: skip
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Return ``root / relative``; a ValueError says why it cannot be."""
+    if not relative or "\0" in relative:
+        raise ValueError("the path is empty")
+    path = Path(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("the path leaves the data folder")
+    return root / path
+
+
+def _box(row: dict[str, str]) -> Box | None:
+    texts = [row.get(name, "") for name in _COORDINATES]
+    if not any(texts):
+        return None
+    try:
+        x0, y0, x1, y1 = (round(float(text)) for text in texts)
+    except (ValueError, OverflowError):
+        raise ValueError("the box coordinates are not numbers") from None
+    if x0 >= x1 or y0 >= y1:
+        raise ValueError("the box is empty")
+    return x0, y0, x1, y1

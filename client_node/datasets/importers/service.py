@@ -1,0 +1,142 @@
+"""The one way in: pick the layout, read each file once, store what is good, list what is not."""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from client_node.datasets.catalogue import Box, Catalogue, Kind, NewItem, Writer
+from client_node.datasets.images import StoredImage, read_limited
+from client_node.datasets.importers import csv, imagefolder, voc
+from client_node.datasets.importers.candidate import Candidate, Finding, Progress
+from client_node.datasets.splits import split_for
+from client_node.datasets.synthetic import MARKER, make_synthetic
+from shared.contracts.analysis import ImportOutput, SkippedFile
+from shared.contracts.errors import DataInvalidError, NoLabelsError, NotFoundError, UsageError
+from shared.contracts.ontology import CellClass, parse_class
+
+FORMATS = ("auto", "imagefolder", "csv", "voc", "synthetic")
+_NO_LABELS = (
+    "No labels were found in {name}: put a labels.csv (columns path, class) into it, or name one with "
+    "--labels, or sort the images into folders named by class, or add Pascal VOC files."
+)
+
+
+def import_source(
+    home: Path,
+    src: Path,
+    fmt: str = "auto",
+    progress: Progress | None = None,
+    *,
+    labels: Path | None = None,
+    site: str | None = None,
+) -> ImportOutput:
+    """Import the labelled images of ``src`` into the catalogue of ``home``; rows and images, all or nothing.
+
+    Args:
+        home: the node's home folder.
+        src: a folder, or a label file (its folder is then the image root).
+        fmt: one of `FORMATS`. ``synthetic`` reads a folder that `make_synthetic` made (made where missing).
+        progress: called with (done, total) as rows are handled.
+        labels: a label file elsewhere whose paths are relative to ``src``.
+        site: take only the rows of this site (label files only).
+
+    Raises:
+        NoLabelsError: nothing in ``src`` is labelled.
+        NotFoundError: there is no ``src``.
+        NoSpaceError: the disk is full; nothing of this import was kept.
+        UsageError: an unknown format.
+    """
+    findings = _findings(Path(src), fmt, labels)
+    if site is not None:
+        findings = [one for one in findings if not isinstance(one, Candidate) or one.site == site]
+    if not any(isinstance(one, Candidate) for one in findings) and not findings:
+        raise NoLabelsError(_NO_LABELS.format(name=Path(src).name))
+    skipped = [one for one in findings if isinstance(one, SkippedFile)]
+    found = [one for one in findings if isinstance(one, Candidate)]
+    counts: Counter[CellClass] = Counter()
+    imported = done = 0
+    # Rows of one image are taken together: it is read, hashed and decoded once. The sort is stable.
+    found.sort(key=lambda one: one.path)
+    with Catalogue(home).writing() as writer:
+        for path, rows in groupby(found, key=lambda one: one.path):
+            batch = list(rows)
+            items = _items(writer, path, batch, skipped, default_source=_source_name(Path(src)))
+            imported += writer.add(items)
+            counts.update(item.cls for item in items if item.cls is not None)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(found))
+    classes = {cls: counts[cls] for cls in CellClass if counts[cls]}
+    return ImportOutput(imported=imported, skipped=tuple(skipped), classes=classes)
+
+
+def _findings(src: Path, fmt: str, labels: Path | None) -> list[Finding]:
+    if fmt not in FORMATS:
+        raise UsageError(f"Unknown format {fmt!r}: use one of {', '.join(FORMATS)}.")
+    if fmt == "synthetic" and not (src.is_file() or (src.is_dir() and any(src.iterdir()))):
+        make_synthetic(src)
+    if not src.exists():
+        raise NotFoundError(f"There is no {src.name}: check the path.")
+    if src.is_file():
+        if src.suffix.lower() != ".csv":
+            raise DataInvalidError("Import takes a folder or a label file (.csv), not a single image.")
+        src, labels = src.parent, labels or src
+    if fmt == "synthetic" and not (src / MARKER).exists():
+        raise DataInvalidError(f"{src.name} holds no synthetic smears (there is no {MARKER} file in it).")
+    return list(_read(src, fmt, labels))
+
+
+def _read(src: Path, fmt: str, labels: Path | None) -> Iterable[Finding]:
+    if labels is not None or fmt in ("csv", "synthetic") or (fmt == "auto" and (src / "labels.csv").is_file()):
+        return csv.candidates(src, labels or src / "labels.csv")
+    if fmt in ("auto", "voc") and voc.fits(src):
+        return voc.candidates(src)
+    if fmt in ("auto", "imagefolder") and imagefolder.fits(src):
+        return imagefolder.candidates(src)
+    raise NoLabelsError(_NO_LABELS.format(name=src.name))
+
+
+def _source_name(src: Path) -> str:
+    return (src.parent if src.is_file() else src).resolve().name or "local"
+
+
+def _items(
+    writer: Writer, path: Path, rows: list[Candidate], skipped: list[SkippedFile], *, default_source: str
+) -> list[NewItem]:
+    """Store one image with its rows; nothing is stored where no row is usable."""
+    usable: list[tuple[Candidate, CellClass | None]] = []
+    for row in rows:
+        cls = parse_class(row.label) if row.label else None
+        if row.kind is not Kind.FIELD and cls is None:
+            reason = f"unknown label {row.label!r}" if row.label else "the row names no class"
+            skipped.append(SkippedFile(path=row.shown, reason=reason))
+        else:
+            usable.append((row, cls))
+    if not usable:
+        return []
+    try:
+        image = writer.put_image(read_limited(path))
+    except DataInvalidError as error:
+        skipped.extend(SkippedFile(path=row.shown, reason=error.message) for row, _ in usable)
+        return []
+    items = []
+    for row, cls in usable:
+        # An image without a group is its own group; by content, so that a renamed copy stays with it.
+        group = row.group or f"image-{image.sha256[:16]}"
+        try:
+            split = split_for(group, row.split)
+        except ValueError:
+            skipped.append(SkippedFile(path=row.shown, reason=f"unknown split {row.split!r}"))
+            continue
+        if row.box is not None and not _fits(row.box, image):
+            skipped.append(SkippedFile(path=row.shown, reason="the box leaves the image"))
+            continue
+        source = row.source or default_source
+        items.append(NewItem(image.sha256, row.kind, row.box, cls, source, row.site or source, group, split))
+    return items
+
+
+def _fits(box: Box, image: StoredImage) -> bool:
+    """Whether the box lies in the image; annotation tools are off by a pixel at the border."""
+    return box[0] >= -1 and box[1] >= -1 and box[2] <= image.width + 1 and box[3] <= image.height + 1

@@ -1,0 +1,110 @@
+"""Which role may use which page: one table, and the one dependency that enforces it.
+
+A route without a line here is refused. The services check again, by tenant and by state.
+"""
+
+import hmac
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+
+from portal.sessions import principal_from_cookie
+from server.accounts.roles import Role
+from server.accounts.schemas import Principal
+from shared.contracts.errors import ForbiddenError, UnauthenticatedError
+
+PUBLIC: Final = frozenset[Role]()
+EVERYBODY: Final = frozenset(Role)
+READERS: Final = frozenset({Role.HEMATOLOGIST})
+CASE_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN})
+REPORT_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN, Role.HOSPITAL_IT})
+STEERING: Final = frozenset({Role.COORDINATOR, Role.ADMIN})
+NETWORK: Final = frozenset({Role.COORDINATOR, Role.ADMIN, Role.HOSPITAL_IT, Role.AUDITOR})
+ADMINS: Final = frozenset({Role.ADMIN})
+OVERSIGHT: Final = frozenset({Role.ADMIN, Role.AUDITOR})
+
+RULES: Final[dict[str, frozenset[Role]]] = {
+    "healthz": PUBLIC,
+    "login_form": PUBLIC,
+    "login": PUBLIC,
+    "logout": EVERYBODY,
+    "home": EVERYBODY,
+    "worklist": CASE_VIEWERS,
+    "case": CASE_VIEWERS,
+    "case_json": CASE_VIEWERS,
+    "case_history": CASE_VIEWERS,
+    "case_blob": CASE_VIEWERS,
+    "case_claim": READERS,
+    "case_heartbeat": READERS,
+    "case_release": READERS,
+    "case_cells": READERS,
+    "case_undo": READERS,
+    "case_impression": READERS,
+    "case_sign": READERS,
+    "reports": REPORT_VIEWERS,
+    "report": REPORT_VIEWERS,
+    "report_pdf": REPORT_VIEWERS,
+    "rounds": EVERYBODY,
+    "round_start": STEERING,
+    "round": EVERYBODY,
+    "round_json": EVERYBODY,
+    "round_events": EVERYBODY,
+    "round_stop": STEERING,
+    "models": EVERYBODY,
+    "model": EVERYBODY,
+    "model_promote": STEERING,
+    "model_rollback": STEERING,
+    "nodes": NETWORK,
+    "node_approve": STEERING,
+    "node_reject": STEERING,
+    "node_revoke": STEERING,
+    "kit_make": STEERING,
+    "people": ADMINS,
+    "person_add": ADMINS,
+    "audit": OVERSIGHT,
+}
+
+
+def allowed(route: str, principal: Principal | None) -> bool:
+    """Whether ``principal`` may use the named route."""
+    rule = RULES.get(route)
+    if rule is None:
+        return False
+    return rule == PUBLIC or (principal is not None and principal.role in rule)
+
+
+async def authorise(
+    request: Request, principal: Annotated[Principal | None, Depends(principal_from_cookie)]
+) -> Principal | None:
+    """Refuse whoever may not use this route, and every post without this session's token."""
+    route = request.scope["route"].name
+    rule = RULES.get(route)
+    request.state.principal = principal
+    if rule is None:
+        raise ForbiddenError("This page has no access rule. Tell your administrator.")
+    if rule == PUBLIC:
+        return principal
+    if principal is None:
+        raise UnauthenticatedError("Your session has ended. Sign in again.")
+    if principal.role not in rule:
+        raise ForbiddenError(f"This page is not for the role {principal.role.label}. Choose a page from the menu.")
+    if request.method == "POST":
+        await _check_token(request, principal)
+    return principal
+
+
+async def _check_token(request: Request, principal: Principal) -> None:
+    sent = request.headers.get("X-CSRF-Token")
+    if sent is None:
+        sent = str((await request.form()).get("csrf_token", ""))
+    if not principal.csrf_token or not hmac.compare_digest(sent.encode(), principal.csrf_token.encode()):
+        raise ForbiddenError("The form was out of date. Go back, reload the page and send it again.")
+
+
+async def _signed_in(principal: Annotated[Principal | None, Depends(authorise)]) -> Principal:
+    if principal is None:
+        raise UnauthenticatedError("Sign in first.")
+    return principal
+
+
+SignedIn = Annotated[Principal, Depends(_signed_in)]

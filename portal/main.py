@@ -1,0 +1,45 @@
+"""The portal's composition root."""
+
+from pathlib import Path
+
+from fastapi import Depends, FastAPI
+from fastapi.staticfiles import StaticFiles
+from server.app import create_node_api
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from portal import errors
+from portal.access import authorise
+from portal.security import SecurityHeaders
+from portal.views import ROUTERS
+from server.runtime import Runtime, build_runtime
+from server.settings import get_settings
+
+STATIC = Path(__file__).parent / "static"
+NODE_API = "/api/node/"
+
+
+def create_app(runtime: Runtime | None = None) -> FastAPI:
+    """Build the portal; in the demo it serves the node API on the same address too."""
+    runtime = runtime or build_runtime(get_settings())
+    app = FastAPI(title="Hematovision", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.runtime = runtime
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[Depends(authorise)])
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    errors.register(app)
+    app.add_middleware(SecurityHeaders)
+    if runtime.settings.demo:
+        app.add_middleware(NodeApiBeside, node_api=create_node_api(runtime))
+    return app
+
+
+class NodeApiBeside:
+    """ASGI middleware: hands node requests to the node API, untouched by the portal's cookies and pages."""
+
+    def __init__(self, app: ASGIApp, node_api: ASGIApp) -> None:
+        self.app = app
+        self.node_api = node_api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = self.node_api if scope["type"] == "http" and scope["path"].startswith(NODE_API) else self.app
+        await chosen(scope, receive, send)

@@ -1,0 +1,77 @@
+"""Templates in, pages out."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.responses import HTMLResponse
+
+from portal import charts, words
+from portal.access import allowed
+from portal.sessions import theme
+from server.accounts.schemas import Principal
+from shared.contracts.ontology import CLASS_INFO, CellClass
+
+NAV: Final = (
+    ("worklist", "/worklist", "Worklist", "w"),
+    ("reports", "/reports", "Reports", "r"),
+    ("rounds", "/rounds", "Rounds", "o"),
+    ("nodes", "/nodes", "Nodes", "n"),
+    ("models", "/models", "Models", "m"),
+    ("people", "/people", "People", "p"),
+    ("audit", "/audit", "Audit", "a"),
+)
+
+
+def build_environment() -> Environment:
+    """Return the template environment: escaping always on, a forgotten variable is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(words.FILTERS)
+    environment.globals.update(CLASS_INFO=CLASS_INFO, CellClass=CellClass, heat=charts.heat, interval=charts.interval)
+    return environment
+
+
+ENVIRONMENT: Final = build_environment()
+
+
+def navigation(principal: Principal | None) -> list[tuple[str, str, str, str]]:
+    """Return the menu of this person: name, address, word, key after ``g``."""
+    return [entry for entry in NAV if principal is not None and allowed(entry[0], principal)]
+
+
+def render(request: Request, template: str, **context: Any) -> str:  # Any: each template has its own variables
+    """Render ``template`` with what every page needs beside its own variables."""
+    principal: Principal | None = getattr(request.state, "principal", None)
+    settings = request.app.state.runtime.settings
+    return ENVIRONMENT.get_template(template).render(
+        path=request.url.path,
+        principal=principal,
+        csrf_token=principal.csrf_token if principal else "",
+        nav=navigation(principal),
+        theme=theme(request),
+        demo=bool(settings.demo),
+        can=lambda route: allowed(route, principal),
+        **context,
+    )
+
+
+def page(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:  # Any: as above
+    """Return a whole page or, for htmx, the part that a template names."""
+    return HTMLResponse(render(request, template, **context), status_code=status)
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a script asked, rather than a person."""
+    return "application/json" in request.headers.get("accept", "") or request.url.path.endswith(".json")
+
+
+def is_partial(request: Request) -> bool:
+    """Whether htmx asks for a part of a page."""
+    return request.headers.get("HX-Request") == "true"

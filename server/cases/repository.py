@@ -1,0 +1,161 @@
+"""All SQL about cases; every look-up by a person goes through a hospital scope."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from server.cases.access import Scope
+from server.models import Case, CaseCell, CaseField, Hospital, Node, OutboxEntry, Quarantine, Report, User
+from shared.contracts.case import CaseState, Priority
+
+ROW_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A worklist line before it is a view."""
+
+    case: Case
+    hospital_name: str
+    holder_name: str | None
+
+
+def _scoped(query: SelectOfScalar[Case], scope: Scope) -> SelectOfScalar[Case]:
+    return query if scope is None else query.where(Case.hospital_id == scope)
+
+
+def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False) -> Case | None:
+    """Return the case if it exists inside the scope; ``lock`` holds its row until the transaction ends."""
+    query = _scoped(select(Case).where(Case.id == case_id), scope)
+    return session.exec(query.with_for_update() if lock else query).first()
+
+
+def listed(
+    session: Session,
+    *,
+    scope: Scope,
+    states: Collection[CaseState] | None,
+    hospital_id: str | None,
+    holder_id: str | None,
+) -> list[Listed]:
+    """Return cases with their hospital's and holder's name, in one query."""
+    query = (
+        select(Case, Hospital.name, User.display_name)
+        .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
+        .join(User, col(User.id) == col(Case.claimed_by), isouter=True)
+        .order_by(col(Case.due_at))
+        .limit(ROW_LIMIT)
+    )
+    if scope is not None:
+        query = query.where(Case.hospital_id == scope)
+    if states is not None:
+        query = query.where(col(Case.state).in_(states))
+    if hospital_id is not None:
+        query = query.where(Case.hospital_id == hospital_id)
+    if holder_id is not None:
+        query = query.where(Case.claimed_by == holder_id)
+    return [Listed(case, name, holder) for case, name, holder in session.exec(query)]
+
+
+def open_counts(session: Session, *, scope: Scope, states: Collection[CaseState]) -> tuple[int, int]:
+    """Return how many cases stand open, and how many of them are STAT."""
+    query = select(Case.priority, func.count()).where(col(Case.state).in_(states)).group_by(col(Case.priority))
+    if scope is not None:
+        query = query.where(Case.hospital_id == scope)
+    by_priority: dict[str, int] = dict(session.exec(query).all())
+    return sum(by_priority.values()), by_priority.get(Priority.STAT, 0)
+
+
+def hospitals(session: Session, *, scope: Scope) -> dict[str, str]:
+    """Return id → name of the hospitals that have sent cases."""
+    query = select(Hospital.id, Hospital.name).where(
+        col(Hospital.id).in_(select(Case.hospital_id).distinct()),
+    )
+    if scope is not None:
+        query = query.where(Hospital.id == scope)
+    return dict(session.exec(query.order_by(Hospital.name)).all())
+
+
+def hospital(session: Session, hospital_id: str) -> Hospital | None:
+    """Return one hospital."""
+    return session.get(Hospital, hospital_id)
+
+
+def node(session: Session, node_id: str) -> Node | None:
+    """Return one node, whatever its state."""
+    return session.get(Node, node_id)
+
+
+def user_name(session: Session, user_id: str | None) -> str | None:
+    """Return a person's display name."""
+    return None if user_id is None else session.exec(select(User.display_name).where(User.id == user_id)).first()
+
+
+def user_names(session: Session, user_ids: Collection[str]) -> dict[str, str]:
+    """Return id → display name."""
+    if not user_ids:
+        return {}
+    return dict(session.exec(select(User.id, User.display_name).where(col(User.id).in_(user_ids))).all())
+
+
+def fields(session: Session, case_id: str) -> Sequence[CaseField]:
+    """Return a case's field images in order."""
+    return session.exec(select(CaseField).where(CaseField.case_id == case_id).order_by(col(CaseField.index))).all()
+
+
+def cells(session: Session, case_id: str) -> list[CaseCell]:
+    """Return a case's cells in the natural order of their ids, which is the order of their numbers."""
+    rows = session.exec(select(CaseCell).where(CaseCell.case_id == case_id)).all()
+    return sorted(rows, key=lambda cell: natural_key(cell.cell_id))
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """Return a sort key by which ``c2`` stands before ``c10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def earlier_case_ids(session: Session, case: Case) -> list[str]:
+    """Return the ids of the same patient's earlier cases from the same hospital, newest first."""
+    query = (
+        select(Case.id)
+        .where(
+            Case.hospital_id == case.hospital_id,
+            Case.patient_pseudonym == case.patient_pseudonym,
+            Case.received_at < case.received_at,
+            Case.id != case.id,
+        )
+        .order_by(col(Case.received_at).desc())
+    )
+    return list(session.exec(query))
+
+
+def report_id(session: Session, case_id: str) -> str | None:
+    """Return the id of the case's newest report version."""
+    query = select(Report.id).where(Report.case_id == case_id).order_by(col(Report.version).desc())
+    return session.exec(query).first()
+
+
+def quarantined(session: Session, hospital_id: str, case_id: str) -> Quarantine | None:
+    """Return the newest quarantine entry of a case."""
+    query = (
+        select(Quarantine)
+        .where(Quarantine.hospital_id == hospital_id, Quarantine.case_id == case_id)
+        .order_by(col(Quarantine.at).desc())
+    )
+    return session.exec(query).first()
+
+
+def known_case_ids(session: Session) -> set[tuple[str, str]]:
+    """Return (hospital id, case id) of everything taken in or quarantined."""
+    known = set(session.exec(select(Case.hospital_id, Case.id)).all())
+    return known | set(session.exec(select(Quarantine.hospital_id, Quarantine.case_id)).all())
+
+
+def pending_ingest(session: Session, kind: str, hospital_id: str, case_id: str) -> bool:
+    """Whether a notice of this case is still to be worked on."""
+    query = select(OutboxEntry.payload).where(OutboxEntry.kind == kind, col(OutboxEntry.done_at).is_(None))
+    return {"hospital_id": hospital_id, "case_id": case_id} in session.exec(query).all()

@@ -1,0 +1,111 @@
+"""Cases as a page or another domain sees them."""
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from shared.contracts.analysis import Differential, Flag, Quality
+from shared.contracts.case import CaseState, ClinicalContext, Priority
+from shared.contracts.ontology import CellClass
+
+
+class WorklistRow(BaseModel):
+    """One line of the worklist."""
+
+    case_id: str
+    hospital_id: str
+    hospital_name: str
+    priority: Priority
+    state: CaseState
+    flags: list[Flag]
+    cell_count: int
+    doubtful_count: int
+    received_at: datetime
+    due_at: datetime
+    claimed_by: str | None
+    """Display name of the holder while the lease lasts."""
+    claimed_by_id: str | None
+    pseudo: bool
+    synthetic: bool
+
+
+class WorklistFilter(BaseModel):
+    """What the worklist shows; None means all."""
+
+    hospital_id: str | None = None
+    flag: str | None = None
+    mine: bool = False
+    state: str = "open"
+    """``open`` (to read), ``done`` (signed and later) or ``all``."""
+    search: str = ""
+
+
+class Worklist(BaseModel):
+    """The worklist: STAT first, then by due time."""
+
+    rows: list[WorklistRow]
+    to_read: int
+    stat: int
+    oldest_received_at: datetime | None
+    hospitals: dict[str, str]
+    """Id → name of all hospitals with cases, for the filter."""
+    flags: list[str]
+
+
+class CellView(BaseModel):
+    """A cell in the reading room."""
+
+    cell_id: str
+    number: int
+    """1-based, stable within the case: what a person calls it."""
+    field: int | None
+    box: tuple[int, int, int, int]
+    blob: str
+    ai_class: CellClass
+    ai_probability: float
+    prediction_set: list[CellClass]
+    ood_score: float
+    current_class: CellClass
+    changed_by: str | None
+    changed_at: datetime | None
+    doubtful: bool
+
+
+class FieldView(BaseModel):
+    """A field image in the reading room."""
+
+    index: int
+    blob: str
+    width: int
+    height: int
+
+
+class CaseView(BaseModel):
+    """Everything the reading room shows."""
+
+    case_id: str
+    hospital_id: str
+    hospital_name: str
+    priority: Priority
+    state: CaseState
+    version: int
+    context: ClinicalContext
+    flags: list[Flag]
+    quality: Quality
+    ai_differential: Differential
+    differential: Differential
+    """Live: of the current classes."""
+    untrained_classes: list[CellClass]
+    model_version: str
+    fields: list[FieldView]
+    cells: list[CellView]
+    """Grouped by current class in reporting order, inside a class by doubt (set size, then margin, then OOD)."""
+    earlier_cases: list[str]
+    claimed_by: str | None
+    claimed_by_id: str | None
+    lease_until: datetime | None
+    received_at: datetime
+    due_at: datetime
+    pseudo: bool
+    synthetic: bool
+    report_id: str | None

@@ -1,0 +1,252 @@
+"""What people do with cases: find, open, claim; and what other domains may do to one."""
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+
+from sqlmodel import Session
+
+from server.accounts.schemas import Principal
+from server.audit import service as audit
+from server.cases import blobs, repository, views
+from server.cases.access import require_reader, scope_of
+from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
+from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
+from server.models import Case, CaseCell
+from server.models.base import utc_now
+from server.runtime import Runtime
+from shared.contracts.analysis import Differential, Quality
+from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
+from shared.contracts.errors import ConflictError, NotFoundError
+from shared.contracts.ontology import CellClass
+
+_STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": DONE, "all": None}
+
+
+def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> Worklist:
+    """Return the cases this person may see, STAT first, then by due time."""
+    scope, now = scope_of(principal), utc_now()
+    listed = repository.listed(
+        session,
+        scope=scope,
+        states=_STATES.get(wanted.state, OPEN),
+        hospital_id=wanted.hospital_id,
+        holder_id=principal.user_id if wanted.mine else None,
+    )
+    rows = [
+        views.worklist_row(line.case, hospital_name=line.hospital_name, holder_name=line.holder_name, now=now)
+        for line in listed
+    ]
+    flags = sorted({flag.id for row in rows for flag in row.flags})
+    phrase = wanted.search.strip().lower()
+    kept = [
+        row
+        for row in rows
+        if (wanted.flag is None or any(flag.id == wanted.flag for flag in row.flags))
+        and phrase in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags))
+        and (not wanted.mine or row.claimed_by_id == principal.user_id)
+    ]
+    kept.sort(key=lambda row: (PRIORITY_RANK[row.priority], row.due_at))
+    to_read, stat = repository.open_counts(session, scope=scope, states=OPEN)
+    waiting = [row.received_at for row in rows if row.state in OPEN]
+    return Worklist(
+        rows=kept,
+        to_read=to_read,
+        stat=stat,
+        oldest_received_at=min(waiting, default=None),
+        hospitals=repository.hospitals(session, scope=scope),
+        flags=flags,
+    )
+
+
+def _searchable(*parts: str) -> str:
+    return " ".join(parts).lower()
+
+
+def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
+    """Return everything the reading room shows."""
+    case = visible_case(session, principal, case_id)
+    held = views.lease_holds(case, utc_now())
+    cells = repository.cells(session, case_id)
+    return CaseView(
+        case_id=case.id,
+        hospital_id=case.hospital_id,
+        hospital_name=hospital_name(session, case.hospital_id),
+        priority=case.priority,
+        state=case.state,
+        version=case.version,
+        context=ClinicalContext.model_validate(case.context),
+        flags=views.flags_of(case),
+        quality=Quality.model_validate(case.quality),
+        ai_differential=case.differential,
+        differential=views.live_differential(cells),
+        untrained_classes=[CellClass(value) for value in case.untrained_classes],
+        model_version=case.model_version,
+        fields=views.field_views(repository.fields(session, case_id)),
+        cells=views.cell_views(cells, _names(session, cells)),
+        earlier_cases=repository.earlier_case_ids(session, case),
+        claimed_by=repository.user_name(session, case.claimed_by) if held else None,
+        claimed_by_id=case.claimed_by if held else None,
+        lease_until=case.lease_until if held else None,
+        received_at=case.received_at,
+        due_at=case.due_at,
+        pseudo=case.pseudo,
+        synthetic=case.synthetic,
+        report_id=repository.report_id(session, case_id),
+    )
+
+
+def claim(session: Session, principal: Principal, case_id: str, *, take_over: bool = False) -> None:
+    """Take a case for reading: a lease that a heartbeat renews. Taking over from somebody is said aloud and audited.
+
+    Raises:
+        ConflictError: somebody else holds it and ``take_over`` is not set, or it is past reading.
+    """
+    require_reader(principal)
+    case, now = visible_case(session, principal, case_id, lock=True), utc_now()
+    if case.state not in READABLE:
+        raise ConflictError(f"The case is {case.state.value.replace('_', ' ')}; it can no longer be claimed.")
+    holder = case.claimed_by if views.lease_holds(case, now) else None
+    if holder == principal.user_id:
+        case.lease_until = now + LEASE
+        return
+    if holder is not None and not take_over:
+        name = repository.user_name(session, holder)
+        raise ConflictError(f"{name} is reading this case. Take it over if you have agreed on that.")
+    action, before = ("case.taken_over" if holder else "case.claimed"), case.claimed_by
+    if case.state is CaseState.AVAILABLE:
+        _step(case, CaseState.CLAIMED)
+    case.claimed_by, case.claimed_at, case.lease_until = principal.user_id, now, now + LEASE
+    case.version += 1
+    audit.record(
+        session, subject=subject(case_id), actor=principal.actor, action=action, data={"previous_holder": before}
+    )
+
+
+def heartbeat_lease(session: Session, principal: Principal, case_id: str) -> datetime:
+    """Renew the lease while the reading room is open; return until when it holds."""
+    case = held_case(session, principal, case_id)
+    case.lease_until = utc_now() + LEASE
+    return case.lease_until
+
+
+def release(session: Session, principal: Principal, case_id: str) -> None:
+    """Give a case back; changes made so far stand."""
+    case = held_case(session, principal, case_id)
+    if case.state is CaseState.READY:
+        _step(case, CaseState.IN_REVIEW)
+    _step(case, CaseState.AVAILABLE)
+    case.claimed_by = case.claimed_at = case.lease_until = None
+    case.version += 1
+    audit.record(session, subject=subject(case_id), actor=principal.actor, action="case.released", data={})
+
+
+def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
+    """Return a case's image, decrypted in memory, and its media type."""
+    return blobs.read(runtime, visible_case(session, principal, case_id), name, actor=principal.actor)
+
+
+def images_of(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
+    """Return a function that reads a case's images, for a report."""
+    return blobs.reader(runtime, case, actor=actor)
+
+
+def receipt(session: Session, *, hospital_id: str, case_id: str) -> CaseReceipt:
+    """Tell a node where its case stands."""
+    case = repository.get(session, case_id, scope=hospital_id)
+    if case is not None:
+        return CaseReceipt(case_id=case_id, state=case.state)
+    bad = repository.quarantined(session, hospital_id, case_id)
+    return CaseReceipt(case_id=case_id, state=None, problem=bad.reason if bad else None)
+
+
+# What reviews and reports do to a case; none of it is reachable without their own checks.
+
+
+def subject(case_id: str) -> str:
+    """Return the audit's name of a case."""
+    return f"case:{case_id}"
+
+
+def visible_case(session: Session, principal: Principal, case_id: str, *, lock: bool = False) -> Case:
+    """Return the case, or `NotFoundError` where this person may not even know of it."""
+    case = repository.get(session, case_id, scope=scope_of(principal), lock=lock)
+    if case is None:
+        raise NotFoundError("There is no such case. Go back to the worklist.")
+    return case
+
+
+def held_case(session: Session, principal: Principal, case_id: str) -> Case:
+    """Return the case for a change, if this reader holds it; a lapsed claim that nobody took revives.
+
+    Raises:
+        ConflictError: somebody else holds it, or nobody does, or it is past reading.
+    """
+    require_reader(principal)
+    case, now = visible_case(session, principal, case_id, lock=True), utc_now()
+    if case.state not in READABLE:
+        raise ConflictError(f"The case is {case.state.value.replace('_', ' ')}; it can no longer be changed.")
+    if case.claimed_by != principal.user_id:
+        raise ConflictError("You do not hold this case (any more). Claim it, then try again.")
+    if not views.lease_holds(case, now):
+        case.lease_until = now + LEASE
+    return case
+
+
+def set_class(cell: CaseCell, label: CellClass, *, by: str | None, at: datetime | None) -> None:
+    """Set the class that stands; ``by`` None where no reader's change stands any more."""
+    cell.current_class, cell.changed_by, cell.changed_at = label, by, at
+
+
+def begin_review(session: Session, case: Case, *, actor: str) -> None:
+    """Note that reading has begun, if it had not."""
+    if case.state is not CaseState.IN_REVIEW:
+        advance(session, case, CaseState.IN_REVIEW, actor=actor)
+
+
+def advance(session: Session, case: Case, *states: CaseState, actor: str) -> None:
+    """Walk a case through ``states``, each step checked and audited."""
+    for state in states:
+        before = case.state
+        _step(case, state)
+        data = {"from": before.value, "to": state.value}
+        audit.record(session, subject=subject(case.id), actor=actor, action="case.state", data=data)
+    case.version += 1
+
+
+def _step(case: Case, state: CaseState) -> None:
+    check_transition(case.state, state)
+    case.state = state
+
+
+def case_for_hospital(session: Session, *, hospital_id: str, case_id: str) -> Case:
+    """Return a hospital's own case, locked, or `NotFoundError`."""
+    case = repository.get(session, case_id, scope=hospital_id, lock=True)
+    if case is None:
+        raise NotFoundError("There is no such case of this hospital.")
+    return case
+
+
+def hospital_name(session: Session, hospital_id: str) -> str:
+    """Return a hospital's name, its id where it has none."""
+    hospital = repository.hospital(session, hospital_id)
+    return hospital.name if hospital else hospital_id
+
+
+def cells_of(session: Session, case_id: str) -> list[CaseCell]:
+    """Return a case's cells in the order of their numbers."""
+    return repository.cells(session, case_id)
+
+
+def cell_views_of(session: Session, cells: list[CaseCell], wanted: Collection[str]) -> list[CellView]:
+    """Return the views of the cells whose ids are ``wanted``; ``cells`` are all of the case."""
+    shown = views.cell_views(cells, _names(session, cells))
+    return [view for view in shown if view.cell_id in wanted]
+
+
+def differential_of(cells: list[CaseCell]) -> Differential:
+    """Return the live differential."""
+    return views.live_differential(cells)
+
+
+def _names(session: Session, cells: list[CaseCell]) -> dict[str, str]:
+    return repository.user_names(session, {cell.changed_by for cell in cells if cell.changed_by is not None})

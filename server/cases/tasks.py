@@ -1,0 +1,21 @@
+"""What a worker does for cases."""
+
+from collections.abc import Callable
+from typing import Any
+
+from server.cases import ingest as taking_in
+from server.runtime import Runtime
+
+
+def ingest(runtime: Runtime, payload: dict[str, Any]) -> None:
+    """Take one committed case in."""
+    taking_in.ingest(runtime, hospital_id=payload["hospital_id"], case_id=payload["case_id"])
+
+
+def scan(runtime: Runtime, _payload: dict[str, Any]) -> None:
+    """Find cases whose commit notice was lost."""
+    taking_in.scan(runtime)
+
+
+TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {taking_in.INGEST: ingest, "cases.scan": scan}
+PERIODIC: dict[str, float] = {"cases.scan": 60.0}

@@ -1,0 +1,95 @@
+"""Turning rows into what a page sees: order, doubt and the live differential."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from server.cases.schemas import CellView, FieldView, WorklistRow
+from server.models import Case, CaseCell, CaseField
+from shared.contracts.analysis import Differential, Flag
+from shared.contracts.case import CaseState
+from shared.contracts.ontology import CellClass
+from shared.statistics import differential
+
+_EMPTY_SET_RANK = 99
+
+
+def live_differential(cells: Iterable[CaseCell]) -> Differential:
+    """Return the differential of the classes that stand now."""
+    return differential(cell.current_class for cell in cells)
+
+
+def lease_holds(case: Case, now: datetime) -> bool:
+    """Whether somebody holds the case at this moment."""
+    return case.claimed_by is not None and case.lease_until is not None and case.lease_until > now
+
+
+def cell_views(cells: list[CaseCell], names: Mapping[str, str]) -> list[CellView]:
+    """Return the views in reading order; ``cells`` come in the order of their numbers.
+
+    Grouped by the class that stands, in reporting order; inside a class the most doubtful first: larger prediction
+    sets (an empty one counts as largest), then the smaller probability, then the farther from what was trained.
+    """
+    views = [cell_view(cell, number, names) for number, cell in enumerate(cells, start=1)]
+    return sorted(views, key=_reading_order)
+
+
+def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView:
+    """Return one cell's view."""
+    changed = cell.changed_by is not None
+    return CellView(
+        cell_id=cell.cell_id,
+        number=number,
+        field=cell.field,
+        box=(cell.x0, cell.y0, cell.x1, cell.y1),
+        blob=cell.blob,
+        ai_class=cell.ai_class,
+        ai_probability=cell.ai_probability,
+        prediction_set=[CellClass(value) for value in cell.prediction_set],
+        ood_score=cell.ood_score,
+        current_class=cell.current_class,
+        changed_by=names.get(cell.changed_by or ""),
+        changed_at=cell.changed_at,
+        doubtful=not changed and is_doubtful(cell),
+    )
+
+
+def is_doubtful(cell: CaseCell) -> bool:
+    """Whether the model was unsure of the cell (`shared.contracts.analysis.Cell.doubtful`)."""
+    return len(cell.prediction_set) != 1 or cell.ood_score > 1.0
+
+
+def _reading_order(view: CellView) -> tuple[int, int, float, float, int]:
+    set_size = len(view.prediction_set) or _EMPTY_SET_RANK
+    return view.current_class.order, -set_size, view.ai_probability, -view.ood_score, view.number
+
+
+def field_views(fields: Iterable[CaseField]) -> list[FieldView]:
+    """Return the field images' views."""
+    return [FieldView(index=field.index, blob=field.blob, width=field.width, height=field.height) for field in fields]
+
+
+def worklist_row(case: Case, *, hospital_name: str, holder_name: str | None, now: datetime) -> WorklistRow:
+    """Return one line of the worklist; a lapsed claim counts as none."""
+    held = lease_holds(case, now)
+    lapsed = case.state is CaseState.CLAIMED and not held
+    return WorklistRow(
+        case_id=case.id,
+        hospital_id=case.hospital_id,
+        hospital_name=hospital_name,
+        priority=case.priority,
+        state=CaseState.AVAILABLE if lapsed else case.state,
+        flags=flags_of(case),
+        cell_count=case.cell_count,
+        doubtful_count=case.doubtful_count,
+        received_at=case.received_at,
+        due_at=case.due_at,
+        claimed_by=holder_name if held else None,
+        claimed_by_id=case.claimed_by if held else None,
+        pseudo=case.pseudo,
+        synthetic=case.synthetic,
+    )
+
+
+def flags_of(case: Case) -> list[Flag]:
+    """Return the case's flags as contracts."""
+    return [Flag.model_validate(flag) for flag in case.flags]

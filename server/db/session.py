@@ -1,0 +1,75 @@
+"""The database: one engine a process, one transaction a request or task, committed only here."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import StaticPool
+from sqlmodel import Session
+
+_READ_ONLY = "hematovision_read_only"
+
+
+def engine_for(url: str) -> Engine:
+    """Return an engine for ``url``: SQLite set up to be safe with several processes, or PostgreSQL by psycopg 3."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, in_memory=parsed.database in {None, "", ":memory:"})
+    if parsed.drivername in {"postgresql", "postgres"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return create_engine(parsed, pool_pre_ping=True)
+
+
+def _sqlite_engine(url: str, *, in_memory: bool) -> Engine:
+    pool: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"pool_size": 10, "max_overflow": 30}
+    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10}, **pool)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver would otherwise begin transactions on its own, too late and never IMMEDIATE.
+        connection.isolation_level = None
+        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later fails at once when another has written in between, however
+        # long the busy timeout: so writers take the write lock at the start.
+        read_only = connection.get_execution_options().get(_READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+class KeepsChangesError(Exception):
+    """Mixed into an error that does not undo its transaction: a counted failed sign-in must stay counted."""
+
+
+class Database:
+    """An engine and the only place where transactions begin and end."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = engine_for(url)
+        self._reading = self.engine.execution_options(**{_READ_ONLY: True})
+
+    @contextmanager
+    def session(self, *, read_only: bool = False) -> Iterator[Session]:
+        """Yield a session that is one transaction: commit at exit, roll back on an error
+        (except `KeepsChangesError`).
+
+        ``read_only`` takes no write lock on SQLite: for work that only reads, or writes nothing that must succeed.
+        """
+        with Session(self._reading if read_only else self.engine, expire_on_commit=False) as session:
+            try:
+                yield session
+            except KeepsChangesError:
+                session.commit()
+                raise
+            session.commit()
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()

@@ -1,0 +1,232 @@
+"""What a running ServerApp writes down: one short transaction a fact, so that pages see each as it happens."""
+
+import math
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from server.db.session import Database
+from server.federation import repository, service
+from server.federation.states import RunState, SiteState
+from server.models.base import utc_now
+from server.models.federation import RoundRecord, Run, SiteRound
+from shared.contracts.errors import ConflictError, NotFoundError
+from shared.contracts.training import EvaluateReply, Recipe, TrainReply
+
+_MAX_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to do."""
+
+    run_id: str
+    recipe: Recipe
+    rounds: int
+    min_sites: int
+    round_deadline_seconds: int
+    base_sha256: str
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of one message pair, as the centre sees them: up is from the hospital."""
+
+    up: int
+    down: int
+
+
+class RunBook:
+    """The rows of one run."""
+
+    def __init__(self, database: Database, run_id: str) -> None:
+        self._database = database
+        self.run_id = run_id
+
+    def begin(self, flower_run_id: str) -> Plan:
+        """Mark the run as running and return its plan.
+
+        Raises:
+            ConflictError: the run has ended, or another Flower run carries it.
+        """
+        with self._database.session() as session:
+            run = self._run(session)
+            if run.state.over or run.flower_run_id not in (None, flower_run_id):
+                raise ConflictError("This run is carried by another Flower run, or over.")
+            run.flower_run_id = flower_run_id
+            run.state = RunState.RUNNING
+            run.started_at = run.started_at or utc_now()
+            if run.base_sha256 is None:
+                raise NotFoundError("The run has no start tensors; launch it again.")
+            return Plan(
+                run_id=run.id,
+                recipe=Recipe.model_validate(run.recipe),
+                rounds=run.rounds,
+                min_sites=run.min_sites,
+                round_deadline_seconds=run.round_deadline_seconds,
+                base_sha256=run.base_sha256,
+                parent=run.parent,
+            )
+
+    def welcome(self) -> dict[int, str]:
+        """Return Flower's node id → hospital id of the approved training nodes."""
+        with self._database.session(read_only=True) as session:
+            nodes = repository.training_nodes(session)
+            return {int(node.flower_node_id): node.hospital_id for node in nodes if node.flower_node_id}
+
+    def rounds_done(self) -> int:
+        """Return the number of the last round that has ended; 0: none."""
+        with self._database.session(read_only=True) as session:
+            return max((row.round for row in repository.rounds(session, self.run_id) if row.ended_at), default=0)
+
+    def stop_requested(self) -> bool:
+        """Whether the coordinator wants the run to stop, or it has been ended from outside."""
+        with self._database.session(read_only=True) as session:
+            run = self._run(session)
+            return run.stop_requested or run.state.over
+
+    def event(self, kind: str, text: str) -> None:
+        """Add a line to the log book."""
+        with self._database.session() as session:
+            service.write_event(session, self.run_id, kind, text)
+
+    def begin_round(self, number: int, hospitals: list[str], bytes_down: int) -> None:
+        """Write down that a round starts and with whom; a repeated round replaces its first try."""
+        with self._database.session() as session:
+            for row in [
+                *(site for site in repository.site_rounds(session, self.run_id) if site.round == number),
+                *(old for old in [repository.get_round(session, self.run_id, number)] if old),
+            ]:
+                session.delete(row)
+            session.flush()
+            repository.add(
+                session, RoundRecord(run_id=self.run_id, round=number, started_at=utc_now(), sampled=len(hospitals))
+            )
+            for hospital_id in hospitals:
+                repository.add(
+                    session,
+                    SiteRound(run_id=self.run_id, round=number, hospital_id=hospital_id, bytes_down=bytes_down),
+                )
+            service.write_event(
+                session, self.run_id, "round", f"Round {number} starts with {', '.join(sorted(hospitals))}"
+            )
+
+    def replied(self, number: int, hospital_id: str, reply: TrainReply, traffic: Traffic) -> None:
+        """Write down a hospital's accepted update."""
+        with self._database.session() as session:
+            site = self._site(session, number, hospital_id)
+            site.state = SiteState.REPLIED
+            site.examples, site.feedback_cells = reply.examples, reply.feedback_cells
+            site.train_loss, site.loss = _finite(reply.train_loss), _finite(reply.received.loss)
+            site.accuracy, site.macro_f1, site.n = reply.received.accuracy, reply.received.macro_f1, reply.received.n
+            site.seconds = _finite(reply.seconds)
+            site.bytes_up, site.bytes_down = traffic.up, traffic.down
+            self._count(session, number)
+            service.write_event(
+                session,
+                self.run_id,
+                "site",
+                f"{hospital_id} trained on {reply.examples} cells"
+                f" (received model: {reply.received.accuracy:.1%} of {reply.received.n})",
+            )
+
+    def refused(self, number: int, hospital_id: str, reason: str, traffic: Traffic) -> None:
+        """Write down that a hospital refused, failed or sent something unusable."""
+        with self._database.session() as session:
+            site = self._site(session, number, hospital_id)
+            site.state, site.reason = SiteState.REFUSED, reason[:_MAX_REASON]
+            site.bytes_up, site.bytes_down = traffic.up, traffic.down
+            self._count(session, number)
+            service.write_event(session, self.run_id, "site", f"{hospital_id} did not train: {reason[:_MAX_REASON]}")
+
+    def end_round(self, number: int) -> None:
+        """Complete a round's figures: means over sites are weighted by their validation cells."""
+        with self._database.session() as session:
+            row = repository.get_round(session, self.run_id, number)
+            if row is None:
+                raise NotFoundError("There is no such round.")
+            self._count(session, number)
+            row.ended_at = utc_now()
+            row.seconds = (row.ended_at - row.started_at).total_seconds()
+            sites = [site for site in repository.site_rounds(session, self.run_id) if site.round == number]
+            for site in sites:
+                if site.state is SiteState.SAMPLED:
+                    site.state, site.reason = SiteState.MISSING, "No answer before the round's deadline."
+                    service.write_event(session, self.run_id, "site", f"{site.hospital_id} did not answer in time")
+            row.loss = _mean([(site.loss, site.n) for site in sites])
+            row.accuracy = _mean([(site.accuracy, site.n) for site in sites])
+            told = f"; the model it started from: {row.accuracy:.1%}" if row.accuracy is not None else ""
+            service.write_event(
+                session,
+                self.run_id,
+                "round",
+                f"Round {number} ends: {row.replied} of {row.sampled} replied in {row.seconds:.0f} s{told}",
+            )
+
+    def evaluating(self) -> None:
+        """Mark the run as evaluating its candidate."""
+        with self._database.session() as session:
+            self._run(session).state = RunState.EVALUATING
+            service.write_event(session, self.run_id, "evaluate", "The candidate is evaluated at every hospital")
+
+    def evaluated(self, hospital_id: str, reply: EvaluateReply) -> None:
+        """Write down how the candidate does at one hospital."""
+        with self._database.session() as session:
+            run = self._run(session)
+            run.per_site = {**(run.per_site or {}), hospital_id: reply.candidate.model_dump(mode="json")}
+            before = f", the current model {reply.current.accuracy:.1%}" if reply.current else ""
+            service.write_event(
+                session,
+                self.run_id,
+                "evaluate",
+                f"{hospital_id}: {reply.candidate.accuracy:.1%} of {reply.candidate.n} held-out cells{before}",
+            )
+
+    def examples(self) -> dict[str, int]:
+        """Return, per hospital, the training cells of its last update."""
+        with self._database.session(read_only=True) as session:
+            return repository.examples(session, self.run_id)
+
+    def complete(self, session: Session, model_version: str) -> None:
+        """End the run well; in the transaction that registers its model."""
+        run = self._run(session)
+        run.state, run.ended_at, run.model_version = RunState.COMPLETED, utc_now(), model_version
+        service.write_event(session, self.run_id, "model", f"{model_version} is registered as a candidate")
+
+    def fail(self, problem: str) -> None:
+        """End the run badly, or as stopped where that was asked for."""
+        with self._database.session() as session:
+            service.fail(session, self.run_id, problem)
+
+    def _run(self, session: Session) -> Run:
+        run = repository.get(session, self.run_id)
+        if run is None:
+            raise NotFoundError("There is no such run.")
+        return run
+
+    def _site(self, session: Session, number: int, hospital_id: str) -> SiteRound:
+        site = repository.get_site_round(session, self.run_id, number, hospital_id)
+        if site is None:
+            raise NotFoundError("This hospital was not sampled.")
+        return site
+
+    def _count(self, session: Session, number: int) -> None:
+        session.flush()
+        row = repository.get_round(session, self.run_id, number)
+        if row is None:
+            return
+        sites = [site for site in repository.site_rounds(session, self.run_id) if site.round == number]
+        row.replied = sum(site.state is SiteState.REPLIED for site in sites)
+        row.bytes_up = sum(site.bytes_up for site in sites)
+        row.bytes_down = sum(site.bytes_down for site in sites)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _mean(pairs: list[tuple[float | None, int | None]]) -> float | None:
+    known = [(value, weight) for value, weight in pairs if value is not None and weight]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None

@@ -1,0 +1,171 @@
+"""``hematovision-server federate``: launch, look at, follow and stop federated runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server.accounts.schemas import COMMAND_LINE, Principal
+from server.commands import HomeOption, JsonOption, emit
+from server.db.session import Database
+from server.federation import service
+from server.federation.schemas import RunPlan, RunView, SiteCensus
+from server.federation.states import RunState
+from server.federation.watch import watch as follow
+from server.settings import load_settings
+from shared.contracts.errors import RunFailedError, UsageError
+from shared.contracts.ontology import parse_class
+
+app = typer.Typer(no_args_is_help=True, help="Launch and follow federated runs.")
+
+RunArgument = Annotated[str | None, typer.Argument(help="Run key; the newest run if left out.")]
+_ACTOR: Principal = COMMAND_LINE
+
+
+@app.command()
+def start(
+    home: HomeOption = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
+    local_epochs: Annotated[int | None, typer.Option(min=1, max=50)] = None,
+    min_sites: Annotated[int, typer.Option(min=1, help="How many hospitals a round needs.")] = 2,
+    deadline: Annotated[int, typer.Option(min=30, max=86400, help="Seconds a round may take.")] = 600,
+    classes: Annotated[str | None, typer.Option(help="Comma-separated classes; else what the censuses hold.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Launch a run."""
+    database = _database(home)
+    plan = RunPlan(
+        rounds=rounds,
+        local_epochs=local_epochs,
+        min_sites=min_sites,
+        round_deadline_seconds=deadline,
+        classes=[_class(name) for name in classes.split(",")] if classes else None,
+    )
+    with database.session() as session:
+        sites = service.census(session, _ACTOR)
+        if not as_json:
+            _print_census(sites)
+        run_id = service.start_run(session, _ACTOR, plan)
+    if not as_json:
+        Console().print(f"Run [bold]{run_id}[/bold] is launched.")
+    if wait:
+        _follow(database, run_id, as_json=as_json)
+    elif as_json:
+        emit(_view(database, run_id), as_json=True)
+
+
+@app.command()
+def status(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show a run: its rounds, hospitals and result."""
+    database = _database(home)
+    view = _view(database, _run_id(database, run))
+    if as_json:
+        emit(view, as_json=True)
+    else:
+        _print_run(view)
+
+
+@app.command()
+def watch(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Follow a run's log book until it ends; with --json a line an event, then the whole run."""
+    database = _database(home)
+    _follow(database, _run_id(database, run), as_json=as_json)
+
+
+@app.command()
+def stop(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Ask a run to stop."""
+    database = _database(home)
+    run_id = _run_id(database, run)
+    with database.session() as session:
+        service.request_stop(session, _ACTOR, run_id)
+    emit(_view(database, run_id), as_json=as_json, text=f"Run {run_id} will stop.")
+
+
+@app.command("list")
+def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the newest runs."""
+    with _database(home).session(read_only=True) as session:
+        runs = service.list_runs(session, _ACTOR)
+    if as_json:
+        emit(runs, as_json=True)
+        return
+    table = Table("run", "state", "rounds", "accuracy", "model", "launched by")
+    for run in runs:
+        done = f"{run.rounds_done}/{run.rounds}"
+        table.add_row(run.id, run.state, done, _percent(run.accuracy), run.model_version or "", run.created_by)
+    Console().print(table)
+
+
+def _follow(database: Database, run_id: str, *, as_json: bool) -> None:
+    for event in follow(database, run_id):
+        typer.echo(event.model_dump_json() if as_json else f"{event.at:%H:%M:%S}  {event.text}")
+    view = _view(database, run_id)
+    if as_json:
+        typer.echo(view.model_dump_json())
+    else:
+        _print_run(view)
+    if view.state is not RunState.COMPLETED:
+        raise RunFailedError(view.problem or "The run was stopped.")
+
+
+def _database(home: Path | None) -> Database:
+    return Database(load_settings(home).effective_database_url)
+
+
+def _run_id(database: Database, given: str | None) -> str:
+    if given:
+        return given
+    with database.session(read_only=True) as session:
+        return service.latest_run_id(session, _ACTOR)
+
+
+def _view(database: Database, run_id: str) -> RunView:
+    with database.session(read_only=True) as session:
+        return service.run_view(session, _ACTOR, run_id)
+
+
+def _class(name: str) -> str:
+    cls = parse_class(name)
+    if cls is None:
+        raise UsageError(f"There is no cell class {name.strip()!r}.")
+    return cls
+
+
+def _print_census(sites: list[SiteCensus]) -> None:
+    table = Table("hospital", "class", "source", "train", "validation", "test", title="What the hospitals hold")
+    for site in sites:
+        for row in site.census.rows:
+            table.add_row(site.hospital_name, row.cls, row.source, str(row.train), str(row.val), str(row.test))
+    Console().print(table)
+
+
+def _print_run(view: RunView) -> None:
+    console = Console()
+    console.print(f"Run [bold]{view.id}[/bold]: {view.state}" + (f" — {view.problem}" if view.problem else ""))
+    rounds = Table("round", "replied", "seconds", "loss", "accuracy", "MB up", "MB down")
+    for row in view.round_views:
+        rounds.add_row(
+            str(row.round),
+            f"{row.replied}/{row.sampled}",
+            f"{row.seconds:.0f}" if row.seconds is not None else "…",
+            f"{row.loss:.3f}" if row.loss is not None else "",
+            _percent(row.accuracy),
+            f"{row.bytes_up / 1e6:.1f}",
+            f"{row.bytes_down / 1e6:.1f}",
+        )
+    console.print(rounds)
+    if view.per_site:
+        sites = Table("hospital", "accuracy", "macro F1", "held-out cells", title="Candidate")
+        for hospital, metrics in sorted(view.per_site.items()):
+            sites.add_row(hospital, _percent(metrics.accuracy), _percent(metrics.macro_f1), str(metrics.n))
+        console.print(sites)
+    if view.model_version:
+        console.print(f"Model [bold]{view.model_version}[/bold] is registered.")
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,123 @@
+"""All SQL about runs."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, func, select
+
+from server.federation.states import RunState
+from server.models.federation import CensusRecord, RoundRecord, Run, RunEvent, SiteRound
+from server.models.hospitals import Node
+from shared.contracts.enrolment import EnrolmentState, NodeMode
+
+
+def add(session: Session, row: Run | RoundRecord | SiteRound | RunEvent) -> None:
+    """Insert a row."""
+    session.add(row)
+    session.flush()
+
+
+def get(session: Session, run_id: str) -> Run | None:
+    """Return a run by its key."""
+    return session.get(Run, run_id)
+
+
+def newest(session: Session, limit: int) -> Sequence[Run]:
+    """Return the newest runs first."""
+    return session.exec(select(Run).order_by(col(Run.created_at).desc()).limit(limit)).all()
+
+
+def active(session: Session) -> Sequence[Run]:
+    """Return runs that are not over."""
+    over = [state for state in RunState if state.over]
+    return session.exec(select(Run).where(col(Run.state).not_in(over)).order_by(col(Run.created_at))).all()
+
+
+def rounds(session: Session, run_id: str) -> Sequence[RoundRecord]:
+    """Return a run's rounds in order."""
+    return session.exec(select(RoundRecord).where(RoundRecord.run_id == run_id).order_by(col(RoundRecord.round))).all()
+
+
+def rounds_done(session: Session, run_ids: Sequence[str]) -> dict[str, tuple[int, float | None]]:
+    """Return, per run, how many rounds have ended and the accuracy of the last of them."""
+    rows = session.exec(
+        select(RoundRecord)
+        .where(col(RoundRecord.run_id).in_(run_ids), col(RoundRecord.ended_at).is_not(None))
+        .order_by(col(RoundRecord.round))
+    ).all()
+    done: dict[str, tuple[int, float | None]] = {}
+    for row in rows:
+        done[row.run_id] = (done.get(row.run_id, (0, None))[0] + 1, row.accuracy)
+    return done
+
+
+def get_round(session: Session, run_id: str, number: int) -> RoundRecord | None:
+    """Return one round of a run."""
+    return session.get(RoundRecord, (run_id, number))
+
+
+def site_rounds(session: Session, run_id: str) -> Sequence[SiteRound]:
+    """Return every hospital's part in every round of a run."""
+    return session.exec(
+        select(SiteRound).where(SiteRound.run_id == run_id).order_by(col(SiteRound.round), col(SiteRound.hospital_id))
+    ).all()
+
+
+def get_site_round(session: Session, run_id: str, number: int, hospital_id: str) -> SiteRound | None:
+    """Return one hospital's part in a round."""
+    return session.get(SiteRound, (run_id, number, hospital_id))
+
+
+def examples(session: Session, run_id: str) -> dict[str, int]:
+    """Return, per hospital, how many training cells its last reply used."""
+    return {row.hospital_id: row.examples for row in site_rounds(session, run_id) if row.examples is not None}
+
+
+def events(session: Session, run_id: str, after_id: int, limit: int) -> Sequence[RunEvent]:
+    """Return the log book after a line."""
+    return session.exec(
+        select(RunEvent)
+        .where(RunEvent.run_id == run_id, col(RunEvent.id) > after_id)
+        .order_by(col(RunEvent.id))
+        .limit(limit)
+    ).all()
+
+
+def last_event(session: Session, run_id: str) -> RunEvent | None:
+    """Return the last line of the log book."""
+    newest_id = select(func.max(RunEvent.id)).where(RunEvent.run_id == run_id).scalar_subquery()
+    return session.exec(select(RunEvent).where(RunEvent.id == newest_id)).first()
+
+
+def censuses(session: Session) -> Sequence[CensusRecord]:
+    """Return the latest census of every hospital."""
+    return session.exec(select(CensusRecord).order_by(col(CensusRecord.hospital_id))).all()
+
+
+def put_census(session: Session, record: CensusRecord) -> None:
+    """Replace a hospital's census."""
+    session.merge(record)
+    session.flush()
+
+
+def training_nodes(session: Session) -> Sequence[Node]:
+    """Return the approved training nodes."""
+    return session.exec(
+        select(Node)
+        .where(Node.state == EnrolmentState.APPROVED, Node.mode == NodeMode.TRAINING)
+        .order_by(col(Node.hospital_id))
+    ).all()
+
+
+def unwelcome_nodes(session: Session) -> Sequence[Node]:
+    """Return nodes that the SuperLink still knows though they are not approved any more."""
+    return session.exec(
+        select(Node).where(Node.state != EnrolmentState.APPROVED, col(Node.flower_node_id).is_not(None))
+    ).all()
+
+
+def set_flower_id(session: Session, node_id: str, flower_id: str | None) -> None:
+    """Keep under which id the SuperLink knows a node."""
+    node = session.get(Node, node_id)
+    if node is not None:
+        node.flower_node_id = flower_id
+        session.flush()

@@ -1,0 +1,226 @@
+"""One federated run from its first round to the registered candidate; knows the fleet only as a port."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+import server.registry.service as registry
+from server.federation import checkpoints
+from server.federation.book import Plan, RunBook, Traffic
+from server.federation.fleet import Answer, Ask, Fleet
+from server.federation.strategy import Tensors, WeightedAverage, read_tensors, wire_tensors
+from server.registry.artefacts import Candidate, build
+from server.runtime import Runtime
+from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError
+from shared.contracts.training import EvaluateReply, EvaluateRequest, Refusal, Reply, TrainReply, TrainRequest
+
+_REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+_MAX_REPLY = 256 * 1024
+_FIRST_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 3.0
+_STOP_CHECK_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class StoppedError(RunFailedError):
+    """The coordinator stopped the run."""
+
+
+def conduct(runtime: Runtime, run_id: str, fleet: Fleet, *, flower_run_id: str) -> str:
+    """Run all rounds, evaluate and register the candidate; return its version.
+
+    Every end is written down: whatever goes wrong, the run is marked failed (or stopped) before the error goes on.
+    """
+    book = RunBook(runtime.database, run_id)
+    plan = book.begin(flower_run_id)
+    try:
+        return _Conductor(runtime, book, fleet).run(plan)
+    except HematovisionError as error:
+        log.warning("federation.run_failed", run_id=run_id, code=error.code)
+        book.fail(error.message)
+        raise
+    except Exception:
+        book.fail("An unexpected error ended the run; the ServerApp's log has the details.")
+        raise
+
+
+@dataclass(slots=True)
+class _Stop:
+    """Looks at the stop flag at most every two seconds: it is asked at every poll."""
+
+    book: RunBook
+    looked_at: float = float("-inf")
+    asked: bool = False
+
+    def __call__(self) -> bool:
+        if not self.asked and time.monotonic() - self.looked_at > _STOP_CHECK_SECONDS:
+            self.looked_at = time.monotonic()
+            self.asked = self.book.stop_requested()
+        return self.asked
+
+
+class _Conductor:
+    def __init__(self, runtime: Runtime, book: RunBook, fleet: Fleet) -> None:
+        self._runtime = runtime
+        self._book = book
+        self._fleet = fleet
+        self._stop = _Stop(book)
+        self._grace = _FIRST_GRACE_SECONDS
+
+    def run(self, plan: Plan) -> str:
+        done = self._book.rounds_done()
+        tensors = read_tensors(checkpoints.load(self._runtime.store, plan.run_id, done))
+        if done:
+            self._book.event("run", f"Resumed after round {done}")
+        for number in range(done + 1, plan.rounds + 1):
+            tensors = self._round(plan, number, tensors)
+        return self._finish(plan, tensors)
+
+    def _round(self, plan: Plan, number: int, tensors: Tensors) -> Tensors:
+        sites = self._sample(plan)
+        body = wire_tensors(tensors)
+        request = TrainRequest(
+            run_key=plan.run_id,
+            round=number,
+            rounds=plan.rounds,
+            base_sha256=plan.base_sha256,
+            recipe=plan.recipe,
+            participants=len(sites),
+        )
+        ask = Ask(request, body)
+        down = len(body) + len(request.model_dump_json(by_alias=True))
+        self._book.begin_round(number, sorted(sites.values()), down)
+        average = WeightedAverage(body)
+        for answer, hospital in self._answers(plan, sites, ask, group=str(number)):
+            traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
+            try:
+                reply = _train_reply(answer)
+                average.add(answer.tensors, reply.examples)
+            except HematovisionError as error:
+                self._book.refused(number, hospital, error.message, traffic)
+            else:
+                self._book.replied(number, hospital, reply, traffic)
+        self._check_stop()
+        if average.updates < min(plan.min_sites, len(sites)):
+            self._book.end_round(number)
+            raise RunFailedError(
+                f"Only {average.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites} are"
+                " needed; see each hospital's reason in the round's table."
+            )
+        result = average.result()
+        checkpoints.save(self._runtime.store, plan.run_id, number, result)
+        self._book.end_round(number)
+        return result
+
+    def _finish(self, plan: Plan, tensors: Tensors) -> str:
+        self._book.evaluating()
+        body = wire_tensors(tensors)
+        replies = self._evaluate(plan, body)
+        if not replies:
+            raise RunFailedError("No hospital evaluated the candidate, so it was not registered; launch the run again.")
+        candidate = Candidate(
+            run_id=plan.run_id,
+            recipe=plan.recipe,
+            base_sha256=plan.base_sha256,
+            # What was evaluated is what is registered: the values that travelled.
+            tensors=read_tensors(body),
+            evaluations=replies,
+            examples=self._book.examples(),
+            parent=plan.parent,
+        )
+        signed = build(self._runtime, candidate)
+        with self._runtime.database.session() as session:
+            registry.register(session, signed, replies)
+            self._book.complete(session, signed.card.version)
+        return signed.card.version
+
+    def _evaluate(self, plan: Plan, body: bytes) -> dict[str, EvaluateReply]:
+        sites = self._sample(plan)
+        request = EvaluateRequest(
+            run_key=plan.run_id, base_sha256=plan.base_sha256, recipe=plan.recipe, participants=len(sites)
+        )
+        replies: dict[str, EvaluateReply] = {}
+        for answer, hospital in self._answers(plan, sites, Ask(request, body), group="evaluate"):
+            try:
+                replies[hospital] = _evaluate_reply(answer)
+            except HematovisionError as error:
+                self._book.event("evaluate", f"{hospital} did not evaluate: {error.message}")
+            else:
+                self._book.evaluated(hospital, replies[hospital])
+        self._check_stop()
+        for missing in sorted(set(sites.values()) - set(replies)):
+            log.info("federation.not_evaluated", run_id=plan.run_id, hospital_id=missing)
+        return replies
+
+    def _answers(self, plan: Plan, sites: dict[int, str], ask: Ask, *, group: str) -> Iterator[tuple[Answer, str]]:
+        """Yield each sampled node's first answer; anything else is not counted."""
+        asks = dict.fromkeys(sites, ask)
+        heard: set[int] = set()
+        for answer in self._fleet.ask(
+            asks, group=group, seconds=float(plan.round_deadline_seconds), stopped=self._stop
+        ):
+            if answer.node_id in sites and answer.node_id not in heard:
+                heard.add(answer.node_id)
+                yield answer, sites[answer.node_id]
+
+    def _sample(self, plan: Plan) -> dict[int, str]:
+        """Return the approved nodes that are connected, once enough are; one node for each hospital.
+
+        All approved nodes get a moment to connect, most before the first round; then whoever is there takes part, if
+        they are enough.
+        """
+        begin = time.monotonic()
+        while True:
+            self._check_stop()
+            welcome = self._book.welcome()
+            online = self._fleet.online()
+            sites = {node: hospital for node, hospital in welcome.items() if node in online}
+            hospitals = set(sites.values())
+            waited = time.monotonic() - begin
+            if len(hospitals) >= plan.min_sites and (len(sites) == len(welcome) or waited > self._grace):
+                self._grace = _GRACE_SECONDS
+                return {node: hospital for hospital, node in {name: node for node, name in sites.items()}.items()}
+            if waited > plan.round_deadline_seconds:
+                raise RunFailedError(
+                    f"{len(hospitals)} hospitals are connected, {plan.min_sites} are needed; see the nodes page."
+                )
+            time.sleep(1.0)
+
+    def _check_stop(self) -> None:
+        if self._stop():
+            raise StoppedError("The run was stopped.")
+
+
+def _train_reply(answer: Answer) -> TrainReply:
+    reply = _parse(answer)
+    if not isinstance(reply, TrainReply):
+        raise DataInvalidError("The node's answer does not fit the request.")
+    return reply
+
+
+def _evaluate_reply(answer: Answer) -> EvaluateReply:
+    reply = _parse(answer)
+    if not isinstance(reply, EvaluateReply):
+        raise DataInvalidError("The node's answer does not fit the request.")
+    return reply
+
+
+def _parse(answer: Answer) -> Reply:
+    if answer.offline:
+        raise DataInvalidError("The node's connection was lost.")
+    if answer.problem is not None:
+        log.warning("federation.node_error", node_id=answer.node_id, problem=answer.problem)
+        raise DataInvalidError("The node's software failed on the request; see the node's log.")
+    if len(answer.reply) > _MAX_REPLY:
+        raise DataInvalidError("The node's answer is too long.")
+    try:
+        reply = _REPLY.validate_json(answer.reply)
+    except ValidationError as error:
+        raise DataInvalidError("The node's answer cannot be read; its software may be of another version.") from error
+    if isinstance(reply, Refusal):
+        raise RunFailedError(reply.reason[:300])
+    return reply

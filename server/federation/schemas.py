@@ -1,0 +1,103 @@
+"""Runs as pages and commands see them."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from server.federation.states import RunState, SiteState
+from shared.contracts.ontology import CellClass
+from shared.contracts.training import Census, SiteMetrics
+
+
+class RunPlan(BaseModel):
+    """What a coordinator chooses before launch."""
+
+    rounds: int = Field(default=3, ge=1, le=100)
+    local_epochs: int | None = Field(default=None, ge=1, le=50)
+    min_sites: int = Field(default=2, ge=1)
+    round_deadline_seconds: int = Field(default=600, ge=30, le=86400)
+    classes: list[CellClass] | None = None
+    """None: every class that the censuses hold at least 20 training cells of."""
+
+
+class SiteRoundView(BaseModel):
+    """One hospital in one round."""
+
+    hospital_id: str
+    hospital_name: str
+    state: SiteState
+    reason: str | None
+    examples: int | None
+    feedback_cells: int | None
+    train_loss: float | None
+    loss: float | None
+    accuracy: float | None
+    macro_f1: float | None
+    n: int | None
+    seconds: float | None
+    bytes_up: int
+    bytes_down: int
+
+
+class RoundView(BaseModel):
+    """One round."""
+
+    round: int
+    started_at: datetime
+    ended_at: datetime | None
+    sampled: int
+    replied: int
+    bytes_up: int
+    bytes_down: int
+    seconds: float | None
+    loss: float | None
+    accuracy: float | None
+    sites: list[SiteRoundView]
+
+
+class EventView(BaseModel):
+    """A line of the log book; `id` orders and resumes a live stream."""
+
+    id: int
+    at: datetime
+    kind: str
+    text: str
+
+
+class RunSummary(BaseModel):
+    """A line of the rounds page."""
+
+    id: str
+    state: RunState
+    rounds: int
+    rounds_done: int
+    created_at: datetime
+    created_by: str
+    ended_at: datetime | None
+    accuracy: float | None
+    model_version: str | None
+    problem: str | None
+
+
+class RunView(RunSummary):
+    """A run, whole. `per_site` is the candidate on each site's held-out groups, once evaluated."""
+
+    started_at: datetime | None
+    strategy: str
+    min_sites: int
+    classes: list[CellClass]
+    local_epochs: int
+    flower_run_id: str | None
+    round_views: list[RoundView]
+    events: list[EventView]
+    per_site: dict[str, SiteMetrics]
+
+
+class SiteCensus(BaseModel):
+    """What one hospital could train on, for the page before launch."""
+
+    hospital_id: str
+    hospital_name: str
+    at: datetime
+    census: Census
+    online: bool

@@ -1,0 +1,264 @@
+"""Rules of federated runs: who may launch and see them, what a run is made of, what its log book says."""
+
+from collections import Counter
+
+from sqlmodel import Session
+
+import server.audit.service as audit
+import server.hospitals.service as hospitals
+import server.outbox.service as outbox
+from server.accounts.roles import Role
+from server.accounts.schemas import Principal
+from server.federation import repository
+from server.federation.schemas import (
+    EventView,
+    RoundView,
+    RunPlan,
+    RunSummary,
+    RunView,
+    SiteCensus,
+    SiteRoundView,
+)
+from server.federation.states import RunState
+from server.hospitals.schemas import NodePrincipal
+from server.models.base import utc_now
+from server.models.federation import CensusRecord, Run, RunEvent, SiteRound
+from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError, NothingToDoError, UsageError
+from shared.contracts.ontology import CellClass
+from shared.contracts.training import Census, Recipe, SiteMetrics
+
+MIN_CLASS_CELLS = 20
+"""A class is trained when all hospitals together hold at least this many training cells of it."""
+_LAUNCHERS = frozenset({Role.COORDINATOR, Role.ADMIN})
+_VIEWERS = _LAUNCHERS | {Role.AUDITOR, Role.HOSPITAL_IT}
+_EVENTS_AT_ONCE = 500
+
+
+def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
+    """Write a run and ask for its launch; return its key.
+
+    Raises:
+        ConflictError: another run is under way.
+        NothingToDoError: no census shows enough labelled cells.
+    """
+    _require(principal, _LAUNCHERS)
+    if running := repository.active(session):
+        raise ConflictError(f"Run {running[0].id[:8]} is under way; wait for its end or stop it first.")
+    classes = plan.classes or trainable_classes(session)
+    if len(classes) < 2:
+        raise NothingToDoError(
+            "The hospitals' censuses show fewer than two classes with enough labelled cells;"
+            " import labelled images first."
+        )
+    if len(set(classes)) != len(classes):
+        raise UsageError("Name each class once.")
+    recipe = Recipe(classes=tuple(classes))
+    if plan.local_epochs is not None:
+        recipe = recipe.model_copy(update={"local_epochs": plan.local_epochs})
+    run = Run(
+        recipe=recipe.model_dump(mode="json"),
+        rounds=plan.rounds,
+        min_sites=plan.min_sites,
+        round_deadline_seconds=plan.round_deadline_seconds,
+        created_by=principal.username,
+    )
+    repository.add(session, run)
+    write_event(
+        session, run.id, "run", f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(classes)} classes"
+    )
+    outbox.add(session, "federation.launch", {"run_id": run.id})
+    audit.record(
+        session,
+        subject=f"run:{run.id}",
+        actor=principal.actor,
+        action="federation.start",
+        data={"rounds": plan.rounds, "classes": [str(cls) for cls in classes]},
+    )
+    return run.id
+
+
+def trainable_classes(session: Session) -> list[CellClass]:
+    """Return the classes that the censuses together hold enough training cells of, in reporting order.
+
+    Where some hospital labels a class only as a whole (neutrophil), its subclasses are counted into it.
+    """
+    counts: Counter[CellClass] = Counter()
+    for record in repository.censuses(session):
+        for row in Census.model_validate(record.census).rows:
+            counts[row.cls] += row.train
+    held = {cls for cls, count in counts.items() if count}
+    merged: Counter[CellClass] = Counter()
+    for cls, count in counts.items():
+        parent = cls.info.parent
+        merged[parent if parent in held else cls] += count
+    return sorted((cls for cls, count in merged.items() if count >= MIN_CLASS_CELLS), key=lambda cls: cls.order)
+
+
+def request_stop(session: Session, principal: Principal, run_id: str) -> None:
+    """Ask a run to stop; what its finished rounds learnt stays in its checkpoints."""
+    _require(principal, _LAUNCHERS)
+    run = _get(session, run_id)
+    if run.state.over:
+        raise ConflictError("This run has ended already.")
+    if run.stop_requested:
+        return
+    run.stop_requested = True
+    write_event(session, run.id, "run", f"Stop asked for by {principal.display_name}")
+    outbox.add(session, "federation.stop", {"run_id": run.id})
+    audit.record(session, subject=f"run:{run.id}", actor=principal.actor, action="federation.stop", data={})
+
+
+def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
+    """Return a run whole; a hospital's own staff see only their own hospital's rows."""
+    _require(principal, _VIEWERS)
+    run = _get(session, run_id)
+    names = _names(session, principal)
+    sites: dict[int, list[SiteRoundView]] = {}
+    for site in repository.site_rounds(session, run.id):
+        if principal.hospital_id in (None, site.hospital_id):
+            sites.setdefault(site.round, []).append(_site_view(site, names))
+    rounds = [
+        RoundView(**row.model_dump(exclude={"run_id"}), sites=sites.get(row.round, []))
+        for row in repository.rounds(session, run.id)
+    ]
+    recipe = Recipe.model_validate(run.recipe)
+    per_site = {
+        hospital: SiteMetrics.model_validate(metrics)
+        for hospital, metrics in (run.per_site or {}).items()
+        if principal.hospital_id in (None, hospital)
+    }
+    return RunView(
+        **_summary(session, [run])[0].model_dump(),
+        started_at=run.started_at,
+        strategy=run.strategy,
+        min_sites=run.min_sites,
+        classes=list(recipe.classes),
+        local_epochs=recipe.local_epochs,
+        flower_run_id=run.flower_run_id,
+        round_views=rounds,
+        events=events_since(session, run.id, 0),
+        per_site=per_site,
+    )
+
+
+def list_runs(session: Session, principal: Principal, limit: int = 50) -> list[RunSummary]:
+    """Return the newest runs first."""
+    _require(principal, _VIEWERS)
+    return _summary(session, list(repository.newest(session, limit)))
+
+
+def latest_run_id(session: Session, principal: Principal) -> str:
+    """Return the key of the newest run."""
+    _require(principal, _VIEWERS)
+    runs = repository.newest(session, 1)
+    if not runs:
+        raise NotFoundError("There is no run yet; launch one with: hematovision-server federate start")
+    return runs[0].id
+
+
+def events_since(session: Session, run_id: str, after_id: int) -> list[EventView]:
+    """Return the lines of a run's log book after a line: what a live page asks for, with the last id it has seen."""
+    rows = repository.events(session, run_id, after_id, _EVENTS_AT_ONCE)
+    return [EventView(id=row.id or 0, at=row.at, kind=row.kind, text=row.text) for row in rows]
+
+
+def is_over(session: Session, run_id: str) -> bool:
+    """Whether nothing more will happen in a run."""
+    return _get(session, run_id).state.over
+
+
+def census(session: Session, principal: Principal) -> list[SiteCensus]:
+    """Return what every hospital could train on, as its node last told."""
+    _require(principal, _VIEWERS)
+    nodes = _nodes_by_hospital(session, principal)
+    return [
+        SiteCensus(
+            hospital_id=record.hospital_id,
+            hospital_name=nodes[record.hospital_id][0],
+            at=record.at,
+            census=Census.model_validate(record.census),
+            online=nodes[record.hospital_id][1],
+        )
+        for record in repository.censuses(session)
+        if record.hospital_id in nodes and principal.hospital_id in (None, record.hospital_id)
+    ]
+
+
+def store_census(session: Session, node: NodePrincipal, counted: Census) -> None:
+    """Keep a node's census as its hospital's latest."""
+    record = CensusRecord(
+        hospital_id=node.hospital_id, at=utc_now(), census=counted.model_dump(mode="json", by_alias=True)
+    )
+    repository.put_census(session, record)
+
+
+def write_event(session: Session, run_id: str, kind: str, text: str) -> None:
+    """Add a line to a run's log book."""
+    repository.add(session, RunEvent(run_id=run_id, kind=kind, text=text))
+
+
+def fail(session: Session, run_id: str, problem: str) -> None:
+    """End a run as failed, unless it has ended already."""
+    run = _get(session, run_id)
+    if run.state.over:
+        return
+    stopped = run.stop_requested
+    run.state = RunState.STOPPED if stopped else RunState.FAILED
+    run.ended_at = utc_now()
+    run.problem = None if stopped else problem
+    write_event(session, run_id, "run", "Stopped" if stopped else f"Failed: {problem}")
+
+
+def _get(session: Session, run_id: str) -> Run:
+    run = repository.get(session, run_id)
+    if run is None:
+        raise NotFoundError("There is no such run.")
+    return run
+
+
+def _require(principal: Principal, roles: frozenset[Role]) -> None:
+    if principal.role not in roles:
+        raise ForbiddenError("Your role does not cover federated runs; ask a coordinator.")
+
+
+def _names(session: Session, principal: Principal) -> dict[str, str]:
+    return {hospital_id: name for hospital_id, (name, _) in _nodes_by_hospital(session, principal).items()}
+
+
+def _nodes_by_hospital(session: Session, principal: Principal) -> dict[str, tuple[str, bool]]:
+    return {
+        hospital.id: (hospital.name, any(node.online for node in hospital.nodes))
+        for hospital in hospitals.list_hospitals(session, principal)
+    }
+
+
+def _site_view(site: SiteRound, names: dict[str, str]) -> SiteRoundView:
+    return SiteRoundView(
+        **site.model_dump(exclude={"run_id", "round"}), hospital_name=names.get(site.hospital_id, site.hospital_id)
+    )
+
+
+def _summary(session: Session, runs: list[Run]) -> list[RunSummary]:
+    done = repository.rounds_done(session, [run.id for run in runs])
+    return [
+        RunSummary(
+            id=run.id,
+            state=run.state,
+            rounds=run.rounds,
+            rounds_done=done.get(run.id, (0, None))[0],
+            created_at=run.created_at,
+            created_by=run.created_by,
+            ended_at=run.ended_at,
+            accuracy=_accuracy(run, done.get(run.id, (0, None))[1]),
+            model_version=run.model_version,
+            problem=run.problem,
+        )
+        for run in runs
+    ]
+
+
+def _accuracy(run: Run, last_round: float | None) -> float | None:
+    """Return the candidate's accuracy over all evaluated sites' cells; before that, the last round's."""
+    sites = [SiteMetrics.model_validate(metrics) for metrics in (run.per_site or {}).values()]
+    cells = sum(site.n for site in sites)
+    return sum(site.accuracy * site.n for site in sites) / cells if cells else last_round

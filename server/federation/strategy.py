@@ -1,0 +1,75 @@
+"""How site updates become one model: federated averaging weighted by training cells, one update in memory at a time."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from shared.contracts.errors import DataInvalidError
+from shared.tensors import check_same_shapes, check_tensors
+
+Tensors = dict[str, NDArray[np.float32]]
+MAX_EXAMPLES = 10_000_000
+
+
+def read_tensors(body: bytes) -> Tensors:
+    """Return the tensors of a safetensors body as fp32."""
+    check_tensors(body)
+    return {name: array.astype(np.float32) for name, array in load(body).items()}
+
+
+def wire_tensors(tensors: Tensors) -> bytes:
+    """Return ``tensors`` as they travel: fp16, one safetensors body, in name order.
+
+    Raises:
+        DataInvalidError: a value does not fit fp16; the model has diverged.
+    """
+    with np.errstate(over="ignore"):
+        half = {name: np.asarray(tensors[name].astype(np.float16), order="C") for name in sorted(tensors)}
+    if not all(np.isfinite(array).all() for array in half.values()):
+        raise DataInvalidError("The averaged model holds values that are not finite; lower the learning rate.")
+    return bytes(save(half))
+
+
+def stored_tensors(tensors: Tensors) -> bytes:
+    """Return ``tensors`` as they are stored: fp32 safetensors in name order."""
+    return bytes(save({name: np.asarray(tensors[name], np.float32, order="C") for name in sorted(tensors)}))
+
+
+@dataclass(slots=True)
+class WeightedAverage:
+    """Running average of updates: ``sum(w·x) / sum(w)`` (McMahan et al. 2017, FedAvg), summed in fp64.
+
+    ``sent`` is the body the round sent out: an update must have the same names and shapes.
+    """
+
+    sent: bytes
+    weight: int = 0
+    updates: int = 0
+    _sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def add(self, body: bytes, examples: int) -> None:
+        """Add one site's update, which is input from outside.
+
+        Raises:
+            DataInvalidError: names, shapes or values are not what a sound update has; the average is left as it was.
+        """
+        if not 0 < examples <= MAX_EXAMPLES:
+            raise DataInvalidError("The update claims an impossible number of training cells.")
+        check_same_shapes(check_tensors(body, max_bytes=4 * len(self.sent) + 65_536), check_tensors(self.sent))
+        update = load(body)
+        if not all(np.isfinite(array).all() for array in update.values()):
+            raise DataInvalidError("The update holds values that are not finite.")
+        for name, array in update.items():
+            weighted = np.asarray(array.astype(np.float64) * examples)
+            if name in self._sums:
+                self._sums[name] += weighted
+            else:
+                self._sums[name] = weighted
+        self.weight += examples
+        self.updates += 1
+
+    def result(self) -> Tensors:
+        """Return the average of what was added (at least one update)."""
+        return {name: np.asarray(total / self.weight, np.float32) for name, total in self._sums.items()}

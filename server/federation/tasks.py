@@ -1,0 +1,158 @@
+"""Background work of federated runs: launch, stop, registering nodes with the SuperLink, noticing dead runs."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from server.federation import checkpoints, repository, service
+from server.federation.control import Control, open_control, openssh_to_pem
+from server.federation.publish import publish_app
+from server.federation.start import start_tensors
+from server.federation.states import RunState
+from server.models.base import utc_now
+from server.models.hospitals import Node
+from server.runtime import Runtime
+from shared.contracts.errors import ConfigError, HematovisionError
+from shared.contracts.training import Recipe
+
+MANIFEST = Path(__file__).resolve().parents[2] / "deploy" / "flower" / "pyproject.toml"
+
+log = structlog.get_logger(__name__)
+
+
+def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
+    """Prepare a queued run's start, publish the signed app and start the run; every failure ends the run visibly."""
+    run_id = str(payload["run_id"])
+    with runtime.database.session() as session:
+        run = repository.get(session, run_id)
+        if run is None or run.state.over or run.flower_run_id is not None:
+            return
+        run.state = RunState.STARTING
+        recipe = Recipe.model_validate(run.recipe)
+    try:
+        start = start_tensors(runtime, recipe)
+        checkpoints.save(runtime.store, run_id, 0, start.tensors)
+        with runtime.database.session() as session:
+            run = repository.get(session, run_id)
+            if run is None or run.state.over:
+                return
+            run.base_sha256, run.parent = start.base_sha256, start.parent
+            origin = f"model {start.parent}" if start.parent else f"{recipe.backbone}, pretrained on ImageNet"
+            service.write_event(session, run_id, "run", f"Starts from {origin}")
+        _start(runtime, run_id)
+    except HematovisionError as error:
+        log.warning("federation.launch_failed", run_id=run_id, code=error.code)
+        _fail(runtime, run_id, error.message)
+    except Exception:
+        _fail(runtime, run_id, "An unexpected error ended the launch; the worker's log has the details.")
+        raise
+
+
+def _start(runtime: Runtime, run_id: str) -> None:
+    app = publish_app(
+        str(superlink_database(runtime)), MANIFEST, runtime.vault.release_key().sign_raw, signed_at=utc_now()
+    )
+    with _control(runtime) as control:
+        _welcome(runtime, control)
+        flower_run_id = control.start(app_id=app.app_id, fab_hash=app.fab_hash, config={"run-key": run_id})
+    with runtime.database.session() as session:
+        run = repository.get(session, run_id)
+        if run is not None:
+            run.flower_run_id = str(flower_run_id)
+    log.info("federation.launched", run_id=run_id, flower_run_id=flower_run_id)
+
+
+def _fail(runtime: Runtime, run_id: str, problem: str) -> None:
+    with runtime.database.session() as session:
+        service.fail(session, run_id, problem)
+
+
+def stop(runtime: Runtime, payload: dict[str, Any]) -> None:
+    """End a run that never got as far as its ServerApp; a living ServerApp sees the stop flag by itself."""
+    run_id = str(payload["run_id"])
+    with runtime.database.session() as session:
+        run = repository.get(session, run_id)
+        if run is not None and run.flower_run_id is None:
+            service.fail(session, run_id, "The run was stopped.")
+
+
+def welcome(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task
+    """Let the SuperLink know newly approved training nodes, and forget those that are not approved any more."""
+    if not runtime.settings.superlink_control:
+        return
+    with runtime.database.session(read_only=True) as session:
+        unknown = [node for node in repository.training_nodes(session) if node.flower_node_id is None]
+        if not unknown and not repository.unwelcome_nodes(session):
+            return
+    with _control(runtime) as control:
+        _welcome(runtime, control)
+
+
+def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task
+    """Mark runs failed whose Flower run has ended without saying so itself, whatever Flower thinks of it."""
+    with runtime.database.session(read_only=True) as session:
+        carried = {run.id: int(run.flower_run_id) for run in repository.active(session) if run.flower_run_id}
+    if not carried:
+        return
+    with _control(runtime) as control:
+        for run_id, flower_run_id in carried.items():
+            status = control.run(flower_run_id)
+            if not status.finished:
+                continue
+            log.warning("federation.run_died", run_id=run_id, sub_status=status.sub_status)
+            _fail(runtime, run_id, "The run's process ended before it had a result; see the SuperExec log.")
+
+
+def _welcome(runtime: Runtime, control: Control) -> None:
+    with runtime.database.session(read_only=True) as session:
+        new = [node for node in repository.training_nodes(session) if node.flower_node_id is None]
+        unwelcome = list(repository.unwelcome_nodes(session))
+    if not new and not unwelcome:
+        return
+    known = {node.public_key.strip(): node.node_id for node in control.nodes()}
+    for node in new:
+        if (flower_id := _register(control, known, node)) is not None:
+            _set_flower_id(runtime, node.id, str(flower_id))
+            log.info("federation.node_registered", node_id=node.id, hospital_id=node.hospital_id)
+    for node in unwelcome:
+        if int(node.flower_node_id or 0) in known.values():
+            control.unregister(int(node.flower_node_id or 0))
+        _set_flower_id(runtime, node.id, None)
+        log.info("federation.node_unregistered", node_id=node.id)
+
+
+def _register(control: Control, known: dict[bytes, int], node: Node) -> int | None:
+    try:
+        pem = openssh_to_pem(node.flower_key)
+    except ValueError:
+        log.warning("federation.bad_node_key", node_id=node.id)
+        return None
+    return known.get(pem.strip()) or control.register(pem, node.hospital_id)
+
+
+def _set_flower_id(runtime: Runtime, node_id: str, flower_id: str | None) -> None:
+    with runtime.database.session() as session:
+        repository.set_flower_id(session, node_id, flower_id)
+
+
+def superlink_database(runtime: Runtime) -> Path:
+    """Return the SuperLink's ``--database`` file."""
+    return runtime.settings.home / "flower" / "superlink.sqlite"
+
+
+def _control(runtime: Runtime) -> AbstractContextManager[Control]:
+    if not runtime.settings.superlink_control:
+        raise ConfigError("No SuperLink is set up: HEMATOVISION_SERVER_SUPERLINK_CONTROL is empty.")
+    return open_control(runtime.settings.superlink_control, runtime.settings.keys / "ca" / "ca.crt")
+
+
+TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {
+    "federation.launch": launch,
+    "federation.stop": stop,
+    "federation.welcome": welcome,
+    "federation.watch": watch,
+}
+PERIODIC = {"federation.welcome": 3.0, "federation.watch": 15.0}

@@ -1,0 +1,134 @@
+"""Hospitals and their nodes: what others ask of them."""
+
+from sqlmodel import Session
+
+from server.accounts.roles import Role
+from server.accounts.schemas import Principal
+from server.hospitals import repository
+from server.hospitals.enrolment import approve, enrol, reject, request_enrolment, revoke, status_of
+from server.hospitals.schemas import HospitalView, NodePrincipal, NodeView
+from server.models import Hospital, Node
+from server.models.base import utc_now
+from server.runtime import Runtime
+from shared.contracts.enrolment import (
+    EnrolmentState,
+    EnrolmentStatus,
+    Heartbeat,
+    HeartbeatReply,
+    LedgerTotals,
+)
+from shared.contracts.errors import NotFoundError
+
+__all__ = [
+    "approve",
+    "approved_nodes",
+    "enrol",
+    "flower_key",
+    "forget_proofs",
+    "heartbeat",
+    "list_hospitals",
+    "node_principal",
+    "reject",
+    "request_enrolment",
+    "revoke",
+    "set_flower_node",
+    "status",
+]
+ONLINE_SECONDS = 30
+
+
+def status(session: Session, runtime: Runtime, node_id: str) -> EnrolmentStatus:
+    """Return where a node's enrolment stands."""
+    return status_of(_node(session, node_id), runtime)
+
+
+def heartbeat(session: Session, runtime: Runtime, node: NodePrincipal, beat: Heartbeat) -> HeartbeatReply:
+    """Write down how a node is, and tell it what waits for it."""
+    row = _node(session, node.node_id)
+    row.last_seen_at, row.software, row.mode = utc_now(), beat.software[:100], beat.mode
+    row.heartbeat = beat.model_dump(mode="json")
+    return HeartbeatReply(
+        current_model=repository.current_model(session),
+        reports_waiting=repository.reports_waiting(session, node.hospital_id),
+        superlink=runtime.settings.superlink or None,
+    )
+
+
+def list_hospitals(session: Session, principal: Principal) -> list[HospitalView]:
+    """Return hospitals with their nodes; hospital IT sees its own only."""
+    only = (principal.hospital_id or "") if principal.role is Role.HOSPITAL_IT else None
+    return [
+        HospitalView(
+            id=hospital.id,
+            name=hospital.name,
+            nodes=[_view(node, hospital) for node in repository.nodes(session, hospital_id=hospital.id)],
+        )
+        for hospital in repository.hospitals(session, only=only)
+    ]
+
+
+def approved_nodes(session: Session) -> list[NodeView]:
+    """Return all approved nodes: whom a run may ask."""
+    names = {hospital.id: hospital for hospital in repository.hospitals(session, only=None)}
+    return [_view(node, names[node.hospital_id]) for node in repository.nodes(session, state=EnrolmentState.APPROVED)]
+
+
+def node_principal(session: Session, node_id: str) -> NodePrincipal:
+    """Return a node with its public keys, for sealing and verifying."""
+    return principal_of(_node(session, node_id))
+
+
+def flower_key(session: Session, node_id: str) -> str:
+    """Return the node's public Flower key, OpenSSH format."""
+    return _node(session, node_id).flower_key
+
+
+def set_flower_node(session: Session, node_id: str, flower_node_id: str | None) -> None:
+    """Keep which SuperLink node this is."""
+    _node(session, node_id).flower_node_id = flower_node_id
+
+
+def forget_proofs(session: Session) -> None:
+    """Drop request proofs that nobody could use again."""
+    repository.forget_proofs(session, utc_now())
+
+
+def principal_of(node: Node) -> NodePrincipal:
+    """Return the node as a principal."""
+    return NodePrincipal(
+        node_id=node.id,
+        hospital_id=node.hospital_id,
+        mode=node.mode,
+        signing_key=node.signing_key,
+        envelope_key=node.envelope_key,
+    )
+
+
+def _node(session: Session, node_id: str) -> Node:
+    node = repository.node(session, node_id)
+    if node is None:
+        raise NotFoundError("There is no such node; enrol it with a kit.")
+    return node
+
+
+def _view(node: Node, hospital: Hospital) -> NodeView:
+    beat = Heartbeat.model_validate(node.heartbeat) if node.heartbeat else None
+    seen = node.last_seen_at
+    return NodeView(
+        id=node.id,
+        hospital_id=hospital.id,
+        hospital_name=hospital.name,
+        mode=node.mode,
+        state=node.state,
+        fingerprint=node.fingerprint,
+        software=node.software,
+        enrolled_at=node.enrolled_at,
+        last_seen_at=seen,
+        online=seen is not None and (utc_now() - seen).total_seconds() <= ONLINE_SECONDS,
+        model_version=beat.model_version if beat else None,
+        processes=beat.processes if beat else {},
+        ledger=beat.ledger if beat else LedgerTotals(),
+        outbox=beat.outbox if beat else 0,
+        attention=list(beat.attention) if beat else [],
+        flower_node_id=node.flower_node_id,
+    )

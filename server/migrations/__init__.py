@@ -1,0 +1,1 @@
+"""Schema changes, dated, applied by `server.db.migrate`."""

@@ -1,0 +1,96 @@
+"""Cases as ingested; the pseudonymised working copy that a reader works on."""
+
+from datetime import datetime
+
+from sqlmodel import Field, SQLModel
+
+from server.db.types import JSON, JsonDict, UtcDateTime, stored
+from server.models.base import new_id, utc_now
+from shared.contracts.case import CaseState, Priority
+from shared.contracts.ontology import CellClass
+
+
+class Case(SQLModel, table=True):
+    """One flagged smear."""
+
+    __tablename__ = "smear_case"
+
+    id: str = Field(primary_key=True)
+    hospital_id: str = Field(foreign_key="hospital.id", index=True)
+    node_id: str = Field(foreign_key="node.id")
+    priority: Priority = Field(index=True, sa_type=stored(Priority))
+    state: CaseState = Field(index=True, sa_type=stored(CaseState))
+    model_version: str
+    patient_pseudonym: str = Field(index=True)
+    context: JsonDict = Field(sa_type=JSON)
+    """`ClinicalContext`."""
+    flags: list[JsonDict] = Field(sa_type=JSON)
+    """`Flag` objects."""
+    quality: JsonDict = Field(sa_type=JSON)
+    """`Quality`."""
+    differential: JsonDict = Field(sa_type=JSON)
+    """The AI's `Differential`."""
+    untrained_classes: list[str] = Field(default_factory=list, sa_type=JSON)
+    smear_id: str
+    cell_count: int
+    doubtful_count: int
+    pseudo: bool = False
+    synthetic: bool = False
+    manifest: JsonDict = Field(sa_type=JSON)
+    """`SignedManifest` as received."""
+    received_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, index=True)
+    due_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    claimed_by: str | None = Field(default=None, foreign_key="user_account.id", index=True)
+    claimed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    signed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    version: int = 1
+    """Raised by every change: the optimistic lock."""
+
+
+class CaseField(SQLModel, table=True):
+    """A field image of a case."""
+
+    __tablename__ = "case_field"
+
+    case_id: str = Field(foreign_key="smear_case.id", primary_key=True)
+    index: int = Field(primary_key=True)
+    blob: str
+    width: int
+    height: int
+
+
+class CaseCell(SQLModel, table=True):
+    """A cell of a case: what the model said and what stands now."""
+
+    __tablename__ = "case_cell"
+
+    case_id: str = Field(foreign_key="smear_case.id", primary_key=True)
+    cell_id: str = Field(primary_key=True)
+    field: int | None = None
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    blob: str
+    ai_class: CellClass = Field(sa_type=stored(CellClass))
+    ai_probability: float
+    prediction_set: list[str] = Field(sa_type=JSON)
+    ood_score: float
+    current_class: CellClass = Field(sa_type=stored(CellClass))
+    changed_by: str | None = Field(default=None, foreign_key="user_account.id")
+    changed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Quarantine(SQLModel, table=True):
+    """A case that could not be taken in, and why; kept until somebody looks."""
+
+    __tablename__ = "quarantine"
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    hospital_id: str = Field(index=True)
+    case_id: str = Field(index=True)
+    code: str
+    reason: str
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

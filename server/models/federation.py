@@ -1,0 +1,102 @@
+"""Federated runs, as they happened."""
+
+from datetime import datetime
+
+from sqlmodel import Field, SQLModel
+
+from server.db.types import JSON, JsonDict, UtcDateTime, stored
+from server.federation.states import RunState, SiteState
+from server.models.base import new_id, utc_now
+
+
+class Run(SQLModel, table=True):
+    """One federated run."""
+
+    __tablename__ = "federated_run"
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    """The run key on the wire."""
+    state: RunState = Field(default=RunState.QUEUED, index=True, sa_type=stored(RunState))
+    recipe: JsonDict = Field(sa_type=JSON)
+    """`Recipe`."""
+    strategy: str = "fedavg"
+    rounds: int
+    min_sites: int
+    round_deadline_seconds: int
+    created_by: str
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    flower_run_id: str | None = None
+    base_sha256: str | None = None
+    model_version: str | None = None
+    per_site: JsonDict | None = Field(default=None, sa_type=JSON)
+    """Hospital id → `SiteMetrics` of the candidate on the site's held-out groups."""
+    parent: str | None = None
+    """The model version whose tensors the run started from; None: the pretrained weights."""
+    problem: str | None = None
+    stop_requested: bool = False
+
+
+class RoundRecord(SQLModel, table=True):
+    """One round as a whole; written when it starts, completed when it ends."""
+
+    __tablename__ = "round_record"
+
+    run_id: str = Field(foreign_key="federated_run.id", primary_key=True)
+    round: int = Field(primary_key=True)
+    started_at: datetime = Field(sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    sampled: int
+    replied: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float | None = None
+    loss: float | None = None
+    """Validation loss of the model the round *received*, weighted by the sites' validation cells."""
+    accuracy: float | None = None
+
+
+class SiteRound(SQLModel, table=True):
+    """One hospital in one round."""
+
+    __tablename__ = "site_round"
+
+    run_id: str = Field(foreign_key="federated_run.id", primary_key=True)
+    round: int = Field(primary_key=True)
+    hospital_id: str = Field(foreign_key="hospital.id", primary_key=True)
+    state: SiteState = Field(default=SiteState.SAMPLED, sa_type=stored(SiteState))
+    reason: str | None = None
+    examples: int | None = None
+    feedback_cells: int | None = None
+    train_loss: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    n: int | None = None
+    seconds: float | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class RunEvent(SQLModel, table=True):
+    """A line of a run's log book."""
+
+    __tablename__ = "run_event"
+
+    id: int | None = Field(default=None, primary_key=True)
+    run_id: str = Field(foreign_key="federated_run.id", index=True)
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    kind: str
+    text: str
+
+
+class CensusRecord(SQLModel, table=True):
+    """The latest census of a hospital."""
+
+    __tablename__ = "census"
+
+    hospital_id: str = Field(foreign_key="hospital.id", primary_key=True)
+    at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    census: JsonDict = Field(sa_type=JSON)
+    """`Census`."""

@@ -1,0 +1,61 @@
+"""All SQL about model versions."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from server.models.hospitals import Node
+from server.models.registry import ModelSite, ModelVersion, NodeModel
+from server.registry.states import ModelState
+
+
+def add(session: Session, row: ModelVersion | ModelSite | NodeModel) -> None:
+    """Insert a row."""
+    session.add(row)
+    session.flush()
+
+
+def get(session: Session, version: str) -> ModelVersion | None:
+    """Return a version."""
+    return session.get(ModelVersion, version)
+
+
+def newest(session: Session) -> Sequence[ModelVersion]:
+    """Return the newest versions first."""
+    return session.exec(select(ModelVersion).order_by(col(ModelVersion.created_at).desc())).all()
+
+
+def current(session: Session, *, lock: bool = False) -> ModelVersion | None:
+    """Return the version in use; with ``lock`` guarded against another promotion where the database can."""
+    query = select(ModelVersion).where(ModelVersion.state == ModelState.CURRENT)
+    return session.exec(query.with_for_update() if lock else query).first()
+
+
+def promoted_before(session: Session, version: ModelVersion) -> ModelVersion | None:
+    """Return the newest version that is older than ``version`` and was in use once."""
+    return session.exec(
+        select(ModelVersion)
+        .where(
+            ModelVersion.state == ModelState.RETIRED,
+            col(ModelVersion.promoted_at).is_not(None),
+            col(ModelVersion.created_at) < version.created_at,
+        )
+        .order_by(col(ModelVersion.created_at).desc())
+    ).first()
+
+
+def sites(session: Session, version: str) -> Sequence[ModelSite]:
+    """Return a version's line of the cross-site matrix, hospital by hospital."""
+    return session.exec(
+        select(ModelSite).where(ModelSite.version == version).order_by(col(ModelSite.hospital_id))
+    ).all()
+
+
+def decisions(session: Session, version: str) -> Sequence[tuple[NodeModel, str]]:
+    """Return what nodes did with a version, newest first, each with its hospital."""
+    return session.exec(
+        select(NodeModel, Node.hospital_id)
+        .join(Node, col(Node.id) == col(NodeModel.node_id))
+        .where(NodeModel.version == version)
+        .order_by(col(NodeModel.id).desc())
+    ).all()

@@ -1,0 +1,63 @@
+"""Models as pages and commands see them."""
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from server.registry.states import ModelState
+from shared.contracts.model_card import ModelCard
+from shared.contracts.training import SiteMetrics
+
+
+class GateFinding(BaseModel):
+    """One reason why the gate blocks."""
+
+    hospital_id: str
+    text: str
+
+
+class GateResult(BaseModel):
+    """Whether a candidate may be promoted."""
+
+    passed: bool
+    findings: list[GateFinding] = []
+
+
+class MatrixRow(BaseModel):
+    """One hospital's line of the cross-site matrix."""
+
+    hospital_id: str
+    hospital_name: str
+    candidate: SiteMetrics
+    current: SiteMetrics | None
+
+
+class NodeModelView(BaseModel):
+    """What a node did with a version."""
+
+    hospital_id: str
+    hospital_name: str
+    version: str
+    decision: str
+    reason: str
+    accuracy: float | None
+    n: int | None
+    at: datetime
+
+
+class ModelView(BaseModel):
+    """A model version."""
+
+    version: str
+    state: ModelState
+    sha256: str
+    signature: str
+    key_id: str
+    card: ModelCard
+    gate: GateResult
+    matrix: list[MatrixRow]
+    nodes: list[NodeModelView]
+    created_at: datetime
+    promoted_at: datetime | None
+    promoted_by: str | None
+    override_reason: str | None

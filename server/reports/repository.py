@@ -1,0 +1,79 @@
+"""All SQL about reports; every look-up goes through a hospital scope."""
+
+from dataclasses import dataclass
+
+from sqlmodel import Session, col, select
+
+from server.models import Case, Hospital, Node, Report, User
+from shared.contracts.case import CaseId
+from shared.contracts.enrolment import EnrolmentState
+
+Scope = str | None
+"""The hospital a query is limited to; None: all hospitals."""
+ROW_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A report line before it is a view."""
+
+    report: Report
+    hospital_name: str
+    signer_name: str
+
+
+def listed(session: Session, *, scope: Scope, report_id: str | None = None) -> list[Listed]:
+    """Return reports, newest first, with their hospital's and signer's name, in one query."""
+    query = (
+        select(Report, Hospital.name, User.display_name)
+        .join(Hospital, col(Hospital.id) == col(Report.hospital_id))
+        .join(User, col(User.id) == col(Report.signed_by))
+        .order_by(col(Report.created_at).desc())
+        .limit(ROW_LIMIT)
+    )
+    if scope is not None:
+        query = query.where(Report.hospital_id == scope)
+    if report_id is not None:
+        query = query.where(Report.id == report_id)
+    return [Listed(*row) for row in session.exec(query)]
+
+
+def get(session: Session, report_id: str, *, scope: Scope, lock: bool = False) -> Report | None:
+    """Return the report if it exists inside the scope."""
+    query = select(Report).where(Report.id == report_id)
+    if scope is not None:
+        query = query.where(Report.hospital_id == scope)
+    return session.exec(query.with_for_update() if lock else query).first()
+
+
+def latest_version(session: Session, case_id: CaseId) -> int:
+    """Return the newest version of a case's report, 0 where there is none."""
+    query = select(Report.version).where(Report.case_id == case_id).order_by(col(Report.version).desc())
+    return session.exec(query).first() or 0
+
+
+def waiting(session: Session, hospital_id: str) -> list[Report]:
+    """Return rendered reports that the hospital has not acknowledged, oldest first."""
+    query = (
+        select(Report)
+        .where(
+            Report.hospital_id == hospital_id,
+            col(Report.bundle_key).is_not(None),
+            col(Report.acknowledged_at).is_(None),
+        )
+        .order_by(col(Report.created_at))
+    )
+    return list(session.exec(query))
+
+
+def receiving_node(session: Session, case: Case) -> Node | None:
+    """Return the node a case's report is sealed to: the one that sent it, or its hospital's newest approved one."""
+    sender = session.get(Node, case.node_id)
+    if sender is not None and sender.state is EnrolmentState.APPROVED:
+        return sender
+    query = (
+        select(Node)
+        .where(Node.hospital_id == case.hospital_id, Node.state == EnrolmentState.APPROVED)
+        .order_by(col(Node.enrolled_at).desc())
+    )
+    return session.exec(query).first()

@@ -1,0 +1,51 @@
+"""All SQL about readings; cases are reached through the cases domain, which checks the tenant."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from server.models import FlagDecision, LabelChange, Review, User
+
+
+def review(session: Session, case_id: str, reader_id: str) -> Review | None:
+    """Return this reader's unsigned reading of the case."""
+    query = select(Review).where(
+        Review.case_id == case_id, Review.reader_id == reader_id, col(Review.signed_at).is_(None)
+    )
+    return session.exec(query).first()
+
+
+def latest_review(session: Session, case_id: str) -> Review | None:
+    """Return the newest reading of the case, whoever's."""
+    query = select(Review).where(Review.case_id == case_id).order_by(col(Review.started_at).desc())
+    return session.exec(query).first()
+
+
+def changes(session: Session, case_id: str) -> Sequence[LabelChange]:
+    """Return every change of the case, oldest first."""
+    query = select(LabelChange).where(LabelChange.case_id == case_id)
+    return session.exec(query.order_by(col(LabelChange.at), col(LabelChange.id))).all()
+
+
+def changes_by_request(session: Session, prefix: str) -> Sequence[LabelChange]:
+    """Return the changes that one request made; their keys are ``<prefix>#<n>``."""
+    start = f"{prefix}#"
+    return session.exec(
+        select(LabelChange).where(col(LabelChange.idempotency_key).startswith(start, autoescape=True))
+    ).all()
+
+
+def named_changes(session: Session, case_id: str) -> list[tuple[LabelChange, str]]:
+    """Return every change with its reader's name, newest first."""
+    query = (
+        select(LabelChange, User.display_name)
+        .join(User, col(User.id) == col(LabelChange.by))
+        .where(LabelChange.case_id == case_id)
+        .order_by(col(LabelChange.at).desc())
+    )
+    return list(session.exec(query).all())
+
+
+def decision(session: Session, case_id: str, flag_id: str) -> FlagDecision | None:
+    """Return the word spoken on a flag."""
+    return session.get(FlagDecision, (case_id, flag_id))

@@ -1,0 +1,75 @@
+"""Settings of every process of the centre: environment over ``S/server.env`` over defaults."""
+
+import os
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from shared.contracts.errors import ConfigError
+from shared.settings import Settings
+
+ENV_PREFIX = "HEMATOVISION_SERVER_"
+HOME_VARIABLE = f"{ENV_PREFIX}HOME"
+ENV_FILE = "server.env"
+
+
+class ServerSettings(Settings):
+    """What the centre's processes are told. ``home`` (S) holds keys, certificates and the embedded database."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+
+    home: Path
+    database_url: SecretStr = SecretStr("")
+    """Empty: SQLite at ``S/hematovision.sqlite``."""
+    broker_url: SecretStr = SecretStr("")
+    """``redis://:password@host:port/0`` of the Valkey broker."""
+    store_endpoint: str = ""
+    """``host:port`` or ``http(s)://host:port`` of the S3 store."""
+    store_access_key: str = ""
+    store_secret_key: SecretStr = SecretStr("")
+    store_bucket: str = "hematovision"
+    store_region: str = "us-east-1"
+    store_ca_file: Path | None = None
+    public_url: str = "https://localhost:8443"
+    """Base address of the node API, as kits carry it."""
+    superlink: str = ""
+    """host:port of the SuperLink's fleet API, told to approved nodes."""
+    superlink_control: str = ""
+    """host:port of its control API: loopback only."""
+    synthetic: bool = False
+    """The data are synthetic: every page and report says so."""
+    worker_concurrency: int = 4
+    log_json: bool = False
+    """One JSON object a line, for a log collector."""
+    log_level: str = "INFO"
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database, the embedded one unless another is set."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'hematovision.sqlite'}"
+
+    @property
+    def keys(self) -> Path:
+        """Where the private keys lie."""
+        return self.home / "keys"
+
+
+def load_settings(home: Path | None = None) -> ServerSettings:
+    """Read the settings of the centre whose folder is ``home`` (else ``HEMATOVISION_SERVER_HOME``).
+
+    Raises:
+        ConfigError: no folder is named, or it was never initialised.
+    """
+    named = home or (Path(os.environ[HOME_VARIABLE]) if os.environ.get(HOME_VARIABLE) else None)
+    if named is None:
+        raise ConfigError(f"Name the server's folder: give --home, or set {HOME_VARIABLE}.")
+    folder = named.expanduser().resolve()
+    if not (folder / ENV_FILE).is_file():
+        raise ConfigError(f"{named} is no server folder; make one with `hematovision-server init --home {named}`.")
+    return ServerSettings.load(env_file=folder / ENV_FILE, home=folder)
+
+
+def get_settings() -> ServerSettings:
+    """Return the settings of the folder that the environment names."""
+    return load_settings()

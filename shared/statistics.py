@@ -1,0 +1,66 @@
+"""Exact binomial intervals and the white-cell differential.
+
+Pure functions of counts. Source of the interval: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404-413; for
+white-cell counts it is known as the Rümke limits.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from scipy.special import betaincinv
+
+from shared.contracts.analysis import ClassShare, Differential
+from shared.contracts.ontology import CellClass
+
+
+def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact two-sided interval of a share, in percent.
+
+    Args:
+        count: cells of the class, 0 … ``total``.
+        total: cells counted; 0 knows nothing and gives (0, 100).
+        confidence: coverage, between 0 and 1.
+
+    Returns:
+        (low, high) in percent, unrounded.
+
+    Raises:
+        ValueError: counts or confidence out of range.
+    """
+    if not 0 <= count <= total:
+        raise ValueError(f"count {count} is not within 0 and total {total}")
+    if not 0 < confidence < 1:
+        raise ValueError("confidence must lie between 0 and 1")
+    tail = (1 - confidence) / 2
+    low = 0.0 if count == 0 else float(betaincinv(count, total - count + 1, tail))
+    high = 1.0 if count == total else float(betaincinv(count + 1, total - count, 1 - tail))
+    return 100 * low, 100 * high
+
+
+def share(count: int, total: int) -> ClassShare:
+    """Return ``count`` of ``total`` as a share with its exact 95 % interval (``percent`` is 0 where total is 0)."""
+    low, high = clopper_pearson(count, total)
+    return ClassShare(count=count, percent=100 * count / total if total else 0.0, low=low, high=high)
+
+
+def denominator(classes: Iterable[CellClass]) -> int:
+    """Return how many of ``classes`` stand in the white-cell denominator."""
+    return sum(cls.info.counts for cls in classes)
+
+
+def differential(classes: Iterable[CellClass]) -> Differential:
+    """Return the differential of a smear's cells: every class that counts and occurs, in reporting order.
+
+    The denominator holds the white cells only. Nucleated red cells, smudge cells, platelets and artefacts are never
+    in it and have no line here: `per_100_white_cells` reports them.
+    """
+    counts = Counter(classes)
+    total = denominator(counts.elements())
+    return {cls: share(counts[cls], total) for cls in CellClass if cls.info.counts and counts[cls]}
+
+
+def per_100_white_cells(cls: CellClass, classes: Iterable[CellClass]) -> float | None:
+    """Return how many cells of ``cls`` (nRBC, smudge cells) there are per 100 white cells; None without white cells."""
+    counts = Counter(classes)
+    total = denominator(counts.elements())
+    return 100 * counts[cls] / total if total else None

@@ -1,0 +1,137 @@
+"""Importers: what is good goes in, what is bad is listed, nothing is half-written."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.importers import import_source
+from shared.contracts.errors import DataInvalidError, NoLabelsError, NoSpaceError, NotFoundError, UsageError
+from shared.contracts.ontology import CellClass
+from tests.client_node.datasets.factories import image_bytes, put_image, put_labels
+
+N, E = CellClass.NEUTROPHIL, CellClass.EOSINOPHIL
+
+
+def test_import_imagefolder_takes_plural_folders_and_skips_unknown_ones(tmp_path: Path) -> None:
+    put_image(tmp_path / "src/neutrophil/a.png", 1)
+    put_image(tmp_path / "src/Eosinophils/b.jpg", 2, fmt="JPEG")
+    put_image(tmp_path / "src/dragon/c.png", 3)
+    out = import_source(tmp_path / "home", tmp_path / "src")
+    assert (out.imported, out.classes) == (2, {N: 1, E: 1})
+    assert [(s.path, s.reason) for s in out.skipped] == [("dragon/c.png", "unknown label 'dragon'")]
+
+
+def test_import_csv_lists_every_bad_row_and_keeps_the_rest(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    put_image(src / "good.png", 1)
+    put_image(src / "field.png", 2, (200, 100))
+    (src / "text.png").write_text("hello")
+    (src / "cut.jpg").write_bytes(image_bytes(3, (300, 300), "JPEG")[:2000])
+    (src / "empty.png").touch()
+    rows: list[dict[str, object]] = [
+        {"path": "good.png", "class": "neutrophil", "split": "test"},
+        {"path": "field.png", "kind": "field", "group": "f1"},
+        {"path": "field.png", "kind": "box", "class": "eosinophil", "group": "f1",
+         "xmin": 5, "ymin": 5, "xmax": 50, "ymax": 60},
+        {"path": "field.png", "kind": "box", "class": "", "xmin": 5, "ymin": 5, "xmax": 50, "ymax": 60},
+        {"path": "field.png", "kind": "box", "class": "basophil", "xmin": 5, "ymin": 5, "xmax": 500, "ymax": 60},
+        {"path": "field.png", "kind": "box", "class": "basophil", "xmin": 50, "ymin": 5, "xmax": 5, "ymax": 60},
+        {"path": "field.png", "kind": "box", "class": "basophil", "xmin": "x", "ymin": 5, "xmax": 5, "ymax": 60},
+        {"path": "text.png", "class": "neutrophil"},
+        {"path": "cut.jpg", "class": "neutrophil"},
+        {"path": "empty.png", "class": "neutrophil"},
+        {"path": "absent.png", "class": "neutrophil"},
+        {"path": "../outside.png", "class": "neutrophil"},
+        {"path": "good.png", "class": "unicorn"},
+        {"path": "good.png", "class": "neutrophil", "split": "maybe"},
+    ]  # fmt: skip
+    put_labels(src, rows)
+    out = import_source(tmp_path / "home", src)
+    assert (out.imported, out.classes) == (3, {N: 1, E: 1})
+    assert len(out.skipped) == 11
+    reasons = {s.path: s.reason for s in out.skipped}
+    assert reasons["cut.jpg"] == "The image is truncated."
+    assert reasons["text.png"] == "The file is not an image."
+    assert reasons["absent.png"] == "The file does not exist."
+    assert "leaves the data folder" in reasons["../outside.png"]
+    cells = Catalogue(tmp_path / "home").cells()
+    assert sorted((c.cls, c.box, c.split) for c in cells if c.split == "test") == [(N, None, "test")]
+
+
+def test_import_csv_with_labels_elsewhere_takes_only_the_asked_site(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        put_image(tmp_path / f"src/{seed}.png", seed)
+    rows: list[dict[str, object]] = [
+        {"path": "1.png", "class": "neutrophil", "site": "a"},
+        {"path": "2.png", "class": "neutrophil", "site": "b"},
+    ]
+    labels = put_labels(tmp_path, rows, "mine.csv")
+    out = import_source(tmp_path / "home", tmp_path / "src", labels=labels, site="b")
+    assert out.imported == 1
+    assert [c.site for c in Catalogue(tmp_path / "home").cells()] == ["b"]
+
+
+def test_import_voc_takes_typed_boxes_and_survives_bad_xml(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    put_image(src / "images/f1.png", 1, (100, 100))
+    (src / "annotations").mkdir()
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>40</xmax><ymax>50</ymax></bndbox>"
+    objects = "".join(f"<object><name>{n}</name>{box}</object>" for n in ("RBC", "WBC", "Neutrophil"))
+    (src / "annotations/f1.xml").write_text(f"<annotation><filename>f1.png</filename>{objects}</annotation>")
+    (src / "annotations/f2.xml").write_text("<annotation><oops")
+    bomb = '<!DOCTYPE a [<!ENTITY e "x">]><annotation>&e;</annotation>'
+    (src / "annotations/f3.xml").write_text(bomb)
+    out = import_source(tmp_path / "home", src)
+    assert (out.imported, out.classes, len(out.skipped)) == (2, {N: 1}, 3)
+    assert [c.box for c in Catalogue(tmp_path / "home").cells()] == [(1, 2, 40, 50)]
+
+
+def test_import_twice_changes_nothing(tmp_path: Path) -> None:
+    put_image(tmp_path / "src/neutrophil/a.png", 1)
+    first = import_source(tmp_path / "home", tmp_path / "src")
+    assert import_source(tmp_path / "home", tmp_path / "src") == first
+    assert len(Catalogue(tmp_path / "home").cells()) == 1
+
+
+def test_import_unlabelled_folder_says_what_to_do(tmp_path: Path) -> None:
+    put_image(tmp_path / "src/a.png", 1)
+    with pytest.raises(NoLabelsError, match=r"labels\.csv"):
+        import_source(tmp_path / "home", tmp_path / "src")
+
+
+def test_import_csv_without_class_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,name\na,b\n")
+    with pytest.raises(NoLabelsError, match="columns"):
+        import_source(tmp_path / "home", tmp_path)
+
+
+def test_import_wrong_use_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        import_source(tmp_path / "home", tmp_path, "tarot")
+    with pytest.raises(NotFoundError):
+        import_source(tmp_path / "home", tmp_path / "absent")
+    with pytest.raises(DataInvalidError):
+        import_source(tmp_path / "home", put_image(tmp_path / "x.png"))
+
+
+def test_import_on_a_full_disk_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(4):
+        put_image(tmp_path / f"src/neutrophil/{seed}.png", seed)
+    Catalogue(tmp_path / "home")
+    real, calls = os.fdopen, []
+
+    def full_on_the_third(handle: int, mode: str = "r") -> object:
+        calls.append(handle)
+        if len(calls) == 3:
+            os.close(handle)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, mode)
+
+    monkeypatch.setattr(os, "fdopen", full_on_the_third)
+    with pytest.raises(NoSpaceError):
+        import_source(tmp_path / "home", tmp_path / "src")
+    assert Catalogue(tmp_path / "home").cells() == []
+    assert [p for p in (tmp_path / "home/images").rglob("*") if p.is_file()] == []

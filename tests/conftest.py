@@ -1,0 +1,66 @@
+"""Fixtures for every test, and three rules: servers are marked, only loopback is reached, nothing is left."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pytest_socket import socket_allow_hosts
+
+from tests.servers import broker_url, juicefs_gateway, leftover_children, object_store, supervisor
+
+__all__ = ["broker_url", "juicefs_gateway", "object_store", "supervisor"]
+
+_SERVER_FIXTURES = {"broker_url", "juicefs_gateway", "object_store"}
+_LOOPBACK = ["127.0.0.1", "::1"]
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def real_smears() -> Path | None:
+    """The folder of real smears, if this machine has it."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("HEMATOVISION_DATA", beside))
+    return folder.resolve() if (folder / "labels.csv").is_file() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a server, and skip with a reason what needs real smears where there are none."""
+    no_data = pytest.mark.skip(reason="no real smears here: set HEMATOVISION_DATA to a folder with labels.csv")
+    for item in items:
+        if _SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.servers)
+        if item.get_closest_marker("data") and real_smears() is None:
+            item.add_marker(no_data)
+
+
+def pytest_runtest_setup() -> None:
+    """Let a test reach this machine and nothing else."""
+    socket_allow_hosts(_LOOPBACK, allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session")
+def smears() -> Path:
+    """The folder of real smears with its ``labels.csv``; use with ``@pytest.mark.data``."""
+    folder = real_smears()
+    if folder is None:
+        pytest.skip("no real smears here: set HEMATOVISION_DATA to a folder with labels.csv")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """Fail the session that leaves a process behind, daemons too: as a subreaper we inherit them.
+
+    Being the first fixture of the session it ends last, in each xdist worker on its own.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    _, left = psutil.wait_procs(leftover_children(), timeout=3)
+    commands = [f"{process.pid} {' '.join(process.cmdline())[:200]}" for process in left if process.is_running()]
+    for process in left:
+        process.kill()
+    assert not commands, "the tests left processes running:\n" + "\n".join(commands)

@@ -1,0 +1,1 @@
+"""The demonstration launcher, without its servers."""

@@ -1,0 +1,168 @@
+"""A centre with a real SuperLink, SuperExec and object store, and hospitals with real SuperNodes and relays.
+
+Only the trainer behind the relay's socket is a small one of the tests: it adds a constant to every tensor, so that the
+average is known. The real trainer has tests of its own.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from safetensors.numpy import load, save
+
+from client_node import ipc
+from client_node.supernode import supernode_command, trusted_entities
+from deploy.services.flower import FlowerAddress, start_flower
+from deploy.services.object_store import StoreAddress
+from server.db.migrate import upgrade
+from server.models import Hospital
+from server.runtime import Runtime, build_runtime
+from server.settings import ServerSettings
+from server.vault.file_vault import FileVault
+from shared.contracts.training import CalibrationSummary, EvaluateReply, SiteMetrics, TrainReply
+from shared.crypto.pki import DemoCA, flower_key, write_private
+from shared.processes import LOOPBACK, Service, Supervisor, free_port
+from shared.storage import S3Store
+from tests.server.federation.world import new_node
+
+METRICS = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
+
+
+def evaluation(step: float) -> EvaluateReply:
+    """Return what a hospital of the tests says about a candidate."""
+    calibration = CalibrationSummary(temperature=1.0 + step / 10, conformal_quantile=0.9)
+    return EvaluateReply(candidate=METRICS, current=None, calibration=calibration, seconds=0.1)
+
+
+@dataclass
+class TestHospital:
+    """A node's home with keys, and a trainer that answers on its socket."""
+
+    __test__ = False
+
+    name: str
+    home: Path
+    public_key: str
+    step: float
+    examples: int
+    seen: list[dict[str, object]] = field(default_factory=list)
+    before_reply: Callable[[], None] = field(default=lambda: None)
+
+    def answer(self, header: ipc.Header, body: bytes) -> tuple[ipc.Header, bytes]:
+        """Train by adding ``step`` to every tensor; evaluate with figures of one's own."""
+        request = header["request"]
+        self.seen.append(request)
+        self.before_reply()
+        if request["kind"] == "evaluate":
+            return {"reply": evaluation(self.step).model_dump(mode="json")}, b""
+        trained = {name: (array + np.float16(self.step)).astype(np.float16) for name, array in load(body).items()}
+        reply = TrainReply(
+            examples=self.examples, train_loss=0.5, received=METRICS, seconds=0.1, manifest_sha256="0" * 64
+        )
+        return {"reply": reply.model_dump(mode="json")}, bytes(save(trained))
+
+
+@dataclass
+class Centre:
+    """A running centre and how tests reach it."""
+
+    runtime: Runtime
+    flower: FlowerAddress
+    supervisor: Supervisor
+    work: Path
+
+    def hospital(self, name: str, *, step: float, examples: int) -> TestHospital:
+        """Make a hospital with an approved node that the SuperLink does not know yet."""
+        home = self.work / name
+        (home / "keys").mkdir(parents=True)
+        private, public = flower_key()
+        write_private(home / "keys" / "flower", private)
+        (home / "keys" / "ca.crt").write_bytes(self.flower.ca.read_bytes())
+        trusted = trusted_entities(self.runtime.vault.release_key().public.to_openssh())
+        (home / "keys" / "trusted.yaml").write_text(trusted)
+        with self.runtime.database.session() as session:
+            session.add(Hospital(id=name, name=name.title()))
+            session.flush()
+            session.add(new_node(name, flower_key=public))
+        return TestHospital(name, home, public, step, examples)
+
+    def start_node(self, hospital: TestHospital) -> Service:
+        """Start the hospital's SuperNode."""
+        command = supernode_command(
+            hospital.home, superlink=self.flower.address, hospital_id=hospital.name, port=free_port()
+        )
+        log = self.work / "logs" / f"{hospital.name}.log"
+        return self.supervisor.start(Service(f"supernode {hospital.name}", command.argv, env=command.env, log_path=log))
+
+    def control_client(self) -> ControlHttpClient:
+        """Return what anybody on this machine could talk to the SuperLink with."""
+        return ControlHttpClient.from_server_address(self.flower.address, False, self.flower.ca.read_bytes(), [])
+
+
+@contextmanager
+def running_centre(work: Path, store: StoreAddress, env: dict[str, str]) -> Iterator[Centre]:
+    """Start a centre in ``work``; its servers end with the block."""
+    home = work / "centre"
+    vault = FileVault.create(home / "keys")
+    authority = DemoCA.create(home / "keys" / "ca")
+    port = free_port()
+    named = {
+        "STORE_ENDPOINT": store.endpoint,
+        "STORE_ACCESS_KEY": store.access_key,
+        "STORE_SECRET_KEY": store.secret_key,
+        "STORE_BUCKET": "flower-e2e",
+        "SUPERLINK_CONTROL": f"{LOOPBACK}:{port}",
+    }
+    lines = [f"HEMATOVISION_SERVER_{key}={value}" for key, value in named.items()]
+    write_private(home / "server.env", "\n".join(lines).encode())
+    settings = ServerSettings(home=home, _env_file=home / "server.env")
+    upgrade(settings.effective_database_url)
+    runtime = build_runtime(settings)
+    assert runtime.vault.server_id == vault.server_id
+    assert isinstance(runtime.store, S3Store)
+    runtime.store.ensure_bucket()
+    with Supervisor() as supervisor:
+        flower = start_flower(
+            home / "flower",
+            supervisor,
+            authority.issue_server("superlink", [LOOPBACK], home / "flower" / "tls"),
+            server_env={"HEMATOVISION_SERVER_HOME": str(home), **env},
+            logs=work / "logs",
+            port=port,
+        )
+        yield Centre(runtime, flower, supervisor, work)
+    runtime.database.dispose()
+
+
+@contextmanager
+def trainers(*hospitals: TestHospital) -> Iterator[None]:
+    """Answer on every hospital's socket."""
+    stops = [ipc.Stop() for _ in hospitals]
+    threads = [
+        threading.Thread(
+            target=ipc.serve, args=(ipc.socket_path(hospital.home, "trainer"), hospital.answer), kwargs={"stop": stop}
+        )
+        for hospital, stop in zip(hospitals, stops, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for stop, thread in zip(stops, threads, strict=True):
+            stop.set()
+            thread.join()
+            stop.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Return once ``condition`` holds; fail the test after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:.0f} s"
+        time.sleep(0.5)

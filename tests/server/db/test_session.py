@@ -1,0 +1,78 @@
+"""Tests of transactions."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import SQLModel, select
+
+from server.db.session import Database, KeepsChangesError
+from server.models import CensusRecord, Hospital
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    made = Database(f"sqlite:///{tmp_path / 'test.sqlite'}")
+    SQLModel.metadata.create_all(made.engine)
+    return made
+
+
+def names(database: Database) -> list[str]:
+    with database.session(read_only=True) as session:
+        return sorted(hospital.name for hospital in session.exec(select(Hospital)))
+
+
+def add_and_raise(database: Database, error: Exception) -> None:
+    with database.session() as session:
+        session.add(Hospital(id="a", name="A"))
+        raise error
+
+
+def test_session_commits_at_exit(database: Database) -> None:
+    with database.session() as session:
+        session.add(Hospital(id="a", name="A"))
+    assert names(database) == ["A"]
+
+
+def test_session_rolls_back_on_error(database: Database) -> None:
+    with pytest.raises(RuntimeError):
+        add_and_raise(database, RuntimeError())
+    assert names(database) == []
+
+
+def test_session_keeps_changes_of_an_error_that_says_so(database: Database) -> None:
+    with pytest.raises(KeepsChangesError):
+        add_and_raise(database, KeepsChangesError())
+    assert names(database) == ["A"]
+
+
+def test_session_lets_readers_read_while_somebody_writes(database: Database) -> None:
+    with database.session() as session:
+        session.add(Hospital(id="a", name="A"))
+        session.flush()
+        assert names(database) == []
+
+
+def test_session_queues_writers_that_read_first(database: Database) -> None:
+    with database.session() as session:
+        session.add(Hospital(id="a", name=""))
+
+    def append(letter: str) -> None:
+        for _ in range(10):
+            with database.session() as session:
+                hospital = session.get_one(Hospital, "a")
+                hospital.name += letter
+
+    writers = [threading.Thread(target=append, args=(letter,)) for letter in "xyz"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(names(database)[0]) == sorted("xyz" * 10)
+
+
+def test_session_refuses_a_row_without_its_parent(database: Database) -> None:
+
+    with pytest.raises(IntegrityError), database.session() as session:
+        session.add(CensusRecord(hospital_id="nobody", census={}))

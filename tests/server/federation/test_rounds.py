@@ -1,0 +1,253 @@
+"""A run's rounds over a fleet in memory: refusals, silence, lies, too few hospitals, stopping, resuming."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from server.db.session import Database
+from server.federation import checkpoints, repository, service
+from server.federation.fleet import Answer, Ask
+from server.federation.rounds import conduct
+from server.federation.schemas import RunView
+from server.federation.states import RunState, SiteState
+from server.models import Node, Run
+from server.runtime import Runtime
+from server.settings import ServerSettings
+from server.vault.file_vault import FileVault
+from shared.contracts.enrolment import EnrolmentState
+from shared.contracts.errors import ConflictError, HematovisionError, RunFailedError
+from shared.contracts.ontology import CellClass
+from shared.contracts.training import Recipe, Refusal, SiteMetrics, TrainReply, TrainRequest
+from shared.storage import MemoryStore
+from tests.server.federation.world import COORDINATOR, new_database
+
+RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
+RECEIVED = SiteMetrics(n=10, loss=1.0, accuracy=0.5, macro_f1=0.5)
+Site = Callable[[Ask], Answer | None]
+
+
+def trains(node_id: int, *, step: float, examples: int = 10, accuracy: float = 0.5) -> Site:
+    """Return a site that adds ``step`` to every tensor, and does not evaluate."""
+
+    def site(ask: Ask) -> Answer | None:
+        if not isinstance(ask.request, TrainRequest):
+            return None
+        updated = {name: (array + np.float16(step)).astype(np.float16) for name, array in load(ask.tensors).items()}
+        reply = TrainReply(
+            examples=examples,
+            train_loss=0.1,
+            received=RECEIVED.model_copy(update={"accuracy": accuracy}),
+            seconds=1.0,
+            manifest_sha256="0" * 64,
+        )
+        return Answer(node_id, reply.model_dump_json(), bytes(save(updated)))
+
+    return site
+
+
+def says(node_id: int, reply: str, *, tensors: bytes = b"", problem: str | None = None) -> Site:
+    """Return a site that always answers the same."""
+    return lambda _ask: Answer(node_id, reply, tensors, problem)
+
+
+def silent(_ask: Ask) -> None:
+    """Never answer."""
+
+
+@dataclass
+class MemoryFleet:
+    """Sites by Flower node id; asks are kept. ``before`` runs before each exchange."""
+
+    sites: dict[int, Site]
+    asked: list[tuple[str, int, Ask]] = field(default_factory=list)
+    before: Callable[[str], None] = field(default=lambda _group: None)
+
+    def online(self) -> set[int]:
+        return set(self.sites)
+
+    def ask(
+        self, asks: Mapping[int, Ask], *, group: str, seconds: float, stopped: Callable[[], bool]
+    ) -> Iterator[Answer]:
+        self.before(group)
+        for node_id, ask in asks.items():
+            self.asked.append((group, node_id, ask))
+            if not stopped() and (answer := self.sites[node_id](ask)) is not None:
+                yield answer
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    database = new_database()
+    home = tmp_path / "centre"
+    yield Runtime(
+        settings=ServerSettings(home=home),
+        database=database,
+        store=MemoryStore(),
+        vault=FileVault.create(home / "keys"),
+    )
+    database.dispose()
+
+
+def _run(runtime: Runtime, *, rounds: int = 2, min_sites: int = 2, value: float = 0.0) -> str:
+    with runtime.database.session() as session:
+        run = Run(
+            recipe=RECIPE.model_dump(mode="json"),
+            rounds=rounds,
+            min_sites=min_sites,
+            round_deadline_seconds=1,
+            created_by="test",
+            base_sha256="0" * 64,
+        )
+        repository.add(session, run)
+    checkpoints.save(runtime.store, run.id, 0, {"w": np.full((2, 2), value, np.float32)})
+    return run.id
+
+
+def _conduct(runtime: Runtime, run_id: str, fleet: MemoryFleet) -> str:
+    """Conduct the run to its bad end and return what the error said."""
+    with pytest.raises(HematovisionError) as caught:
+        conduct(runtime, run_id, fleet, flower_run_id="7")
+    return caught.value.message
+
+
+def _view(database: Database, run_id: str) -> RunView:
+    with database.session(read_only=True) as session:
+        return service.run_view(session, COORDINATOR, run_id)
+
+
+def _checkpoint(runtime: Runtime, run_id: str, number: int) -> float:
+    return float(load(checkpoints.load(runtime.store, run_id, number))["w"][0, 0])
+
+
+def test_rounds_average_by_training_cells_and_each_is_checkpointed(runtime: Runtime) -> None:
+    run_id = _run(runtime)
+    fleet = MemoryFleet({1: trains(1, step=1.0, examples=30), 2: trains(2, step=5.0, examples=10, accuracy=0.9)})
+    problem = _conduct(runtime, run_id, fleet)
+    assert problem.startswith("No hospital evaluated the candidate")
+    assert [_checkpoint(runtime, run_id, number) for number in (0, 1, 2)] == [0.0, 2.0, 4.0]
+    view = _view(runtime.database, run_id)
+    assert (view.state, view.problem, view.rounds_done) == (RunState.FAILED, problem, 2)
+    assert [row.accuracy for row in view.round_views] == [pytest.approx(0.7), pytest.approx(0.7)]
+    north = view.round_views[0].sites[0]
+    assert (north.hospital_id, north.state, north.examples, north.accuracy) == ("north", SiteState.REPLIED, 30, 0.5)
+    assert north.bytes_up > 0 < north.bytes_down
+
+
+@pytest.mark.parametrize(
+    ("site", "state", "reason"),
+    [
+        (
+            says(2, Refusal(code="policy_refused", reason="Too few sites.").model_dump_json()),
+            "refused",
+            "Too few sites.",
+        ),
+        (says(2, "", problem="secret inner detail"), "refused", "software failed"),
+        (lambda _ask: Answer(2, "", b"", problem="gone", offline=True), "refused", "connection was lost"),
+        (says(2, "not json"), "refused", "cannot be read"),
+        (says(2, "x" * 300_000), "refused", "too long"),
+        (trains(2, step=float("nan")), "refused", "not finite"),
+        (trains(2, step=1.0, examples=0), "refused", "impossible number"),
+        (trains(1, step=1.0), "missing", "deadline"),
+        (silent, "missing", "deadline"),
+    ],
+)
+def test_round_goes_on_without_a_site_that_fails(runtime: Runtime, site: Site, state: str, reason: str) -> None:
+    run_id = _run(runtime, rounds=1, min_sites=1)
+    _conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0), 2: site}))
+    view = _view(runtime.database, run_id)
+    south = view.round_views[0].sites[1]
+    assert (south.hospital_id, south.state) == ("south", SiteState(state))
+    assert reason in (south.reason or "")
+    assert "secret" not in view.model_dump_json()
+    assert (view.round_views[0].sampled, view.round_views[0].replied) == (2, 1)
+    assert _checkpoint(runtime, run_id, 1) == 1.0
+
+
+def test_too_few_updates_end_the_run_and_are_not_averaged(runtime: Runtime) -> None:
+    run_id = _run(runtime)
+    problem = _conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0), 2: silent}))
+    assert problem.startswith("Only 1 of 2 hospitals took part in round 1, 2 are needed")
+    assert _view(runtime.database, run_id).state is RunState.FAILED
+    assert runtime.store.head(checkpoints.key(run_id, 1)) is None
+
+
+def test_nobody_replying_is_a_failed_run(runtime: Runtime) -> None:
+    run_id = _run(runtime, min_sites=1)
+    _conduct(runtime, run_id, MemoryFleet({1: silent, 2: silent}))
+    assert _view(runtime.database, run_id).state is RunState.FAILED
+
+
+def test_too_few_connected_hospitals_end_the_wait(runtime: Runtime) -> None:
+    run_id = _run(runtime)
+    assert _conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0)})).startswith("1 hospitals are connected")
+
+
+def test_node_that_is_not_approved_is_never_asked(runtime: Runtime) -> None:
+    with runtime.database.session() as session:
+        node = session.get(Node, "node-south")
+        assert node is not None
+        node.state = EnrolmentState.REVOKED
+    run_id = _run(runtime, rounds=1, min_sites=1)
+    fleet = MemoryFleet({1: trains(1, step=1.0), 2: trains(2, step=9.0), 99: trains(99, step=9.0)})
+    _conduct(runtime, run_id, fleet)
+    assert {node_id for _, node_id, _ in fleet.asked} == {1}
+
+
+def test_stop_ends_the_run_between_rounds_and_keeps_its_checkpoints(runtime: Runtime) -> None:
+    run_id = _run(runtime, rounds=3)
+
+    def stop_in_second(group: str) -> None:
+        if group == "2":
+            with runtime.database.session() as session:
+                service.request_stop(session, COORDINATOR, run_id)
+
+    fleet = MemoryFleet({1: trains(1, step=1.0), 2: trains(2, step=1.0)}, before=stop_in_second)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.federation.rounds._STOP_CHECK_SECONDS", 0.0)
+        _conduct(runtime, run_id, fleet)
+    view = _view(runtime.database, run_id)
+    assert (view.state, view.problem, view.rounds_done) == (RunState.STOPPED, None, 1)
+    assert _checkpoint(runtime, run_id, 1) == 1.0
+
+
+def test_run_that_was_cut_off_resumes_after_its_last_whole_round(runtime: Runtime) -> None:
+    run_id = _run(runtime, rounds=2)
+
+    def cut(group: str) -> None:
+        if group == "2":
+            raise KeyboardInterrupt
+
+    sites = {1: trains(1, step=1.0), 2: trains(2, step=1.0)}
+    with pytest.raises(KeyboardInterrupt):
+        conduct(runtime, run_id, MemoryFleet(sites, before=cut), flower_run_id="7")
+    assert not _view(runtime.database, run_id).state.over
+    again = MemoryFleet(sites)
+    _conduct(runtime, run_id, again)
+    assert [group for group, node_id, _ in again.asked if node_id == 1] == ["2", "evaluate"]
+    assert _checkpoint(runtime, run_id, 2) == 2.0
+    assert _view(runtime.database, run_id).round_views[1].replied == 2
+
+
+def test_run_is_carried_by_one_flower_run_only(runtime: Runtime) -> None:
+    run_id = _run(runtime)
+    fleet = MemoryFleet({1: silent, 2: silent})
+    with runtime.database.session() as session:
+        run = repository.get(session, run_id)
+        assert run is not None
+        run.flower_run_id = "6"
+    with pytest.raises(ConflictError):
+        conduct(runtime, run_id, fleet, flower_run_id="7")
+    assert not _view(runtime.database, run_id).state.over
+    assert fleet.asked == []
+
+
+def test_missing_checkpoint_is_said(runtime: Runtime) -> None:
+    run_id = _run(runtime)
+    runtime.store.delete(checkpoints.key(run_id, 0))
+    with pytest.raises(RunFailedError, match="checkpoint is gone"):
+        conduct(runtime, run_id, MemoryFleet({}), flower_run_id="7")
+    assert _view(runtime.database, run_id).state is RunState.FAILED

@@ -1,0 +1,120 @@
+"""Who may launch and see runs, and what a run is made of."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlmodel import Session, select
+
+from server.accounts.roles import Role
+from server.federation import repository, service
+from server.federation.schemas import RunPlan
+from server.federation.states import RunState
+from server.models import OutboxEntry, RoundRecord, SiteRound
+from server.models.base import utc_now
+from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError, NothingToDoError
+from shared.contracts.ontology import CellClass
+from tests.server.federation.world import COORDINATOR, census, new_database, node_of, person
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    with new_database().session() as session:
+        yield session
+
+
+def _launch(session: Session) -> str:
+    service.store_census(session, node_of("north"), census(neutrophil=30, lymphocyte=15))
+    service.store_census(session, node_of("south"), census(lymphocyte=15, basophil=19))
+    return service.start_run(session, COORDINATOR, RunPlan(rounds=2, local_epochs=1))
+
+
+def test_launch_takes_the_classes_that_the_censuses_hold(session: Session) -> None:
+    run_id = _launch(session)
+    view = service.run_view(session, COORDINATOR, run_id)
+    assert view.classes == [CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE]
+    assert (view.state, view.rounds, view.local_epochs) == (RunState.QUEUED, 2, 1)
+    entries = session.exec(select(OutboxEntry)).all()
+    assert [(entry.kind, entry.payload) for entry in entries] == [("federation.launch", {"run_id": run_id})]
+
+
+def test_subclasses_count_into_a_class_that_some_hospital_holds_as_a_whole(session: Session) -> None:
+    service.store_census(session, node_of("north"), census(neutrophil=5, lymphocyte=30))
+    service.store_census(session, node_of("south"), census(band_neutrophil=20, promyelocyte=25))
+    assert service.trainable_classes(session) == [CellClass.NEUTROPHIL, CellClass.PROMYELOCYTE, CellClass.LYMPHOCYTE]
+
+
+def test_launch_without_labels_says_so(session: Session) -> None:
+    with pytest.raises(NothingToDoError, match="import labelled images"):
+        service.start_run(session, COORDINATOR, RunPlan())
+
+
+def test_second_launch_waits_for_the_first(session: Session) -> None:
+    _launch(session)
+    with pytest.raises(ConflictError):
+        service.start_run(session, COORDINATOR, RunPlan())
+
+
+@pytest.mark.parametrize("role", [Role.HEMATOLOGIST, Role.HOSPITAL_IT, Role.AUDITOR])
+def test_only_coordinators_launch_and_stop(session: Session, role: Role) -> None:
+    run_id = _launch(session)
+    for action in (
+        lambda: service.start_run(session, person(role), RunPlan()),
+        lambda: service.request_stop(session, person(role), run_id),
+    ):
+        with pytest.raises(ForbiddenError):
+            action()
+
+
+def test_hospital_it_sees_its_own_hospital_only(session: Session) -> None:
+    run_id = _launch(session)
+    session.add(RoundRecord(run_id=run_id, round=1, started_at=utc_now(), sampled=2))
+    session.flush()
+    for name in ("north", "south"):
+        session.add(SiteRound(run_id=run_id, round=1, hospital_id=name, accuracy=0.5))
+    session.flush()
+    clerk = person(Role.HOSPITAL_IT, "north")
+    view = service.run_view(session, clerk, run_id)
+    assert [site.hospital_id for site in view.round_views[0].sites] == ["north"]
+    assert [site.hospital_id for site in service.census(session, clerk)] == ["north"]
+    assert len(service.run_view(session, COORDINATOR, run_id).round_views[0].sites) == 2
+
+
+def test_census_replaces_the_one_before(session: Session) -> None:
+    service.store_census(session, node_of("north"), census(neutrophil=5))
+    service.store_census(session, node_of("north"), census(neutrophil=9))
+    [site] = service.census(session, COORDINATOR)
+    assert [row.train for row in site.census.rows] == [9]
+    assert (site.hospital_name, site.online) == ("North Hospital", False)
+
+
+def test_stop_is_asked_once_and_never_after_the_end(session: Session) -> None:
+    run_id = _launch(session)
+    service.request_stop(session, COORDINATOR, run_id)
+    service.request_stop(session, COORDINATOR, run_id)
+    kinds = [entry.kind for entry in session.exec(select(OutboxEntry)).all()]
+    assert kinds == ["federation.launch", "federation.stop"]
+    service.fail(session, run_id, "whatever")
+    assert service.run_view(session, COORDINATOR, run_id).state is RunState.STOPPED
+    with pytest.raises(ConflictError):
+        service.request_stop(session, COORDINATOR, run_id)
+
+
+def test_ended_run_keeps_its_first_end(session: Session) -> None:
+    run_id = _launch(session)
+    service.fail(session, run_id, "first")
+    service.fail(session, run_id, "second")
+    run = repository.get(session, run_id)
+    assert run is not None
+    assert (run.state, run.problem) == (RunState.FAILED, "first")
+
+
+def test_events_resume_after_the_last_seen_line(session: Session) -> None:
+    run_id = _launch(session)
+    [first] = service.events_since(session, run_id, 0)
+    service.write_event(session, run_id, "round", "Round 1 starts")
+    assert [event.text for event in service.events_since(session, run_id, first.id)] == ["Round 1 starts"]
+
+
+def test_unknown_run_is_not_found(session: Session) -> None:
+    with pytest.raises(NotFoundError):
+        service.run_view(session, COORDINATOR, "nope")

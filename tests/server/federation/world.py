@@ -1,0 +1,83 @@
+"""A small centre for tests of runs and models: a database, hospitals, approved nodes and who acts."""
+
+from pathlib import Path
+
+from sqlmodel import SQLModel
+
+import server.models
+from server.accounts.roles import Role
+from server.accounts.schemas import Principal
+from server.db.session import Database
+from server.hospitals.schemas import NodePrincipal
+from server.models import Hospital, Node
+from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.ontology import CellClass
+from shared.contracts.training import Census, ClassCensus
+
+assert server.models.__all__  # importing the package registers every table
+
+
+def person(role: Role, hospital_id: str | None = None) -> Principal:
+    return Principal(user_id=f"id-{role}", username=role, display_name=role.label, role=role, hospital_id=hospital_id)
+
+
+COORDINATOR = person(Role.COORDINATOR)
+
+
+def new_database(tmp_path: Path | None = None, hospitals: tuple[str, ...] = ("north", "south")) -> Database:
+    """Return a database (in memory without a folder) with these hospitals.
+
+    Each has an approved training node that Flower knows as 1, 2, …
+    """
+    database = Database(f"sqlite:///{tmp_path / 'centre.sqlite'}" if tmp_path else "sqlite://")
+    SQLModel.metadata.create_all(database.engine)
+    with database.session() as session:
+        for name in hospitals:
+            session.add(Hospital(id=name, name=f"{name.title()} Hospital"))
+        session.flush()
+        for number, name in enumerate(hospitals, start=1):
+            session.add(new_node(name, flower_node_id=str(number)))
+    return database
+
+
+def new_node(
+    hospital_id: str,
+    *,
+    node_id: str | None = None,
+    flower_node_id: str | None = None,
+    flower_key: str = "f",
+    mode: NodeMode = NodeMode.TRAINING,
+    state: EnrolmentState = EnrolmentState.APPROVED,
+) -> Node:
+    """Return a node, approved for training unless said otherwise."""
+    return Node(
+        id=node_id or f"node-{hospital_id}",
+        hospital_id=hospital_id,
+        mode=mode,
+        state=state,
+        signing_key=f"signing-{node_id or hospital_id}",
+        envelope_key="e",
+        flower_key=flower_key,
+        fingerprint="0000",
+        software="test",
+        flower_node_id=flower_node_id,
+    )
+
+
+def node_of(hospital_id: str) -> NodePrincipal:
+    return NodePrincipal(
+        node_id=f"node-{hospital_id}",
+        hospital_id=hospital_id,
+        mode=NodeMode.TRAINING,
+        signing_key="s",
+        envelope_key="e",
+    )
+
+
+def census(**train: int) -> Census:
+    """Return a census with this many training cells a class."""
+    rows = [
+        ClassCensus.model_validate({"source": "test", "class": CellClass(name), "train": count, "val": 2, "test": 2})
+        for name, count in train.items()
+    ]
+    return Census(rows=tuple(rows), groups=3)

@@ -1,0 +1,205 @@
+"""Changing classes, taking changes back, and signing out."""
+
+import pytest
+from sqlmodel import select
+
+from server.accounts.schemas import Principal
+from server.cases import service as cases
+from server.models import AuditEntry, LabelChange, OutboxEntry, Report, Review
+from server.reviews import service
+from server.reviews.schemas import ChangeResult, FlagDecisionInput, SignInput
+from shared.contracts.canonical import canonical_bytes
+from shared.contracts.case import CaseState
+from shared.contracts.errors import (
+    ConflictError,
+    DataInvalidError,
+    ForbiddenError,
+    NotFoundError,
+    UnauthenticatedError,
+)
+from shared.contracts.ontology import CellClass
+from shared.contracts.report import SignedRecord
+from tests.factories import PASSWORD
+from tests.server.conftest import Ward
+
+IG = "c21"
+
+
+@pytest.fixture
+def claimed(ward: Ward) -> Ward:
+    """Return the ward with its case claimed by the reader."""
+    with ward.centre.runtime.database.session() as session:
+        cases.claim(session, ward.reader, ward.case_id)
+    return ward
+
+
+def _change(ward: Ward, cells: list[str], label: CellClass, key: str, *, who: Principal | None = None) -> ChangeResult:
+    with ward.centre.runtime.database.session() as session:
+        return service.reclassify(
+            session, who or ward.reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key
+        )
+
+
+def _undo(ward: Ward, key: str) -> ChangeResult:
+    with ward.centre.runtime.database.session() as session:
+        return service.undo(session, ward.reader, ward.case_id, key)
+
+
+def test_reclassify_changes_the_live_differential(claimed: Ward) -> None:
+    result = _change(claimed, [IG, "c1"], CellClass.BLAST, "k1")
+    assert result.differential[CellClass.BLAST].count == 2
+    assert result.differential[CellClass.NEUTROPHIL].count == 11
+    assert CellClass.IMMATURE_GRANULOCYTE not in result.differential
+    assert [(cell.cell_id, cell.current_class, cell.changed_by) for cell in result.cells] == [
+        ("c1", CellClass.BLAST, "Dr. A. Reader"),
+        (IG, CellClass.BLAST, "Dr. A. Reader"),
+    ]
+    assert result.changes == 2
+    with claimed.centre.runtime.database.session() as session:
+        view = cases.case_view(session, claimed.reader, claimed.case_id)
+    assert (view.state, view.version, view.differential) == (
+        CaseState.IN_REVIEW,
+        result.case_version,
+        result.differential,
+    )
+
+
+def test_reclassify_repeated_with_its_key_changes_nothing(claimed: Ward) -> None:
+    first = _change(claimed, [IG], CellClass.BLAST, "k1")
+    assert _change(claimed, [IG], CellClass.BLAST, "k1") == first
+    with claimed.centre.runtime.database.session() as session:
+        assert len(session.exec(select(LabelChange)).all()) == 1
+
+
+def test_reclassify_to_a_class_outside_the_denominator_drops_the_cell(claimed: Ward) -> None:
+    result = _change(claimed, [IG], CellClass.ARTEFACT, "k1")
+    assert sum(share.count for share in result.differential.values()) == 20
+
+
+def test_reclassify_with_a_foreign_cell_changes_nothing(claimed: Ward) -> None:
+    with pytest.raises(NotFoundError):
+        _change(claimed, [IG, "nobody"], CellClass.BLAST, "k1")
+    with claimed.centre.runtime.database.session() as session:
+        assert session.exec(select(LabelChange)).all() == []
+
+
+def test_reclassify_needs_the_claim_and_the_role(claimed: Ward) -> None:
+    with pytest.raises(ConflictError):
+        _change(claimed, [IG], CellClass.BLAST, "k1", who=claimed.second_reader)
+    with pytest.raises(ForbiddenError):
+        _change(claimed, [IG], CellClass.BLAST, "k1", who=claimed.it)
+
+
+def test_undo_takes_back_whole_changes_newest_first(claimed: Ward) -> None:
+    _change(claimed, [IG, "c1"], CellClass.BLAST, "k1")
+    _change(claimed, [IG], CellClass.MYELOCYTE, "k2")
+    second = _undo(claimed, "u1")
+    assert [(cell.cell_id, cell.current_class, cell.changed_by) for cell in second.cells] == [
+        (IG, CellClass.BLAST, "Dr. A. Reader")
+    ]
+    assert _undo(claimed, "u1") == second
+    first = _undo(claimed, "u2")
+    assert {cell.cell_id: (cell.current_class, cell.changed_by) for cell in first.cells} == {
+        IG: (CellClass.IMMATURE_GRANULOCYTE, None),
+        "c1": (CellClass.NEUTROPHIL, None),
+    }
+    assert first.changes == 0
+    with pytest.raises(ConflictError):
+        _undo(claimed, "u3")
+    with claimed.centre.runtime.database.session() as session:
+        history = service.history(session, claimed.reader, claimed.case_id)
+    assert len(history) == 6
+    assert all(change.undone for change in history)
+
+
+def test_history_of_another_hospitals_case_is_not_found(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session, pytest.raises(NotFoundError):
+        service.history(session, claimed.other_it, claimed.case_id)
+
+
+def test_impression_is_kept_as_a_draft(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        service.save_impression(session, claimed.reader, claimed.case_id, "Left shift.\nRepeat.\x00")
+    with claimed.centre.runtime.database.session() as session:
+        assert service.impression(session, claimed.reader, claimed.case_id) == "Left shift.\nRepeat."
+
+
+def _sign(ward: Ward, **changes: object) -> str:
+    with ward.centre.runtime.database.session() as session:
+        version = cases.case_view(session, ward.reader, ward.case_id).version
+    signing = {"password": PASSWORD, "impression": "Left shift.", "case_version": version} | changes
+    with ward.centre.runtime.database.session() as session:
+        return service.sign(session, ward.reader, ward.centre.runtime, ward.case_id, SignInput.model_validate(signing))
+
+
+def test_sign_makes_a_signed_record_feedback_and_a_task(claimed: Ward) -> None:
+    _change(claimed, [IG], CellClass.BLAST, "k1")
+    dismissed = FlagDecisionInput(flag_id="too_few_cells", agreed=False, reason="Gallery only.")
+    report_id = _sign(claimed, decisions=[dismissed])
+    runtime = claimed.centre.runtime
+    with runtime.database.session() as session:
+        report = session.get_one(Report, report_id)
+        tasks = [(entry.kind, entry.payload) for entry in session.exec(select(OutboxEntry))]
+        view = cases.case_view(session, claimed.reader, claimed.case_id)
+        review = session.exec(select(Review)).one()
+        states = [entry.data["to"] for entry in session.exec(select(AuditEntry)) if entry.action == "case.state"]
+    record = SignedRecord.model_validate(report.record)
+    runtime.vault.signing_public.verify(canonical_bytes(record), report.record_signature)
+    assert record.differential == view.differential
+    assert (record.cells_counted, record.impression, record.signature.reader_name) == (
+        21,
+        "Left shift.",
+        "Dr. A. Reader",
+    )
+    assert record.dismissed_flags == {"too_few_cells": "Gallery only."}
+    assert report.feedback == [
+        {
+            "case_id": claimed.case_id,
+            "cell_id": IG,
+            "label": "blast",
+            "previous": "immature_granulocyte",
+            "reader_role": "hematologist",
+            "report_version": 1,
+        }
+    ]
+    assert record.key_cells[0].model_dump()["changed_by_reader"] is False
+    assert [cell.cell_id for cell in record.key_cells if cell.changed_by_reader] == [IG]
+    assert tasks == [("reports.render", {"report_id": report_id})]
+    assert (view.state, view.report_id, view.claimed_by) == (CaseState.SIGNED, report_id, None)
+    assert review.signed_at is not None
+    assert states[-3:] == ["in_review", "ready", "signed"]
+
+
+def test_sign_with_a_wrong_password_changes_nothing(claimed: Ward) -> None:
+    with pytest.raises(UnauthenticatedError):
+        _sign(claimed, password="wrong")
+    with claimed.centre.runtime.database.session() as session:
+        assert session.exec(select(Report)).all() == []
+        assert cases.case_view(session, claimed.reader, claimed.case_id).state is CaseState.CLAIMED
+
+
+def test_sign_of_a_case_changed_meanwhile_is_refused(claimed: Ward) -> None:
+    with pytest.raises(ConflictError):
+        _sign(claimed, case_version=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"impression": "  "},
+        {"impression": "x" * 4001},
+        {"decisions": [FlagDecisionInput(flag_id="too_few_cells", agreed=False)]},
+        {"decisions": [FlagDecisionInput(flag_id="nothing", agreed=True)]},
+    ],
+)
+def test_sign_with_something_missing_is_refused(claimed: Ward, changes: dict[str, object]) -> None:
+    with pytest.raises(DataInvalidError):
+        _sign(claimed, **changes)
+
+
+def test_signed_case_cannot_be_changed_or_signed_again(claimed: Ward) -> None:
+    _sign(claimed)
+    with pytest.raises(ConflictError):
+        _change(claimed, [IG], CellClass.BLAST, "k1")
+    with pytest.raises(ConflictError):
+        _sign(claimed)

@@ -1,0 +1,68 @@
+"""The header check of tensors that come from another party."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from shared.contracts.errors import DataInvalidError
+from shared.tensors import TensorSpec, check_same_shapes, check_tensors
+
+
+def _body(header: object, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def test_sound_body_gives_names_and_shapes() -> None:
+    body = save({"a": np.ones((2, 3), np.float16), "b": np.zeros((4,), np.float32), "scalar": np.array(1, np.float32)})
+    assert check_tensors(body) == {
+        "a": TensorSpec("F16", (2, 3)),
+        "b": TensorSpec("F32", (4,)),
+        "scalar": TensorSpec("F32", ()),
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff" * 8,
+        struct.pack("<Q", 10) + b"not json!!",
+        _body([1, 2]),
+        _body({"a": 3}),
+        _body({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345678"),
+        _body({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"),
+        _body({"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}, b"12345678"),
+        _body({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"1234"),
+        _body({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, b"1234"),
+        _body({"a": {"dtype": "F32", "shape": [1] * 9, "data_offsets": [0, 4]}}, b"1234"),
+        _body(
+            {
+                "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+                "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            },
+            b"1234",
+        ),
+        struct.pack("<Q", 60_000) + b"[" * 60_000,
+    ],
+)
+def test_hostile_body_is_refused(body: bytes) -> None:
+    with pytest.raises(DataInvalidError):
+        check_tensors(body)
+
+
+def test_too_large_body_is_refused() -> None:
+    with pytest.raises(DataInvalidError, match="larger"):
+        check_tensors(save({"a": np.zeros(1000, np.float32)}), max_bytes=1000)
+
+
+def test_other_shapes_are_refused_and_other_types_are_not() -> None:
+    sent = check_tensors(save({"a": np.zeros((2, 2), np.float16)}))
+    check_same_shapes(check_tensors(save({"a": np.zeros((2, 2), np.float32)})), sent)
+    with pytest.raises(DataInvalidError):
+        check_same_shapes(check_tensors(save({"a": np.zeros((4,), np.float16)})), sent)
+    with pytest.raises(DataInvalidError):
+        check_same_shapes({}, sent)

@@ -1,0 +1,80 @@
+"""The package is this repository, cannot be uploaded by accident, and keeps heavy libraries where they belong."""
+
+import importlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What a process may import to start, and what must then not have been loaded. `server` and `portal` mean every module
+# below them that a web process reaches.
+LIGHT = [
+    (["server", "portal"], ["torch", "timm", "torchvision", "onnxruntime", "flwr"]),
+    (["server.app"], ["torch", "timm", "flwr"]),
+    (["server.worker"], ["torch", "timm"]),
+    (["server.cli"], ["torch", "timm"]),
+    (["portal.main"], ["torch", "timm", "flwr"]),
+    (["client_node.agent"], ["torch", "timm"]),
+    (["client_node.cli"], ["torch", "timm"]),
+    (["client_node.relay.app"], ["torch", "timm"]),
+    (
+        ["shared.crypto.envelope", "shared.storage", "shared.logging", "shared.settings", "shared.progress"],
+        ["torch", "flwr", "sqlmodel", "fastapi"],
+    ),
+    (["shared.contracts.case", "shared.contracts.errors"], ["torch", "numpy", "cryptography", "minio"]),
+]
+
+PROBE = """
+import importlib, json, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in FORBIDDEN:
+            raise ModuleNotFoundError(f"{name} must not be imported here", name=name)
+FORBIDDEN = set(json.loads(sys.argv[2]))
+sys.meta_path.insert(0, Absent())
+for module in json.loads(sys.argv[1]):
+    importlib.import_module(module)
+print(json.dumps(sorted(FORBIDDEN & set(sys.modules))))
+"""
+
+
+@pytest.mark.parametrize("name", ["shared", "client_node", "server", "portal"])
+def test_name_resolves_to_this_repository(name: str) -> None:
+    file = importlib.import_module(name).__file__
+    assert file is not None
+    assert Path(file).resolve() == ROOT / name / "__init__.py"
+
+
+def test_upload_is_refused_and_all_packages_are_in_the_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "Private :: Do Not Upload" in project["project"]["classifiers"]
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {"shared", "client_node", "server", "portal"} <= set(wheel)
+
+
+@pytest.mark.parametrize(("modules", "forbidden"), LIGHT, ids=lambda value: "+".join(value))
+def test_process_starts_without(modules: list[str], forbidden: list[str]) -> None:
+    """Import in a fresh interpreter in which the forbidden libraries are not installed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROBE, json.dumps(modules), json.dumps(forbidden)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_each_pin_is_exact_and_listed_once() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line.partition("==") for line in lines if line and not line.startswith("#")]
+    assert all(name and middle and version for name, middle, version in pins)
+    names = [name.lower().replace("_", "-") for name, _, _ in pins]
+    assert sorted(set(names)) == sorted(names)
