@@ -54,7 +54,7 @@ class Centre:
         self._key = key
         self._ledger = Ledger(home)
         self._http = httpx.Client(
-            base_url=url, verify=tls_context(url, home.ca), timeout=_TIMEOUT, trust_env=not _loopback(url)
+            base_url=url, verify=tls_context(url, home.ca), timeout=_TIMEOUT, trust_env=not is_loopback(url)
         )
         self.clock_skew: float | None = None
         """Seconds by which the centre's clock is ahead, by its last answer."""
@@ -119,9 +119,9 @@ class Centre:
         except ValidationError:
             raise _misunderstood() from None
 
-    def report_content(self, report_id: str, version: int) -> bytes:
+    def report_content(self, report_id: str) -> bytes:
         """Return a sealed report bundle."""
-        return self._request("GET", f"{API}/reports/{quote(report_id)}/content?version={version}").content
+        return self._request("GET", f"{API}/reports/{quote(report_id)}/content").content
 
     def acknowledge(self, report_id: str, acknowledgement: Acknowledgement) -> None:
         """Tell that a report is verified and stored."""
@@ -203,7 +203,7 @@ def tls_context(url: str, ca: Path) -> ssl.SSLContext | bool:
         ConfigError: the address is plain HTTP elsewhere, or the CA's certificate is missing.
     """
     if urlsplit(url).scheme != "https":
-        if not _loopback(url):
+        if not is_loopback(url):
             raise ConfigError("The centre's address must begin with https://; ask the coordinator for a new kit.")
         return True
     try:
@@ -228,7 +228,8 @@ def read_server_keys(home: NodeHome) -> ServerKeys:
         raise ConfigError("keys/server_keys.json cannot be read: restore it, or enrol this node again.") from None
 
 
-def _loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine's own."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback
