@@ -56,6 +56,4 @@ def get(name: str) -> BackboneEntry:
     try:
         return _REGISTRY[name]
     except KeyError as error:
-        raise ModelInvalidError(
-            f"This backbone is not known here; use one of: {', '.join(_REGISTRY)}."
-        ) from error
+        raise ModelInvalidError(f"This backbone is not known here; use one of: {', '.join(_REGISTRY)}.") from error

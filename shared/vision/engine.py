@@ -43,9 +43,7 @@ class OnnxEngine:
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(file), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
             outputs = {output.name: output.shape for output in self._session.get_outputs()}
         except Exception as error:  # the runtime's own error classes have no common base
             raise ModelInvalidError("The model file cannot be loaded; install the model again.") from error

@@ -1,7 +1,6 @@
 """``python -m shared.vision.export``: the first tensors of a run, and a trained model as one ONNX file."""
 
 import argparse
-import io
 import json
 import sys
 import warnings
@@ -41,23 +40,21 @@ def export_onnx(model: CellModel, size: int, out: Path) -> float:
     Raises `ModelInvalidError`, leaving no file, if that is `TOLERANCE` or more.
     """
     example = torch.zeros(2, 3, size, size)
-    buffer = io.BytesIO()
+    part = out.with_name(f"{out.name}.part")
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracing exporter announces its successor, which takes ten times as long
         torch.onnx.export(
             model,
             (example,),
-            buffer,
+            str(part),
             dynamo=False,
             opset_version=OPSET,
             input_names=["images"],
             output_names=["logits", "features"],
             dynamic_axes={name: {0: "batch"} for name in ("images", "logits", "features")},
         )
-    onnx.checker.check_model(onnx.load_from_string(buffer.getvalue()))
-    part = out.with_name(f"{out.name}.part")
-    part.write_bytes(buffer.getvalue())
     try:
+        onnx.checker.check_model(str(part))
         difference = _difference(model, part, size)
         if not difference < TOLERANCE:
             raise ModelInvalidError("The exported model does not compute what the trained one does; not exported.")

@@ -52,9 +52,7 @@ class CellModel(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return copies of the tensors that learn, by name."""
-        return {
-            name: value.detach().clone() for name, value in self.named_parameters() if value.requires_grad
-        }
+        return {name: value.detach().clone() for name, value in self.named_parameters() if value.requires_grad}
 
     def load_trainable(self, tensors: Mapping[str, Tensor]) -> None:
         """Set the tensors that learn.
@@ -63,9 +61,7 @@ class CellModel(nn.Module):
         """
         own = {name: value for name, value in self.named_parameters() if value.requires_grad}
         if set(own) != set(tensors):
-            raise ModelInvalidError(
-                "The model's tensors are not those of its recipe; ask the centre for a new model."
-            )
+            raise ModelInvalidError("The model's tensors are not those of its recipe; ask the centre for a new model.")
         for name, value in own.items():
             given = tensors[name]
             if given.shape != value.shape or not given.is_floating_point():
@@ -73,9 +69,7 @@ class CellModel(nn.Module):
                     "A tensor of the model has a wrong shape or type; ask the centre for a new model."
                 )
             if not bool(torch.isfinite(given).all()):
-                raise ModelInvalidError(
-                    "A tensor of the model is not finite; ask the centre for a new model."
-                )
+                raise ModelInvalidError("A tensor of the model is not finite; ask the centre for a new model.")
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(tensors[name])

