@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import Request, Response
 
-from portal.deps import RuntimeDep
+from server.deps import RuntimeDep
 from server.accounts import service as accounts
 from server.accounts.schemas import Principal
 
@@ -31,7 +31,7 @@ def principal_from_cookie(request: Request, runtime: RuntimeDep) -> Principal | 
     token = request.cookies.get(SESSION_COOKIE)
     if not token:
         return None
-    with runtime.database.session() as session:
+    with runtime.database.session(read_only=True) as session:
         return accounts.principal_for(session, token)
 
 

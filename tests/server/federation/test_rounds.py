@@ -146,6 +146,7 @@ def test_rounds_average_by_training_cells_and_each_is_checkpointed(runtime: Runt
             "Too few sites.",
         ),
         (says(2, "", problem="secret inner detail"), "refused", "software failed"),
+        (lambda _ask: Answer(2, "", b"", problem="gone", offline=True), "refused", "connection was lost"),
         (says(2, "not json"), "refused", "cannot be read"),
         (says(2, "x" * 300_000), "refused", "too long"),
         (trains(2, step=float("nan")), "refused", "not finite"),

@@ -1,0 +1,15 @@
+"""For load balancers and launchers."""
+
+from fastapi import APIRouter
+from sqlalchemy import text
+
+from server.deps import SessionDep
+
+router = APIRouter()
+
+
+@router.get("/healthz", name="healthz")
+def healthz(session: SessionDep) -> dict[str, str]:
+    """Say whether the portal reaches its database."""
+    session.connection().execute(text("SELECT 1"))
+    return {"status": "ok"}
