@@ -1,30 +1,35 @@
 """Brings signed reports home: fetched, verified, stored, the patient's identity put in, acknowledged.
 
 ``H/reports/<report id>-v<n>/`` holds the delivery as the centre signed it and, in ``hospital/``, the copies that name
-the patient; the folder appears whole or not at all. ``acknowledged.json`` in it is written last.
+the patient; the folder appears whole or not at all, and is on the disk before the centre is told so.
+``acknowledged.json`` in it is written last. Killed at any point, the next call goes on from there.
 """
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Final
 
 import structlog
+from pydantic import ValidationError
 
 from client_node.cases.feedback import join_labels
 from client_node.cases.identity import IdentityStore
 from client_node.centre import Centre, read_server_keys
+from client_node.datasets.images import space_guard
 from client_node.home import NodeHome
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ConfigError, DataInvalidError, HematovisionError, SignatureInvalidError
-from shared.contracts.report import Acknowledgement, FeedbackLabel, ReportBundle, ReportNotice
+from shared.contracts.report import Acknowledgement, ReportBundle, ReportNotice
 from shared.crypto.envelope import EnvelopePrivateKey
 from shared.crypto.signing import VerifyKey
 from shared.reporting.bundle import FHIR, HL7, PDF, open_bundle
 
 ACKNOWLEDGED: Final = "acknowledged.json"
 _BUNDLE: Final = "bundle.json"
+_DELIVERY: Final = "delivery.json"
 _HOSPITAL: Final = "hospital"
 
 log = structlog.get_logger(__name__)
@@ -36,11 +41,13 @@ def fetch_reports(home: NodeHome | Path, centre: Centre) -> tuple[int, int]:
     One bad report never keeps the others back; it stays unacknowledged, so the centre sees that it did not arrive.
     """
     place, reports, labels = NodeHome(home), 0, 0
-    for notice in centre.reports():
+    for notice in sorted(centre.reports(), key=lambda notice: (notice.case_id, notice.version)):
         try:
-            joined = _bring_home(place, centre, notice)
-        except HematovisionError as error:
-            log.warning("report.not_fetched", report_id=notice.report_id, code=error.code, reason=error.message)
+            with space_guard():
+                joined = _bring_home(place, centre, notice)
+        except (HematovisionError, OSError) as error:
+            reason = {"code": error.code, "reason": error.message} if isinstance(error, HematovisionError) else {}
+            log.warning("report.not_fetched", report_id=notice.report_id, kind=type(error).__name__, **reason)
             continue
         reports += 1
         labels += joined
@@ -58,35 +65,69 @@ def report_folder(home: NodeHome, report_id: str, version: int) -> Path:
 
 def _bring_home(home: NodeHome, centre: Centre, notice: ReportNotice) -> int:
     folder = report_folder(home, notice.report_id, notice.version)
-    if not (folder / _BUNDLE).is_file() or _digest(folder) != notice.sha256:
+    bundle = _stored(folder, notice)
+    if bundle is None:
         sealed = centre.report_content(notice.report_id)
         if hashlib.sha256(sealed).hexdigest() != notice.sha256:
             raise DataInvalidError("The report was damaged on its way; it is fetched again.")
-        _store(home, folder, notice, sealed)
-    bundle = ReportBundle.model_validate_json((folder / _BUNDLE).read_bytes())
+        bundle = _store(home, folder, notice, sealed)
     joined = join_labels(home, bundle.feedback)
     acknowledgement = Acknowledgement(version=notice.version, sha256=notice.sha256, labels_joined=joined)
     centre.acknowledge(notice.report_id, acknowledgement)
-    (folder / ACKNOWLEDGED).write_bytes(canonical_bytes(acknowledgement))
+    _write(folder / ACKNOWLEDGED, canonical_bytes(acknowledgement))
     return joined
 
 
-def _store(home: NodeHome, folder: Path, notice: ReportNotice, sealed: bytes) -> None:
+def _stored(folder: Path, notice: ReportNotice) -> ReportBundle | None:
+    """Return the report if an earlier call stored this very delivery; a damaged copy is fetched again."""
+    try:
+        if json.loads((folder / _DELIVERY).read_text()) != _delivery(notice):
+            return None
+        return ReportBundle.model_validate_json((folder / _BUNDLE).read_bytes())
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def _delivery(notice: ReportNotice) -> dict[str, str | int]:
+    return {"sha256": notice.sha256, "size": notice.size}
+
+
+def _store(home: NodeHome, folder: Path, notice: ReportNotice, sealed: bytes) -> ReportBundle:
     bundle, files = _verified(home, notice, sealed)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / _HOSPITAL).mkdir(mode=0o700, parents=True)
+    partial.mkdir(mode=0o700, parents=True)
+    (partial / _HOSPITAL).mkdir(mode=0o700)
     for name, content in files.items():
-        (partial / Path(name).name).write_bytes(content)
-    (partial / "record.json").write_bytes(canonical_bytes(bundle.record))
-    (partial / "record.sig").write_text(bundle.record_signature)
-    (partial / "delivery.json").write_text(json.dumps({"sha256": notice.sha256, "size": len(sealed)}))
+        _write(partial / name, content)
     for name, content in _identified(home, bundle.record.case_id, files).items():
-        (partial / _HOSPITAL / name).write_bytes(content)
+        _write(partial / _HOSPITAL / name, content)
+    _write(partial / "record.json", canonical_bytes(bundle.record))
+    _write(partial / "record.sig", bundle.record_signature.encode())
+    _write(partial / _DELIVERY, json.dumps(_delivery(notice)).encode())
     slim = bundle.model_copy(update={"files": ()})
-    (partial / _BUNDLE).write_bytes(canonical_bytes(slim))
+    _write(partial / _BUNDLE, canonical_bytes(slim))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    _sync(folder)
+    _sync(folder.parent)
+    return slim
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file to the disk itself: once acknowledged, the centre sends the report no more."""
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _verified(home: NodeHome, notice: ReportNotice, sealed: bytes) -> tuple[ReportBundle, dict[str, bytes]]:
@@ -99,13 +140,11 @@ def _verified(home: NodeHome, notice: ReportNotice, sealed: bytes) -> tuple[Repo
     record = bundle.record
     if record.case_id != notice.case_id or record.hospital_id != home.config().hospital_id:
         raise SignatureInvalidError("The report is another case's or another hospital's: call the centre.")
-    if any(not _belongs(label, record.case_id) for label in bundle.feedback):
+    if any(label.case_id != record.case_id for label in bundle.feedback):
         raise DataInvalidError("The report brings labels of another case: call the centre.")
+    if not {PDF} <= set(files) <= {PDF, FHIR, HL7}:
+        raise DataInvalidError("The report holds other files than this software knows: update it.")
     return bundle, files
-
-
-def _belongs(label: FeedbackLabel, case_id: str) -> bool:
-    return label.case_id == case_id
 
 
 def _identified(home: NodeHome, case_id: str, files: dict[str, bytes]) -> dict[str, bytes]:
@@ -124,10 +163,3 @@ def _identified(home: NodeHome, case_id: str, files: dict[str, bytes]) -> dict[s
     if HL7 in files:
         copies[HL7] = identify_hl7(files[HL7], identity, pdf=pdf)
     return copies
-
-
-def _digest(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "delivery.json").read_text())["sha256"])
-    except (OSError, ValueError, KeyError):
-        return ""
