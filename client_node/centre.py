@@ -26,6 +26,7 @@ from shared.contracts.enrolment import (
 from shared.contracts.errors import (
     ConfigError,
     KitOtherServerError,
+    NotFoundError,
     ServiceUnavailableError,
     error_from_code,
 )
@@ -54,7 +55,7 @@ class Centre:
         self._key = key
         self._ledger = Ledger(home)
         self._http = httpx.Client(
-            base_url=url, verify=tls_context(url, home.ca), timeout=_TIMEOUT, trust_env=not _loopback(url)
+            base_url=url, verify=tls_context(url, home.ca), timeout=_TIMEOUT, trust_env=not is_loopback(url)
         )
         self.clock_skew: float | None = None
         """Seconds by which the centre's clock is ahead, by its last answer."""
@@ -119,9 +120,9 @@ class Centre:
         except ValidationError:
             raise _misunderstood() from None
 
-    def report_content(self, report_id: str, version: int) -> bytes:
+    def report_content(self, report_id: str) -> bytes:
         """Return a sealed report bundle."""
-        return self._request("GET", f"{API}/reports/{quote(report_id)}/content?version={version}").content
+        return self._request("GET", f"{API}/reports/{quote(report_id)}/content").content
 
     def acknowledge(self, report_id: str, acknowledgement: Acknowledgement) -> None:
         """Tell that a report is verified and stored."""
@@ -130,10 +131,10 @@ class Centre:
 
     def current_model(self) -> SignedModelCard | None:
         """Return the promoted model's card, or None while there is none."""
-        response = self._request("GET", f"{API}/models/current")
-        if response.status_code == httpx.codes.NO_CONTENT or response.content in (b"", b"null"):
+        try:
+            return self._get(f"{API}/models/current", SignedModelCard)
+        except NotFoundError:
             return None
-        return _parsed(response.content, SignedModelCard)
 
     def artefact(self, version: str, name: str) -> bytes:
         """Return one file of a model version; the caller checks its hash."""
@@ -203,7 +204,7 @@ def tls_context(url: str, ca: Path) -> ssl.SSLContext | bool:
         ConfigError: the address is plain HTTP elsewhere, or the CA's certificate is missing.
     """
     if urlsplit(url).scheme != "https":
-        if not _loopback(url):
+        if not is_loopback(url):
             raise ConfigError("The centre's address must begin with https://; ask the coordinator for a new kit.")
         return True
     try:
@@ -228,7 +229,8 @@ def read_server_keys(home: NodeHome) -> ServerKeys:
         raise ConfigError("keys/server_keys.json cannot be read: restore it, or enrol this node again.") from None
 
 
-def _loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine's own."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback

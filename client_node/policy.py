@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from string import Template
 from typing import Annotated, Literal, NoReturn
@@ -20,6 +20,7 @@ from shared.crypto.pki import write_private
 _HOURS = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-(([01]\d|2[0-3]):([0-5]\d)|24:00)$")
 _DEFAULT = Path(__file__).with_name("policy.default.toml")
 _DAY_MINUTES = 24 * 60
+DAY = timedelta(days=1)
 Purpose = Literal["train", "evaluate", "census"]
 
 log = structlog.get_logger(__name__)

@@ -7,6 +7,8 @@
 
 import io
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +65,16 @@ class SmearStore:
         Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
         self._write(self.folder(smear_id) / "cells" / f"{cell_id}.png", buffer.getvalue())
         return crop_box
+
+    def discard(self, smear_id: str) -> None:
+        """Remove the pictures of a smear whose analysis was never committed; leaves a committed one alone."""
+        folder = self.folder(smear_id)
+        if not (folder / "analysis.json").exists():
+            for part in ("fields", "cells"):
+                shutil.rmtree(folder / part, ignore_errors=True)
+            (folder / "cells.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
 
     def commit(self, smear: Smear, traces: dict[str, Trace]) -> None:
         """Store the analysis; only now is the smear there."""

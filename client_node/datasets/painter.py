@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from client_node.datasets.catalogue import Box
@@ -20,6 +21,7 @@ Plane = NDArray[np.float32]
 Canvas = NDArray[np.float32]
 """Concentrations, shape (height, width, 2): azure, eosin."""
 _C = CellClass
+_STEPS: Final = 720
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +78,25 @@ def _grid(radius: float) -> tuple[Plane, Plane]:
 
 
 def _outline(angle: Plane, rng: np.random.Generator, wobble: float) -> Plane:
-    """A closed wobbly contour around 1."""
-    contour = np.ones_like(angle)
+    """A closed wobbly contour around 1, looked up by angle (-pi to pi)."""
+    turn = np.linspace(-np.pi, np.pi, _STEPS + 1, dtype=np.float32)
+    contour = np.ones_like(turn)
     for order in (2, 3, 4, 5):
-        contour += np.float32(wobble / order * rng.normal()) * np.cos(order * angle + np.float32(rng.uniform(0, 6.3)))
-    return contour
+        contour += np.float32(wobble / order * rng.normal()) * np.cos(order * turn + np.float32(rng.uniform(0, 6.3)))
+    return np.asarray(contour[((angle + np.float32(np.pi)) * np.float32(_STEPS / 6.2832)).astype(np.intp)], np.float32)
 
 
 def _blob(xs: Plane, ys: Plane, radius: float, rng: np.random.Generator, wobble: float, soft: float) -> Plane:
     distance = np.hypot(xs, ys)
-    contour = radius * _outline(np.arctan2(ys, xs), rng, wobble)
-    return np.asarray(np.clip((contour - distance) / soft + 0.5, 0, 1), np.float32)
+    contour = np.float32(radius) * _outline(np.arctan2(ys, xs), rng, wobble)
+    return np.asarray(np.clip((contour - distance) / np.float32(soft) + np.float32(0.5), 0, 1), np.float32)
 
 
 def _texture(shape: tuple[int, ...], rng: np.random.Generator, size: float) -> Plane:
     """Smooth noise of about unit deviation."""
     small = rng.standard_normal((int(shape[0] / size) + 3, int(shape[1] / size) + 3), dtype=np.float32)
-    zoomed = ndimage.zoom(small, size, order=1)[: shape[0], : shape[1]]
-    return np.asarray(zoomed, np.float32)
+    large = Image.fromarray(small).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(large, np.float32)
 
 
 def _stamp(canvas: Canvas, patch: Canvas, x: float, y: float) -> None:
@@ -238,13 +241,16 @@ def develop(canvas: Canvas, scanner: Scanner, rng: np.random.Generator) -> NDArr
     """Turn dye into an 8-bit RGB picture: light through both dyes, lens blur, vignette, sensor noise and curve."""
     blurred = ndimage.gaussian_filter(canvas, (scanner.blur, scanner.blur, 0)) if scanner.blur else canvas
     stain = np.array([scanner.azure, scanner.eosin], np.float32) * np.float32(np.log(10) * rng.uniform(0.93, 1.07))
-    light = np.exp(-(blurred @ stain))
     height, width = canvas.shape[:2]
     ys, xs = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    uneven = 1 - scanner.vignette * (xs**2 + ys**2) / 2 + 0.015 * rng.normal() * xs
-    picture = light * (np.array(scanner.background, np.float32) * uneven[..., None].astype(np.float32))
+    uneven = (1 - scanner.vignette * (xs**2 + ys**2) / 2 + 0.015 * rng.normal() * xs).astype(np.float32)
+    azure, eosin = np.ascontiguousarray(blurred[..., 0]), np.ascontiguousarray(blurred[..., 1])
+    picture = np.empty((height, width, 3), np.float32)
+    for channel, glass in enumerate(scanner.background):
+        light = np.exp(-(azure * stain[0, channel] + eosin * stain[1, channel]))
+        picture[..., channel] = light * uneven * np.float32(glass)
     if scanner.gamma != 1.0:
-        picture = 255 * (picture / 255) ** scanner.gamma
+        picture = np.asarray(255 * (picture / 255) ** scanner.gamma, np.float32)
     picture += rng.standard_normal((height, width, 1), dtype=np.float32) * scanner.noise
     picture[..., ::2] += rng.standard_normal((height, width, 1), dtype=np.float32) * (scanner.noise * 0.4)
     return np.asarray(np.clip(picture, 0, 255), np.uint8)

@@ -43,8 +43,9 @@ _PROFILES: Final = {
     "basophilia": (0.22, 0.14, 0.12, 0.14, 0.38, 0.0),
     "monocytosis": (0.24, 0.18, 0.40, 0.06, 0.06, 0.06),
 }
+_MIXED: Final = (0.40, 0.18, 0.11, 0.11, 0.10, 0.10)
 _PATIENTS: Final = 12
-_GALLERY_CELLS: Final = 24
+_GALLERIES: Final = 8
 _README: Final = (
     "These pictures are drawn by a program (hematovision, make_synthetic). No patient, no blood, no scanner: "
     "they show that the parts work together and nothing else.\n"
@@ -55,21 +56,28 @@ _README: Final = (
 class _Patient:
     site: int
     number: int
-    profile: str
+    shares: tuple[float, ...]
     split: Split
 
     @property
-    def group(self) -> str:
+    def name(self) -> str:
         return f"{SCANNERS[self.site].name}-p{self.number:02d}"
 
 
 def make_synthetic(
-    out: Path, *, sites: int = 3, seed: int = 0, fields_per_site: int = 60, cells_per_field: int = 5
+    out: Path,
+    *,
+    sites: int = 3,
+    seed: int = 0,
+    fields_per_site: int = 60,
+    cells_per_field: int = 5,
+    gallery_cells_per_site: int = 320,
 ) -> Path:
     """Write synthetic smears to ``out`` and return the path of its ``labels.csv``.
 
-    Twelve patients a site, each with one smear (a folder of fields) in one split; two more patients a site come as
-    galleries of single-cell images. The same arguments give the same pixels and labels.
+    Twelve patients a site come as fields, eight more as galleries of single-cell images; a patient is a folder, a
+    smear, and wholly in one split. Every image is its own group: each is drawn afresh, so there are no near duplicates.
+    The same arguments give the same pixels and labels.
 
     Raises:
         UsageError: ``sites`` is out of range.
@@ -87,7 +95,7 @@ def make_synthetic(
             for number in range(per_patient):
                 rows.extend(_field(out, patient, number, seed, cells_per_field))
         for patient in _gallery_patients(sites):
-            rows.extend(_gallery(out, patient, seed))
+            rows.extend(_gallery(out, patient, seed, max(1, gallery_cells_per_site // _GALLERIES)))
         for folder in sorted({(out / str(row["path"])).parent for row in rows}):
             write_atomic(folder / "smear.json", b'{"pseudo": true, "synthetic": true}\n', mode=0o644)
         text = io.StringIO()
@@ -101,18 +109,19 @@ def make_synthetic(
 
 def _patients(sites: int) -> Iterator[_Patient]:
     names = list(_PROFILES)
-    splits = [Split.TRAIN] * 8 + [Split.VAL] * 2 + [Split.TEST] * 2
+    splits = [Split.TRAIN] * 9 + [Split.VAL] + [Split.TEST] * 2
     for site in range(sites):
         for number in range(_PATIENTS):
-            # Validation and test patients: a left shift and, by site, another profile.
-            profile = names[number % len(names)] if number < 8 else names[(number % 2) * (1 + site)]
-            yield _Patient(site, number, profile, splits[number])
+            # The test patients: a left shift and, by site, another finding.
+            profile = names[number % len(names)] if number < 10 else names[(number % 2) * (1 + site)]
+            yield _Patient(site, number, _PROFILES[profile], splits[number])
 
 
 def _gallery_patients(sites: int) -> Iterator[_Patient]:
     for site in range(sites):
-        yield _Patient(site, _PATIENTS, "left shift", Split.TEST)
-        yield _Patient(site, _PATIENTS + 1, "normal", Split.TRAIN)
+        for number in range(_GALLERIES):
+            split = Split.VAL if number == _GALLERIES - 2 else Split.TEST if number == _GALLERIES - 1 else Split.TRAIN
+            yield _Patient(site, _PATIENTS + number, _MIXED, split)
 
 
 def _rng(seed: int, patient: _Patient, number: int) -> np.random.Generator:
@@ -126,32 +135,33 @@ def _field(out: Path, patient: _Patient, number: int, seed: int, cells: int) -> 
     drawn: list[tuple[CellClass, Box]] = []
     spots = _places(rng, taken, cells + int(rng.integers(-1, 2)), scanner.scale * 2.1, gap=1.03)
     for x, y in spots:
-        cls = CLASSES[int(rng.choice(len(CLASSES), p=_PROFILES[patient.profile]))]
+        cls = CLASSES[int(rng.choice(len(CLASSES), p=patient.shares))]
         drawn.append((cls, painter.paint_white_cell(canvas, cls, x, y, scanner.scale, rng)))
     _crowd(canvas, taken, scanner.scale, rng)
-    path = f"{scanner.name}/fields/{patient.group}/{number:02d}.jpg"
+    path = f"{scanner.name}/fields/{patient.name}/{number:02d}.jpg"
     _save(out / path, canvas, scanner, rng)
-    common = {"path": path, "source": scanner.name, "site": scanner.name, "group": patient.group}
+    common = {"path": path, "source": scanner.name, "site": scanner.name}
+    common["group"] = f"{patient.name}-f{number:02d}"
     common["split"] = patient.split.value
     yield {**common, "kind": "field"}
     for cls, (x0, y0, x1, y1) in drawn:
         yield {**common, "kind": "box", "class": cls.value, "xmin": x0, "ymin": y0, "xmax": x1, "ymax": y1}
 
 
-def _gallery(out: Path, patient: _Patient, seed: int) -> Iterator[dict[str, object]]:
+def _gallery(out: Path, patient: _Patient, seed: int, cells: int) -> Iterator[dict[str, object]]:
     scanner = SCANNERS[patient.site]
     side = int(scanner.scale * 7)
-    for number in range(_GALLERY_CELLS):
+    for number in range(cells):
         rng = _rng(seed, patient, 1000 + number)
         canvas = painter.blank(side, side)
-        cls = CLASSES[int(rng.choice(len(CLASSES), p=_PROFILES[patient.profile]))]
+        cls = CLASSES[int(rng.choice(len(CLASSES), p=patient.shares))]
         painter.paint_white_cell(canvas, cls, side / 2, side / 2, scanner.scale, rng)
         _crowd(canvas, [(side / 2, side / 2, scanner.scale * 2.1)], scanner.scale, rng)
-        path = f"{scanner.name}/cells/{patient.group}/{number:02d}.jpg"
+        path = f"{scanner.name}/cells/{patient.name}/{number:02d}.jpg"
         _save(out / path, canvas, scanner, rng)
         yield {
             "path": path, "kind": "cell", "class": cls.value, "source": scanner.name, "site": scanner.name,
-            "group": patient.group, "split": patient.split.value,
+            "group": f"{patient.name}-c{number:02d}", "split": patient.split.value,
         }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ they go further.
 """
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -14,6 +15,7 @@ from flwr.clientapp import ClientApp
 from pydantic import TypeAdapter, ValidationError
 
 from client_node import ipc
+from client_node.cases.ledger import Ledger
 from shared.contracts.errors import DataInvalidError, HematovisionError, ServiceUnavailableError
 from shared.contracts.training import (
     CensusReply,
@@ -58,15 +60,29 @@ def _relay(message: Message, context: Context, allowed: type) -> Message:
     try:
         home = _home(context)
         request = _request(message.content, allowed)
-        body = _body(message.content)
-        reply, tensors = ask_trainer(home, request, body)
+        reply, tensors = ask_trainer(home, request, _body(message.content))
+        text = reply.model_dump_json(by_alias=True)
+        _write_down(home, request, reply, text.encode() + tensors)
     except HematovisionError as error:
-        reply, tensors = Refusal(code=error.code, reason=error.message), b""
-    content = RecordDict({RECORD_CONFIG: ConfigRecord({"reply": reply.model_dump_json(by_alias=True)})})
+        text, tensors = Refusal(code=error.code, reason=error.message).model_dump_json(), b""
+    content = RecordDict({RECORD_CONFIG: ConfigRecord({"reply": text})})
     if tensors:
         array = Array(dtype="uint8", shape=(len(tensors),), stype=STYPE, data=tensors)
         content[RECORD_ARRAYS] = ArrayRecord({ARRAY_NAME: array})
     return Message(content, reply_to=message)
+
+
+def _write_down(home: Path, request: Request, reply: Reply, leaving: bytes) -> None:
+    """Enter what is about to leave into the hospital's ledger; where that fails, nothing leaves."""
+    refused = isinstance(reply, Refusal)
+    Ledger(home).record(
+        kind="refusal" if refused else "update",
+        subject="census" if isinstance(request, CensusRequest) else request.run_key,
+        what=f"round {request.round}" if isinstance(request, TrainRequest) else request.kind,
+        size=0 if refused else len(leaving),
+        sha256=sha256(leaving).hexdigest(),
+        note=reply.code if isinstance(reply, Refusal) else "",
+    )
 
 
 def _home(context: Context) -> Path:

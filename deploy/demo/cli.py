@@ -56,7 +56,8 @@ def demo(
 
         if data is None:
             say("drawing synthetic smears: three stains, three scanners")
-            data = make_synthetic(folder / "synthetic", sites=min(hospitals, 3))
+            data = folder / "synthetic"
+            make_synthetic(data, sites=min(hospitals, 3))
             rows_of = read_labels(data)
         synthetic = (data / "SYNTHETIC").exists()
         platform = Platform(folder, supervisor, say, port or free_port(), synthetic)

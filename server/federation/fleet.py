@@ -17,12 +17,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back from a node. ``problem`` is set where Flower itself reports an error; then the rest is empty."""
+    """What came back from a node.
+
+    ``problem`` is set where Flower itself reports an error; then the rest is empty. ``offline``: the error is that the
+    node's connection was lost.
+    """
 
     node_id: int
     reply: str
     tensors: bytes
     problem: str | None = None
+    offline: bool = False
 
 
 class Fleet(Protocol):

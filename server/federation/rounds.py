@@ -19,7 +19,8 @@ from shared.contracts.training import EvaluateReply, EvaluateRequest, Refusal, R
 
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 _MAX_REPLY = 256 * 1024
-_GRACE_SECONDS = 20.0
+_FIRST_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 3.0
 _STOP_CHECK_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class _Conductor:
         self._book = book
         self._fleet = fleet
         self._stop = _Stop(book)
+        self._grace = _FIRST_GRACE_SECONDS
 
     def run(self, plan: Plan) -> str:
         done = self._book.rounds_done()
@@ -168,7 +170,8 @@ class _Conductor:
     def _sample(self, plan: Plan) -> dict[int, str]:
         """Return the approved nodes that are connected, once enough are; one node for each hospital.
 
-        All approved nodes get a moment to connect; then whoever is there takes part, if they are enough.
+        All approved nodes get a moment to connect, most before the first round; then whoever is there takes part, if
+        they are enough.
         """
         begin = time.monotonic()
         while True:
@@ -178,7 +181,8 @@ class _Conductor:
             sites = {node: hospital for node, hospital in welcome.items() if node in online}
             hospitals = set(sites.values())
             waited = time.monotonic() - begin
-            if len(hospitals) >= plan.min_sites and (len(sites) == len(welcome) or waited > _GRACE_SECONDS):
+            if len(hospitals) >= plan.min_sites and (len(sites) == len(welcome) or waited > self._grace):
+                self._grace = _GRACE_SECONDS
                 return {node: hospital for hospital, node in {name: node for node, name in sites.items()}.items()}
             if waited > plan.round_deadline_seconds:
                 raise RunFailedError(
@@ -206,6 +210,8 @@ def _evaluate_reply(answer: Answer) -> EvaluateReply:
 
 
 def _parse(answer: Answer) -> Reply:
+    if answer.offline:
+        raise DataInvalidError("The node's connection was lost.")
     if answer.problem is not None:
         log.warning("federation.node_error", node_id=answer.node_id, problem=answer.problem)
         raise DataInvalidError("The node's software failed on the request; see the node's log.")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from server.federation.fleet import Answer, Ask
@@ -73,7 +74,8 @@ def _message_type(ask: Ask) -> str:
 def _answer(message: Message) -> Answer:
     node_id = message.metadata.src_node_id
     if message.has_error():
-        return Answer(node_id, "", b"", problem=message.error.reason or f"Flower error {message.error.code}")
+        problem = message.error.reason or f"Flower error {message.error.code}"
+        return Answer(node_id, "", b"", problem=problem, offline=message.error.code == ErrorCode.NODE_UNAVAILABLE)
     try:
         reply = message.content.config_records[RECORD_CONFIG]["reply"]
         arrays = message.content.array_records.get(RECORD_ARRAYS)

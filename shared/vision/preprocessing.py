@@ -13,15 +13,22 @@ from PIL import Image, UnidentifiedImageError
 
 from shared.contracts.errors import DataInvalidError
 
+VERSION = 1
+"""Part of the key of cached features: raise it when a crop of the same cell would look different."""
+
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 MAX_BYTES = 512 * 1024 * 1024
 MAX_PIXELS = 89_000_000
 """Just below Pillow's own warning level: a field image has 0.3 to 20 million."""
 MIN_SIDE = 8
-CELL_FRACTION = 0.72
+CELL_FRACTION = 0.6
 """Share of a single-cell image's shorter side that is kept: the cell and little of its neighbours."""
-BOX_MARGIN = 1.24
+BOX_MARGIN = 1.3
 """How much wider than its box a cell is cut from a field: both kinds of crop then show like surrounds."""
+WHITE = 235.0
+"""Grey level to which the light that passes beside the cells is brought, channel by channel."""
+_WHITE_PERCENTILE = 95.0
+_GAIN = (0.7, 2.0)
 
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
@@ -40,9 +47,7 @@ def load_image(source: Path | str | bytes) -> Pixels:
                 raise DataInvalidError("The image file is larger than 512 MiB; export single fields.")
             source = path.read_bytes()
     except OSError as error:
-        raise DataInvalidError(
-            "The image file cannot be read; check that it exists and is readable."
-        ) from error
+        raise DataInvalidError("The image file cannot be read; check that it exists and is readable.") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -52,13 +57,9 @@ def load_image(source: Path | str | bytes) -> Pixels:
                 image.load()
                 return np.asarray(_to_rgb(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataInvalidError(
-            "The image has more pixels than any field image; export single fields."
-        ) from error
+        raise DataInvalidError("The image has more pixels than any field image; export single fields.") from error
     except UnidentifiedImageError as error:
-        raise DataInvalidError(
-            "The file is not an image of a known format (JPEG, PNG, TIFF, BMP, WebP)."
-        ) from error
+        raise DataInvalidError("The file is not an image of a known format (JPEG, PNG, TIFF, BMP, WebP).") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
         raise DataInvalidError("The image is truncated or damaged; export it again.") from error
 
@@ -92,6 +93,25 @@ def cell_crop(image: Pixels, box: Box | None) -> Pixels:
     (x0, y0, x1, y1 in pixels of ``image``) the box is made square, widened by `BOX_MARGIN` and continued past
     the image's edge by repeating the edge. Raises `DataInvalidError` for a box outside the image or empty.
     """
+    return balanced(_cut(image, box), white_point(image))
+
+
+def white_point(image: Pixels) -> NDArray[np.float64]:
+    """Return the level per channel of the empty glass: a high percentile of the whole image."""
+    step = max(1, min(image.shape[:2]) // 120)
+    sample = image[::step, ::step].reshape(-1, 3)
+    point: NDArray[np.float64] = np.percentile(sample, _WHITE_PERCENTILE, axis=0)
+    return point
+
+
+def balanced(crop: Pixels, white: NDArray[np.float64]) -> Pixels:
+    """Bring ``white`` to `WHITE` in each channel: lamp and camera of a laboratory no longer tint its cells."""
+    gain = np.clip(WHITE / np.maximum(white, 1.0), *_GAIN)
+    tables = np.minimum(np.arange(256)[None, :] * gain[:, None] + 0.5, 255.0).astype(np.uint8)
+    return np.stack([tables[channel][crop[..., channel]] for channel in range(3)], axis=-1)
+
+
+def _cut(image: Pixels, box: Box | None) -> Pixels:
     height, width = image.shape[:2]
     if box is None:
         side = max(MIN_SIDE, round(min(height, width) * CELL_FRACTION))

@@ -1,5 +1,6 @@
 """A real centre's folder for tests, and a node's side of enrolment."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +26,14 @@ PASSWORD = "correct horse battery"
 
 
 def make_runtime(folder: Path) -> Runtime:
-    """Make a centre as `hematovision-server init` does, with an object store in memory."""
-    initialise(ServerSettings(home=folder / "centre", superlink="127.0.0.1:9092"))
+    """Make a centre as `hematovision-server init` does, with an object store in memory.
+
+    ``folder`` is a test's own; the first test of a session makes the centre, the others copy it.
+    """
+    template = folder.parent / "centre-template"
+    if not template.exists():
+        initialise(ServerSettings(home=template, superlink="127.0.0.1:9092"))
+    shutil.copytree(template, folder / "centre")
     settings = load_settings(folder / "centre")
     return Runtime(
         settings=settings,

@@ -17,7 +17,7 @@ from shared.contracts.errors import DataInvalidError, UsageError
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synthetic")
-    make_synthetic(out, fields_per_site=12)
+    make_synthetic(out, fields_per_site=12, gallery_cells_per_site=48)
     return out
 
 
@@ -28,7 +28,7 @@ def _digest(folder: Path) -> str:
 
 def test_synthetic_same_seed_same_pixels(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make_synthetic(tmp_path / name, sites=1, seed=seed, fields_per_site=12)
+        make_synthetic(tmp_path / name, sites=1, seed=seed, fields_per_site=12, gallery_cells_per_site=8)
     assert _digest(tmp_path / "a") == _digest(tmp_path / "b") != _digest(tmp_path / "c")
 
 

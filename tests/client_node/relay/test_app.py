@@ -14,6 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load, save
 
 from client_node import ipc
+from client_node.cases.ledger import Ledger
 from client_node.relay.app import app
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe, Refusal, SiteMetrics, TrainReply, TrainRequest
@@ -88,6 +89,20 @@ def test_round_reaches_the_trainer_and_its_answer_comes_back(tmp_path: Path) -> 
     assert TrainReply.model_validate_json(text) == REPLY
     np.testing.assert_array_equal(load(tensors)["w"], np.full((2, 2), 2, np.float16))
     assert seen == [{"op": "federate", "request": REQUEST.model_dump(mode="json")}]
+    [entry] = Ledger(tmp_path).entries()
+    assert (entry.kind, entry.subject, entry.what, entry.size) == ("update", "run", "round 1", len(text) + len(tensors))
+
+
+def test_update_that_cannot_be_written_down_does_not_leave(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_bytes(b"not a database" * 100)
+
+    def handler(_header: ipc.Header, body: bytes) -> tuple[ipc.Header, bytes]:
+        return {"reply": REPLY.model_dump(mode="json")}, body
+
+    with _trainer(tmp_path, handler):
+        text, tensors = _ask(tmp_path, _message())
+    assert Refusal.model_validate_json(text).kind == "refusal"
+    assert tensors == b""
 
 
 def test_missing_trainer_is_a_refusal_at_once(tmp_path: Path) -> None:
@@ -145,6 +160,8 @@ def test_refusal_of_the_policy_passes_through(tmp_path: Path) -> None:
     with _trainer(tmp_path, lambda _header, _body: ({"reply": refusal.model_dump(mode="json")}, b"")):
         text, _ = _ask(tmp_path, _message())
     assert Refusal.model_validate_json(text) == refusal
+    [entry] = Ledger(tmp_path).entries()
+    assert (entry.kind, entry.size, entry.note) == ("refusal", 0, "policy_refused")
 
 
 def test_relay_imports_neither_torch_nor_image_readers() -> None:

@@ -124,16 +124,17 @@ def _checkpoint(runtime: Runtime, run_id: str, number: int) -> float:
 
 
 def test_rounds_average_by_training_cells_and_each_is_checkpointed(runtime: Runtime) -> None:
+    # 810 : 10 cells weigh 3 : 1, by the exponent of the strategy.
     run_id = _run(runtime)
-    fleet = MemoryFleet({1: trains(1, step=1.0, examples=30), 2: trains(2, step=5.0, examples=10, accuracy=0.9)})
+    fleet = MemoryFleet({1: trains(1, step=1.0, examples=810), 2: trains(2, step=5.0, examples=10, accuracy=0.9)})
     problem = _conduct(runtime, run_id, fleet)
     assert problem.startswith("No hospital evaluated the candidate")
-    assert [_checkpoint(runtime, run_id, number) for number in (0, 1, 2)] == [0.0, 2.0, 4.0]
+    assert [_checkpoint(runtime, run_id, number) for number in (0, 1, 2)] == pytest.approx([0.0, 2.0, 4.0])
     view = _view(runtime.database, run_id)
     assert (view.state, view.problem, view.rounds_done) == (RunState.FAILED, problem, 2)
     assert [row.accuracy for row in view.round_views] == [pytest.approx(0.7), pytest.approx(0.7)]
     north = view.round_views[0].sites[0]
-    assert (north.hospital_id, north.state, north.examples, north.accuracy) == ("north", SiteState.REPLIED, 30, 0.5)
+    assert (north.hospital_id, north.state, north.examples, north.accuracy) == ("north", SiteState.REPLIED, 810, 0.5)
     assert north.bytes_up > 0 < north.bytes_down
 
 
@@ -146,6 +147,7 @@ def test_rounds_average_by_training_cells_and_each_is_checkpointed(runtime: Runt
             "Too few sites.",
         ),
         (says(2, "", problem="secret inner detail"), "refused", "software failed"),
+        (lambda _ask: Answer(2, "", b"", problem="gone", offline=True), "refused", "connection was lost"),
         (says(2, "not json"), "refused", "cannot be read"),
         (says(2, "x" * 300_000), "refused", "too long"),
         (trains(2, step=float("nan")), "refused", "not finite"),

@@ -74,22 +74,30 @@ def test_cell_crop_without_box_keeps_the_centre() -> None:
     image = np.zeros((100, 120, 3), np.uint8)
     image[50, 60] = 255
     crop = cell_crop(image, None)
-    assert crop.shape == (72, 72, 3)
-    assert crop[36, 36].tolist() == [255, 255, 255]
+    assert crop.shape == (60, 60, 3)
+    assert crop[30, 30].tolist() == [255, 255, 255]
 
 
 def test_cell_crop_with_box_is_square_and_wider() -> None:
     crop = cell_crop(np.zeros((480, 640, 3), np.uint8), (100, 100, 200, 150))
-    assert crop.shape == (124, 124, 3)
+    assert crop.shape == (130, 130, 3)
 
 
 def test_cell_crop_at_the_edge_repeats_the_edge() -> None:
-    image = np.zeros((50, 50, 3), np.uint8)
-    image[:, 0] = 9
+    image = np.full((50, 50, 3), 100, np.uint8)
+    image[:, 0] = 190
     crop = cell_crop(image, (0, 10, 20, 30))
-    assert crop.shape == (25, 25, 3)
+    assert crop.shape == (26, 26, 3)
     assert np.array_equal(crop[:, 0], crop[:, 2])
-    assert crop[0, 0, 0] == 9
+    assert crop[0, 0, 0] > crop[0, 4, 0]
+
+
+def test_cell_crop_is_white_balanced_by_the_whole_image() -> None:
+    image = np.full((100, 100, 3), (200, 220, 180), np.uint8)
+    image[40:60, 40:60] = (100, 60, 120)
+    crop = cell_crop(image, (35, 35, 65, 65))
+    assert crop[0, 0].tolist() == [235, 235, 235]
+    assert crop[20, 20].tolist() == [118, 64, 157]
 
 
 @pytest.mark.parametrize("box", [(10, 10, 10, 20), (60, 0, 70, 10), (-9, -9, 0, 0), (0, 0, 10_000, 10)])

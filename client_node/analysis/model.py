@@ -1,0 +1,135 @@
+"""The model a node analyses with: its card, its runtime and the site's calibration, loaded together."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from shared.vision.engine import Engine, load_engine
+
+from shared.contracts.errors import ModelInvalidError
+from shared.contracts.model_card import ModelCard, SignedModelCard
+from shared.contracts.ontology import CellClass
+from shared.vision import backbones, calibration, preprocessing
+
+Pixels = NDArray[np.uint8]
+_BATCH: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the model says about one cell."""
+
+    cls: CellClass
+    probability: float
+    prediction_set: tuple[CellClass, ...]
+    ood_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to classify crops."""
+
+    card: ModelCard
+    engine: Engine
+    adapter: calibration.Adapter
+
+    @property
+    def classes(self) -> tuple[CellClass, ...]:
+        """What it can predict, in the order of its outputs."""
+        return self.card.recipe.classes
+
+    def read(self, crops: Iterable[Pixels]) -> list[Reading]:
+        """Classify cell crops (see `preprocessing.cell_crop`), in batches."""
+        entry = backbones.get(self.card.recipe.backbone)
+        readings: list[Reading] = []
+        inputs = (preprocessing.to_input(crop, self.card.recipe.input_size, entry.mean, entry.std) for crop in crops)
+        for batch in _batches(inputs):
+            logits, features = self.engine.run(batch)
+            readings.extend(self._readings(logits, features))
+        return readings
+
+    def _readings(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Iterator[Reading]:
+        if not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            raise ModelInvalidError("The model computes numbers that are not finite: roll back to the version before.")
+        try:
+            result = calibration.apply(self.adapter, logits, features)
+        except ValueError as error:
+            raise ModelInvalidError("The site's adapter.json does not fit the model: remove it.") from error
+        for row, members, score in zip(result.probabilities, result.sets, result.ood_scores, strict=True):
+            best = int(np.argmax(row))
+            chosen = tuple(cls for cls, member in zip(self.classes, members, strict=True) if member)
+            yield Reading(self.classes[best], float(min(1.0, max(0.0, row[best]))), chosen, float(score))
+
+
+def _batches(inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    batch: list[NDArray[np.float32]] = []
+    for one in inputs:
+        batch.append(one)
+        if len(batch) == _BATCH:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def current_model_dir(home: Path) -> Path:
+    """Return the folder of the model the node runs now.
+
+    Raises:
+        ModelInvalidError: none is installed.
+    """
+    try:
+        version = json.loads((Path(home) / "models" / "current.json").read_text())["version"]
+    except FileNotFoundError:
+        raise ModelInvalidError(
+            "No model is installed yet: run `hematovision-node run` until the centre has promoted one, or name one "
+            "with --model."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelInvalidError(
+            "models/current.json cannot be read: restart the node to install the model again."
+        ) from error
+    if not isinstance(version, str) or Path(version).name != version:
+        raise ModelInvalidError("models/current.json names no model version: restart the node to install it again.")
+    return Path(home) / "models" / version
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Load the model in ``folder`` (card.json, model.onnx, and adapter.json where the site has fitted one).
+
+    The signature was verified when the model was installed. Without the site's own adapter the card's calibration is
+    used.
+
+    Raises:
+        ModelInvalidError: a file is missing or damaged.
+    """
+    card = read_card(folder)
+    engine = load_engine(folder, card.recipe)
+    return LoadedModel(card, engine, _adapter(folder, card))
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Return the card in ``folder``, signed or bare; see `load_model` for the errors."""
+    try:
+        data = json.loads((folder / "card.json").read_text())
+        signed = isinstance(data, dict) and "card" in data
+        return SignedModelCard.model_validate(data).card if signed else ModelCard.model_validate(data)
+    except FileNotFoundError:
+        raise ModelInvalidError("The model folder holds no card.json: name the folder of a model version.") from None
+    except (OSError, ValueError, ValidationError) as error:
+        raise ModelInvalidError("The model's card.json is damaged: install the model again.") from error
+
+
+def _adapter(folder: Path, card: ModelCard) -> calibration.Adapter:
+    file = folder / "adapter.json"
+    if not file.is_file():
+        return calibration.default_adapter(card.calibration)
+    try:
+        return calibration.Adapter.model_validate_json(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelInvalidError("The site's adapter.json is damaged: remove it to use the model's own.") from error

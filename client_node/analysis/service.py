@@ -1,0 +1,211 @@
+"""Analyses smears: detect, crop, classify, calibrate, flag, keep. One bad file never stops the rest."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from client_node.analysis import quality
+from client_node.analysis.detection import Box, detect_white_cells
+from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
+from client_node.analysis.rules import flags, load_rules
+from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
+from client_node.analysis.store import SmearStore, Trace
+from client_node.datasets.images import read_limited
+from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Smear
+from shared.contracts.errors import DataInvalidError
+from shared.contracts.ontology import CellClass
+from shared.statistics import differential
+from shared.vision.preprocessing import cell_crop, load_image
+
+log = structlog.get_logger(__name__)
+
+Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+_EXPECTED = (
+    CellClass.BLAST,
+    CellClass.IMMATURE_GRANULOCYTE,
+    CellClass.NEUTROPHIL,
+    CellClass.LYMPHOCYTE,
+    CellClass.MONOCYTE,
+    CellClass.EOSINOPHIL,
+    CellClass.BASOPHIL,
+    CellClass.ERYTHROBLAST,
+)
+
+
+class Options(BaseModel):
+    """What a caller may ask of an analysis."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: SmearKind = SmearKind.AUTO
+    pseudo: bool | None = None
+    """Overrides what a ``smear.json`` says."""
+    synthetic: bool | None = None
+    stat: bool = False
+    """Training pauses while this smear is analysed."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A smear in the making."""
+
+    id: str
+    fields: list[FieldImage] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    traces: dict[str, Trace] = field(default_factory=dict)
+    focus: list[float] = field(default_factory=list)
+    brightness: list[float] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    pending: list[tuple[int | None, Box, str | None, Trace]] = field(default_factory=list)
+    crops: list[Pixels] = field(default_factory=list)
+
+
+class Analyser:
+    """The analysis of one node; holds the model, so make one and keep it."""
+
+    def __init__(self, home: Path, *, model_dir: Path | None = None) -> None:
+        self._home = Path(home)
+        self._model_dir = model_dir
+        self._store = SmearStore(self._home)
+        self._model: LoadedModel | None = None
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model in use, loaded on first need; see `load_model` for the errors."""
+        if self._model is None:
+            self._model = load_model(self._model_dir or current_model_dir(self._home))
+        return self._model
+
+    def reload(self) -> str:
+        """Load the node's current model afresh and return its version; on an error the old one stays in use."""
+        self._model = load_model(self._model_dir or current_model_dir(self._home))
+        return self._model.card.version
+
+    def analyze(
+        self, paths: Sequence[Path], *, options: Options | None = None, progress: Progress | None = None
+    ) -> AnalysisOutput:
+        """Analyse the smears in ``paths`` (see `plan_smears`) and keep each in the home folder.
+
+        A file that cannot be read is named in its smear's ``quality.warnings``.
+
+        Raises:
+            DataInvalidError: not one image could be read.
+            NothingToDoError, NotFoundError: see `plan_smears`.
+            ModelInvalidError: no usable model.
+            NoSpaceError: the disk is full.
+        """
+        options = options or Options()
+        plans = plan_smears(paths, options.kind)
+        total, done = sum(len(plan.images) for plan in plans), 0
+        smears = []
+        for plan in plans:
+            smear = self._smear(plan, options)
+            smears.append(smear)
+            done += len(plan.images)
+            if progress is not None:
+                progress(done, total)
+        if all(len(s.quality.warnings) == len(p.images) and not s.cells for s, p in zip(smears, plans, strict=True)):
+            raise DataInvalidError("None of the images can be read: export them again as JPEG, PNG or TIFF.")
+        return AnalysisOutput(smears=tuple(smears))
+
+    def _smear(self, plan: SmearPlan, options: Options) -> Smear:
+        work = _Work(id=_smear_id(plan))
+        try:
+            return self._analysed(work, plan, options)
+        except BaseException:
+            self._store.discard(work.id)
+            raise
+
+    def _analysed(self, work: _Work, plan: SmearPlan, options: Options) -> Smear:
+        model, rules = self.model, load_rules(self._home)
+        for image in plan.images:
+            try:
+                self._take(work, image)
+            except DataInvalidError as error:
+                work.warnings.append(f"{image.path.name}: {error.message}")
+        for number, reading in enumerate(model.read(work.crops)):
+            work.cells.append(_cell(work, number, reading))
+        cells = tuple(work.cells)
+        figures = quality.summary(cells, work.focus, work.brightness, work.warnings)
+        smear = Smear(
+            id=work.id,
+            fields=tuple(work.fields),
+            cells=cells,
+            differential=differential(cell.cls for cell in cells),
+            flags=flags(rules, cells, figures),
+            quality=figures,
+            model_version=model.card.version,
+            engine=model.engine.name,
+            untrained_classes=_untrained(model),
+            pseudo=plan.pseudo if options.pseudo is None else options.pseudo,
+            synthetic=plan.synthetic if options.synthetic is None else options.synthetic,
+        )
+        self._store.commit(smear, work.traces)
+        log.info("smear.analysed", smear_id=smear.id, cells=len(cells), flags=[flag.id for flag in smear.flags])
+        return smear
+
+    def _take(self, work: _Work, image: PlannedImage) -> None:
+        """Find and crop the cells of one image; the pictures are kept at once, the pixels are not."""
+        data = read_limited(image.path)
+        pixels = load_image(data)
+        digest = hashlib.sha256(data).hexdigest()
+        height, width = pixels.shape[:2]
+        work.focus.append(quality.focus(pixels))
+        work.brightness.append(quality.brightness(pixels))
+        if image.kind is ImageKind.CELL:
+            self._add(work, pixels, None, (0, 0, width, height), digest, source=str(image.path), place=None)
+            return
+        index = len(work.fields)
+        self._store.put_field(work.id, index, pixels)
+        work.fields.append(FieldImage(path=str(image.path), width=width, height=height))
+        for box in detect_white_cells(pixels):
+            self._add(work, pixels, box, box, digest, source=None, place=index)
+
+    def _add(
+        self, work: _Work, pixels: Pixels, box: Box | None, shown: Box, digest: str, *, source: str | None,
+        place: int | None,
+    ) -> None:  # fmt: skip
+        crop = cell_crop(pixels, box)
+        crop_box = self._store.put_cell(work.id, _cell_id(len(work.crops)), pixels, box)
+        work.pending.append((place, shown, source, Trace(digest, box, crop_box)))
+        work.crops.append(crop)
+
+
+def _cell_id(number: int) -> str:
+    return f"c{number + 1:04d}"
+
+
+def _cell(work: _Work, number: int, reading: Reading) -> Cell:
+    place, box, source, trace = work.pending[number]
+    identity = _cell_id(number)
+    work.traces[identity] = trace
+    return Cell.model_validate(
+        {
+            "id": identity, "field": place, "box": box, "class": reading.cls, "probability": reading.probability,
+            "prediction_set": reading.prediction_set, "ood_score": reading.ood_score, "source": source,
+        }
+    )  # fmt: skip
+
+
+def _smear_id(plan: SmearPlan) -> str:
+    """The same images are the same smear, whenever and wherever they are analysed."""
+    digest = hashlib.sha256()
+    for image in plan.images:
+        try:
+            digest.update(hashlib.sha256(read_limited(image.path)).digest())
+        except DataInvalidError:
+            digest.update(image.path.name.encode())
+    return f"S-{digest.hexdigest()[:16]}"
+
+
+def _untrained(model: LoadedModel) -> tuple[CellClass, ...]:
+    missing = {cls for cls in _EXPECTED if cls not in model.classes} | set(model.card.untrained_classes)
+    return tuple(cls for cls in CellClass if cls in missing and cls not in model.classes)

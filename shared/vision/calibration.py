@@ -1,0 +1,199 @@
+"""What a site learns about a model on its own cells: honest probabilities, prediction sets and when to distrust.
+
+numpy only: an analysing node needs no torch. The adapter stays on the site and never breaks the signed model.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.contracts.training import CalibrationSummary
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+"""Share of cells whose true class the prediction set shall hold."""
+LEAST_CELLS = 20
+"""Below this many validation cells a conformal quantile says nothing; the default stands in."""
+DEFAULT_QUANTILE = 0.9
+_DIMENSIONS = 32
+_OOD_LEVEL = 0.99
+_OOD_MARGIN = 1.1
+_TEMPERATURES = (0.25, 8.0)
+_TEMPERATURE_PRIOR = 4.0
+"""Weight, in cells, of the belief that the temperature is 1: few cells move it little."""
+_ENTROPY_LIMIT = 0.6
+
+
+class FeatureSpace(BaseModel):
+    """A Gaussian in the leading principal components of the features, and the spread outside of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: tuple[float, ...]
+    components: tuple[tuple[float, ...], ...]
+    """Orthonormal rows, each as long as ``mean``."""
+    deviations: tuple[float, ...]
+    residual: float
+    """Root mean square length of what the components leave out."""
+    threshold: float = Field(gt=0)
+    """Distance at which a cell counts as out of distribution."""
+
+
+class Adapter(BaseModel):
+    """A site's calibration of one model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    conformal_quantile: Annotated[float, Field(ge=0, le=1)] = DEFAULT_QUANTILE
+    level: Annotated[float, Field(gt=0, lt=1)] = LEVEL
+    space: FeatureSpace | None = None
+    cells: int = 0
+    """Validation cells it was fitted on; 0 = the model's defaults."""
+
+    @property
+    def summary(self) -> CalibrationSummary:
+        """The part that may leave the site."""
+        return CalibrationSummary(temperature=self.temperature, conformal_quantile=self.conformal_quantile)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """Result of `apply` for N cells and K classes."""
+
+    probabilities: Floats
+    """N × K, rows sum to 1."""
+    sets: NDArray[np.bool_]
+    """N × K: whether the class is in the prediction set."""
+    ood_scores: Floats
+    """N: 1.0 = at the threshold."""
+
+
+def default_adapter(summary: CalibrationSummary) -> Adapter:
+    """Return what a hospital without validation data of its own uses."""
+    return Adapter(temperature=summary.temperature, conformal_quantile=summary.conformal_quantile)
+
+
+def fit_adapter(
+    logits: NDArray[np.float32],
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    reference: NDArray[np.float32] | None = None,
+) -> Adapter:
+    """Fit an adapter on N validation cells (N may be 0).
+
+    ``logits`` N × K, ``features`` N × F, ``labels`` N class positions. ``reference`` (M × F) are features of training
+    cells: with them the feature space is fitted there and only its threshold on the validation cells, which a site
+    with few of those needs.
+    """
+    count = len(labels)
+    temperature = _fit_temperature(logits.astype(np.float64), labels) if count else 1.0
+    quantile = DEFAULT_QUANTILE
+    if count >= LEAST_CELLS:
+        quantile = _fit_quantile(_softmax(logits.astype(np.float64) / temperature), labels)
+    return Adapter(
+        temperature=temperature,
+        conformal_quantile=quantile,
+        space=_fit_space(features, reference),
+        cells=count,
+    )
+
+
+def apply(adapter: Adapter, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Calibrated:
+    """Return probabilities, prediction sets and out-of-distribution scores of N cells (logits N × K, features N × F).
+
+    A set holds the likeliest class and every class whose likelier classes' cumulative probability stays within the
+    quantile. Without a fitted feature space the score is the entropy of the probabilities, a far weaker sign.
+    """
+    probabilities = _softmax(logits.astype(np.float64) / adapter.temperature)
+    sets = _likelier(probabilities) <= adapter.conformal_quantile
+    if adapter.space is None:
+        entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+        scores: Floats = entropy / np.log(probabilities.shape[1]) / _ENTROPY_LIMIT
+    else:
+        scores = _distances(adapter.space, features) / adapter.space.threshold
+    return Calibrated(probabilities, sets, scores)
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def _likelier(probabilities: Floats) -> Floats:
+    """Return for each class the summed probability of the classes likelier than it (0 for the likeliest)."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked
+    before[:, 0] = 0.0
+    result = np.empty_like(before)
+    np.put_along_axis(result, order, before, axis=1)
+    return result
+
+
+def _fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
+    """Minimise the likelihood loss over the temperature by golden section on its logarithm (Guo et al. 2017)."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        top = scaled.max(axis=1)
+        normaliser = np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top
+        fit = float((normaliser - scaled[np.arange(len(labels)), labels]).sum())
+        return fit + _TEMPERATURE_PRIOR * log_temperature**2
+
+    low, high = np.log(_TEMPERATURES[0]), np.log(_TEMPERATURES[1])
+    golden = (np.sqrt(5.0) - 1.0) / 2.0
+    for _ in range(40):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if loss(left) < loss(right):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2.0))
+
+
+def _fit_quantile(probabilities: Floats, labels: NDArray[np.int64]) -> float:
+    """Return the split-conformal quantile of the true classes' scores (Romano et al. 2020, without randomness)."""
+    scores = np.sort(_likelier(probabilities)[np.arange(len(labels)), labels])
+    rank = int(np.ceil((len(labels) + 1) * LEVEL))
+    return float(min(1.0, scores[min(rank, len(scores)) - 1]))
+
+
+def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | None) -> FeatureSpace | None:
+    fitted = (features if reference is None or not len(reference) else reference).astype(np.float64)
+    if len(fitted) < LEAST_CELLS:
+        return None
+    mean = fitted.mean(axis=0)
+    centred = fitted - mean
+    dimensions = max(1, min(_DIMENSIONS, len(fitted) // 4, fitted.shape[1]))
+    _, values, rows = np.linalg.svd(centred, full_matrices=False)
+    deviations = np.maximum(values[:dimensions] / np.sqrt(len(fitted)), 1e-6)
+    rest = centred - centred @ rows[:dimensions].T @ rows[:dimensions]
+    space = FeatureSpace(
+        mean=tuple(np.round(mean, 6).tolist()),
+        components=tuple(tuple(row) for row in np.round(rows[:dimensions], 6).tolist()),
+        deviations=tuple(deviations.tolist()),
+        residual=float(max(np.sqrt((rest**2).sum(axis=1).mean()), 1e-6)),
+        threshold=1.0,
+    )
+    # Validation cells set the threshold; where they are few, training cells stand beside them.
+    judged = features if len(features) >= LEAST_CELLS else np.concatenate([features, fitted])
+    limit = float(np.quantile(_distances(space, judged), _OOD_LEVEL)) * _OOD_MARGIN
+    return space.model_copy(update={"threshold": max(limit, 1e-6)})
+
+
+def _distances(space: FeatureSpace, features: NDArray[np.float32] | Floats) -> Floats:
+    """Return the root mean square of the standardised coordinates and of the standardised residual."""
+    components = np.asarray(space.components)
+    centred = features.astype(np.float64) - np.asarray(space.mean)
+    inside = centred @ components.T
+    outside = np.sqrt(np.maximum((centred**2).sum(axis=1) - (inside**2).sum(axis=1), 0.0)) / space.residual
+    mahalanobis = ((inside / np.asarray(space.deviations)) ** 2).mean(axis=1)
+    result: Floats = np.sqrt((mahalanobis + outside**2) / 2.0)
+    return result

@@ -1,0 +1,70 @@
+"""Runs a model version on images: ONNX Runtime where the exported file is there, torch otherwise."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.contracts.errors import DependencyMissingError, ModelInvalidError
+from shared.contracts.training import Recipe
+
+Arrays = NDArray[np.float32]
+
+ONNX_FILE = "model.onnx"
+DELTA_FILE = "delta.safetensors"
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    @property
+    def name(self) -> str:
+        """``onnxruntime`` or ``torch``; stands in every analysis."""
+
+    def run(self, batch: Arrays) -> tuple[Arrays, Arrays]:
+        """Return (logits N × K, features N × F) of normalised images (N × 3 × S × S float32)."""
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU: needs no torch and is the faster one."""
+
+    name = "onnxruntime"
+
+    def __init__(self, file: Path, classes: int) -> None:
+        try:
+            import onnxruntime  # at use: the torch engine does without it
+        except ImportError as error:
+            raise DependencyMissingError(
+                "onnxruntime is not installed; install hematovision with its `node` extra."
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
+            outputs = {output.name: output.shape for output in self._session.get_outputs()}
+        except Exception as error:  # the runtime's own error classes have no common base
+            raise ModelInvalidError("The model file cannot be loaded; install the model again.") from error
+        if set(outputs) != {"logits", "features"} or outputs["logits"][-1] != classes:
+            raise ModelInvalidError("The model file does not fit its card; install the model again.")
+
+    def run(self, batch: Arrays) -> tuple[Arrays, Arrays]:
+        """Return (logits, features); see `Engine`."""
+        logits, features = self._session.run(["logits", "features"], {"images": batch})
+        return logits, features
+
+
+def load_engine(model_dir: Path, recipe: Recipe) -> Engine:
+    """Load the model in ``model_dir``: its ONNX file, or else base weights and ``delta.safetensors`` with torch.
+
+    Raises `ModelInvalidError` if neither file is there, or it is damaged or does not fit the recipe.
+    """
+    if (model_dir / ONNX_FILE).is_file():
+        return OnnxEngine(model_dir / ONNX_FILE, len(recipe.classes))
+    if (model_dir / DELTA_FILE).is_file():
+        from shared.vision.torch_engine import TorchEngine  # at use: an ONNX node has no torch
+
+        return TorchEngine(model_dir / DELTA_FILE, recipe)
+    raise ModelInvalidError("The model folder holds neither model.onnx nor delta.safetensors; install it again.")

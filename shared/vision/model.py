@@ -1,0 +1,80 @@
+"""The cell classifier: a frozen pretrained trunk, and a tail and head that hospitals train together."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from shared.contracts.errors import ModelInvalidError
+from shared.vision.backbones import BackboneEntry, get
+from shared.vision.weights import base_model
+
+_REMEDY = "ask the centre for a new model"
+
+
+class CellModel(nn.Module):
+    """Pretrained backbone, cut in two, with a linear head.
+
+    ``trunk``: images (N × 3 × S × S float32) → maps; frozen. ``tail`` and ``head``: maps → pooled features
+    (N × F) → logits (N × classes); trainable. Batch normalisation always uses its pretrained statistics: a
+    small hospital's own would be noise, and the average over different stains would fit none of them.
+    """
+
+    def __init__(self, entry: BackboneEntry, classes: int, *, seed: int = 0) -> None:
+        super().__init__()
+        base = base_model(entry)
+        self.entry = entry
+        blocks = list(base.blocks.children())  # type: ignore[union-attr]  # timm's model, untyped
+        self.trunk = nn.Sequential(base.conv_stem, base.bn1, *blocks[: entry.trunk_blocks])  # type: ignore[arg-type]
+        self.tail = nn.Sequential(*blocks[entry.trunk_blocks :], base.conv_head, base.bn2)  # type: ignore[arg-type]
+        self.head = nn.Linear(entry.feature_size, classes)
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(seed)
+            self.head.weight.normal_(0.0, 0.01, generator=generator)
+            self.head.bias.zero_()
+        self.trunk.requires_grad_(False)
+        self.tail.requires_grad_(True)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "CellModel":  # noqa: ARG002 - nn.Module's signature
+        """Stay in evaluation mode: see the class's note on batch normalisation."""
+        super().train(False)
+        return self
+
+    def features(self, maps: Tensor) -> Tensor:
+        """Return pooled features of the trunk's maps."""
+        return self.tail(maps).mean(dim=(2, 3))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (logits, features) of normalised images."""
+        features = self.features(self.trunk(images))
+        return self.head(features), features
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return copies of the tensors that learn, by name."""
+        return {name: value.detach().clone() for name, value in self.named_parameters() if value.requires_grad}
+
+    def load_trainable(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the tensors that learn.
+
+        Raises `ModelInvalidError` if names or shapes differ or a value is not finite; nothing is changed then.
+        """
+        own = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        if set(own) != set(tensors):
+            raise ModelInvalidError("The model's tensors are not those of its recipe; ask the centre for a new model.")
+        for name, value in own.items():
+            given = tensors[name]
+            if given.shape != value.shape or not given.is_floating_point():
+                raise ModelInvalidError(
+                    "A tensor of the model has a wrong shape or type; ask the centre for a new model."
+                )
+            if not bool(torch.isfinite(given).all()):
+                raise ModelInvalidError("A tensor of the model is not finite; ask the centre for a new model.")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(tensors[name])
+
+
+def build(backbone: str, classes: int, *, seed: int = 0) -> CellModel:
+    """Return a fresh model for ``classes`` classes; raises `ModelInvalidError` for an unknown backbone."""
+    return CellModel(get(backbone), classes, seed=seed)
