@@ -25,7 +25,7 @@ PAGES = {
 MENUS = {
     "reader": {"worklist", "reports", "models"},
     "coordinator": {"rounds", "nodes", "models"},
-    "auditor": {"rounds", "nodes", "models", "audit"},
+    "auditor": {"reports", "rounds", "nodes", "models", "audit"},
     "admin": {"worklist", "reports", "rounds", "nodes", "models", "people", "audit"},
 }
 
