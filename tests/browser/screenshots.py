@@ -14,7 +14,7 @@ from tests.browser.world import chromium, seeded, serving, sign_in
 from tests.portal.factories import Network, staffed
 
 OUT = Path("build/screenshots")
-SIZES = ((1440, 900),)
+SIZES = ((1440, 900), (1280, 720))
 
 
 @dataclass(frozen=True)
