@@ -76,7 +76,7 @@ class Duty:
             return False
         except Exception:  # the duty must outlive anything it meets
             log.exception("duty.crashed", duty=self.name)
-            self._failed(f"{self.name} failed unexpectedly: see logs/agent.log", "error")
+            self._failed(f"{self.name} failed unexpectedly: see the agent's log", "error")
             return False
         self._last, self._problem = datetime.now(UTC), ""
         return True

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
-from server.app import create_node_api
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portal import errors
 from portal.access import authorise
 from portal.security import SecurityHeaders
 from portal.views import ROUTERS
+from server.app import create_node_api
 from server.runtime import Runtime, build_runtime
 from server.settings import get_settings
 

@@ -54,7 +54,12 @@ class LoadedModel:
         return readings
 
     def _readings(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Iterator[Reading]:
-        result = calibration.apply(self.adapter, logits, features)
+        if not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            raise ModelInvalidError("The model computes numbers that are not finite: roll back to the version before.")
+        try:
+            result = calibration.apply(self.adapter, logits, features)
+        except ValueError as error:
+            raise ModelInvalidError("The site's adapter.json does not fit the model: remove it.") from error
         for row, members, score in zip(result.probabilities, result.sets, result.ood_scores, strict=True):
             best = int(np.argmax(row))
             chosen = tuple(cls for cls, member in zip(self.classes, members, strict=True) if member)
