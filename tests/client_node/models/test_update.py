@@ -322,6 +322,23 @@ def test_analyser_that_cannot_load_the_model_keeps_the_one_before(site: Site, tm
     assert told(site) == [("hv-1", "installed"), ("hv-2", "refused")]
 
 
+@pytest.mark.parametrize("lost", ["installation", "decision", "both"])
+def test_node_killed_while_installing_finishes_at_the_next_check(site: Site, tmp_path: Path, lost: str) -> None:
+    promote(site, tmp_path, "hv-1")
+    check_model(site.home, site.client, reload=Reloads())
+    promote(site, tmp_path, "hv-2")
+    check_model(site.home, site.client, reload=Reloads())
+    if lost in ("installation", "both"):
+        store.make_current(site.home, "hv-1")
+    if lost in ("decision", "both"):
+        (site.home.model("hv-2") / store.DECISION).unlink()
+    decision = check_model(site.home, site.client, reload=Reloads())
+    assert decision is not None
+    assert (decision.version, decision.decision) == ("hv-2", "installed")
+    assert store.current_version(site.home) == "hv-2"
+    assert store.unreported(site.home) == []
+
+
 def test_old_versions_are_dropped_but_their_decisions_stay(tmp_path: Path) -> None:
     home, versions = NodeHome(tmp_path), [f"hv-{number}" for number in range(1, 7)]
     for version in versions:
