@@ -26,6 +26,7 @@ from shared.contracts.enrolment import (
 from shared.contracts.errors import (
     ConfigError,
     KitOtherServerError,
+    NotFoundError,
     ServiceUnavailableError,
     error_from_code,
 )
@@ -130,10 +131,10 @@ class Centre:
 
     def current_model(self) -> SignedModelCard | None:
         """Return the promoted model's card, or None while there is none."""
-        response = self._request("GET", f"{API}/models/current")
-        if response.status_code == httpx.codes.NO_CONTENT or response.content in (b"", b"null"):
+        try:
+            return self._get(f"{API}/models/current", SignedModelCard)
+        except NotFoundError:
             return None
-        return _parsed(response.content, SignedModelCard)
 
     def artefact(self, version: str, name: str) -> bytes:
         """Return one file of a model version; the caller checks its hash."""

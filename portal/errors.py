@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from portal.rendering import page, wants_json
+from portal.rendering import is_partial, page, wants_json
 from shared.contracts.errors import HematovisionError, UnauthenticatedError
 
 log = structlog.get_logger(__name__)
@@ -45,6 +45,8 @@ def _answer(request: Request, status: int, code: str, message: str) -> Response:
 async def _business_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HematovisionError):
         raise error
+    if isinstance(error, UnauthenticatedError) and is_partial(request):
+        return Response(status_code=401, headers={"HX-Refresh": "true"})
     if isinstance(error, UnauthenticatedError) and not wants_json(request):
         back = request.url.path if request.method == "GET" else ""
         return RedirectResponse(f"/login?next={quote(back)}" if back not in {"", "/"} else "/login", status_code=303)
@@ -66,4 +68,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("portal.unexpected_error", path=request.url.path, kind=type(error).__name__, exc_info=error)
-    return _answer(request, 500, "unexpected", "Nothing was changed. Try again; if it stays so, tell your administrator.")
+    return _answer(
+        request, 500, "unexpected", "Nothing was changed. Try again; if it stays so, tell your administrator."
+    )

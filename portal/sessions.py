@@ -6,9 +6,9 @@ from typing import Final
 
 from fastapi import Request, Response
 
-from server.deps import RuntimeDep
 from server.accounts import service as accounts
 from server.accounts.schemas import Principal
+from server.deps import RuntimeDep
 
 SESSION_COOKIE: Final = "hv_session"
 LOGIN_COOKIE: Final = "hv_login"

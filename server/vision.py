@@ -21,7 +21,7 @@ def export_base(recipe: Recipe, out: Path) -> str:
     """Write the initial trainable tensors of a recipe to ``out``; return the hash of the frozen base weights."""
     classes = ",".join(recipe.classes)
     printed = _export("base", "--backbone", recipe.backbone, "--classes", classes, "--out", str(out))
-    return str(json.loads(printed.splitlines()[-1])["base_sha256"])
+    return str(json.loads(printed[printed.index("{") :])["base_sha256"])
 
 
 def export_onnx(recipe: Recipe, delta: Path, out: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from shared.vision.engine import Engine, load_engine
 
 from shared.contracts.errors import ModelInvalidError
 from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.vision import backbones, calibration, preprocessing
+from shared.vision.engine import Engine, load_engine
 
 Pixels = NDArray[np.uint8]
 _BATCH: Final = 32
@@ -54,7 +54,12 @@ class LoadedModel:
         return readings
 
     def _readings(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Iterator[Reading]:
-        result = calibration.apply(self.adapter, logits, features)
+        if not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            raise ModelInvalidError("The model computes numbers that are not finite: roll back to the version before.")
+        try:
+            result = calibration.apply(self.adapter, logits, features)
+        except ValueError as error:
+            raise ModelInvalidError("The site's adapter.json does not fit the model: remove it.") from error
         for row, members, score in zip(result.probabilities, result.sets, result.ood_scores, strict=True):
             best = int(np.argmax(row))
             chosen = tuple(cls for cls, member in zip(self.classes, members, strict=True) if member)

@@ -1,1 +1,36 @@
-"""Form in, service, template out."""
+"""The pages, one file a family."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from portal.views import (
+    audit,
+    health,
+    login,
+    models,
+    nodes,
+    people,
+    reading,
+    reading_actions,
+    reports,
+    rounds,
+    worklist,
+)
+
+ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
+    module.router
+    for module in (
+        health,
+        login,
+        worklist,
+        reading,
+        reading_actions,
+        reports,
+        rounds,
+        models,
+        nodes,
+        people,
+        audit,
+    )
+)

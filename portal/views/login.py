@@ -49,7 +49,9 @@ def login(
 ) -> Response:
     """Check the password, open a session."""
     if not login_token_matches(request, csrf_token or csrf):
-        return _form(request, back=next, username=username, error="The page was out of date. Sign in again.", status=403)
+        return _form(
+            request, back=next, username=username, error="The page was out of date. Sign in again.", status=403
+        )
     with runtime.database.session() as session:
         try:
             user = accounts.authenticate(session, username, password)

@@ -37,7 +37,9 @@ class WorklistQuery(BaseModel):
 
 
 @router.get("/worklist", name="worklist")
-def worklist(request: Request, session: SessionDep, who: SignedIn, query: Annotated[WorklistQuery, Query()]) -> Response:
+def worklist(
+    request: Request, session: SessionDep, who: SignedIn, query: Annotated[WorklistQuery, Query()]
+) -> Response:
     """The whole page, or the part that filters and the ten-second refresh replace."""
     found = cases.worklist(session, who, query.as_filter())
     template = "worklist/rows.html" if is_partial(request) else "worklist/page.html"

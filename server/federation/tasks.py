@@ -15,7 +15,7 @@ from server.federation.states import RunState
 from server.models.base import utc_now
 from server.models.hospitals import Node
 from server.runtime import Runtime
-from shared.contracts.errors import ConfigError, HematovisionError
+from shared.contracts.errors import ConfigError, HematovisionError, RunFailedError
 from shared.contracts.training import Recipe
 
 MANIFEST = Path(__file__).resolve().parents[2] / "deploy" / "flower" / "pyproject.toml"
@@ -130,7 +130,14 @@ def _register(control: Control, known: dict[bytes, int], node: Node) -> int | No
     except ValueError:
         log.warning("federation.bad_node_key", node_id=node.id)
         return None
-    return known.get(pem.strip()) or control.register(pem, node.hospital_id)
+    if (flower_id := known.get(pem.strip())) is not None:
+        return flower_id
+    try:
+        return control.register(pem, node.hospital_id)
+    except RunFailedError:
+        # One node's key must not stop the others: the SuperLink refuses a key that was unregistered once.
+        log.warning("federation.node_not_registered", node_id=node.id, hospital_id=node.hospital_id)
+        return None
 
 
 def _set_flower_id(runtime: Runtime, node_id: str, flower_id: str | None) -> None:

@@ -1,0 +1,228 @@
+"""`hematovision-node`: what a hospital's IT calls.
+
+Imports inside the commands are on purpose: ``--help`` and ``status`` must not wait for imaging and model libraries.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client_node.home import HOME_VARIABLE, NodeHome
+from shared.cli import JsonOption, emit, run
+from shared.contracts.case import Priority
+from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.errors import UsageError
+
+app = typer.Typer(
+    name="hematovision-node", help="Run a hospital's node of Hematovision.", no_args_is_help=True, add_completion=False
+)
+model_app = typer.Typer(help="The model that analyses here.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+
+HomeOption = Annotated[Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")]
+
+
+@app.callback()
+def _setup(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done to stderr.")] = False,
+) -> None:
+    from shared.logging import configure_logging
+
+    configure_logging("node", level="INFO" if verbose else "ERROR")
+
+
+@app.command()
+def init(
+    home: HomeOption,
+    kit: Annotated[Path, typer.Option("--kit", help="The enrolment kit from the coordinator.")],
+    mode: Annotated[NodeMode, typer.Option("--mode", help="What this node is for.")] = NodeMode.TRAINING,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until a coordinator has approved.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make this node's keys and ask the centre to let it join; run it again to go on after an interruption."""
+    from client_node import enrol
+
+    output = enrol.init(NodeHome(home), kit, mode=mode)
+    if wait and output.state is not EnrolmentState.APPROVED:
+        sys.stderr.write(f"Read this fingerprint to the coordinator and wait: {output.fingerprint}\n")
+        output = enrol.wait_approved(NodeHome(home))
+    then = "approved: start it with hematovision-node run" if output.state is EnrolmentState.APPROVED else "waiting"
+    text = (
+        f"Node {output.node_id} of {output.hospital_id} ({output.mode.value}) is {then}.\n"
+        f"Fingerprint, to compare with the coordinator: {output.fingerprint}"
+    )
+    emit(output, as_json=as_json, text=text)
+
+
+@app.command()
+def doctor(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Check everything this node needs, with a remedy for each fault."""
+    from client_node.doctor import examine
+
+    output = examine(NodeHome(home))
+    marks = {"ok": "ok     ", "warning": "remark ", "failed": "FAILED "}
+    emit(output, as_json=as_json, text="\n".join(f"{marks[c.level]} {c.name}: {c.detail}" for c in output.checks))
+    raise typer.Exit(output.exit_code)
+
+
+@app.command("import")
+def import_images(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder of labelled images, or a label file.")],
+    home: HomeOption,
+    form: Annotated[str, typer.Option("--format", help="auto, imagefolder, csv, voc or synthetic.")] = "auto",
+    labels: Annotated[Path | None, typer.Option("--labels", help="A label file elsewhere.")] = None,
+    site: Annotated[str | None, typer.Option("--site", help="Take only this site's rows.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy labelled images into this node's catalogue. What cannot be read is skipped and named."""
+    from client_node.datasets.importers import import_source
+    from shared.progress import progress
+
+    with progress("Importing") as reporter:
+        output = import_source(home, source, form, reporter, labels=labels, site=site)
+    lines = [f"{output.imported} imported, {len(output.skipped)} skipped."]
+    lines += [f"  {cls.value}: {count}" for cls, count in output.classes.items()]
+    lines += [f"  skipped {skipped.path}: {skipped.reason}" for skipped in output.skipped]
+    emit(output, as_json=as_json, text="\n".join(lines))
+
+
+@app.command()
+def analyze(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Smears: folders, or images.")],
+    home: HomeOption,
+    send: Annotated[bool, typer.Option("--send", help="Put flagged smears into the outbox.")] = False,
+    context: Annotated[Path | None, typer.Option("--context", help="Who the patient is, and the question.")] = None,
+    priority: Annotated[Priority | None, typer.Option("--priority", help="Instead of what the flags ask for.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find, classify and count the white cells of smears; flag what a reader should see."""
+    from client_node.analyze_command import analyze_and_send
+
+    if (context is not None or priority is not None) and not send:
+        raise UsageError("--context and --priority go with --send.")
+    if send:
+        _initialised(home)
+    output = analyze_and_send(NodeHome(home), paths, send=send, context_file=context, priority=priority)
+    emit(output.document(), as_json=as_json, text=output.text())
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option("--data", help="The folder that the paths in the label file start from.")],
+    labels: Annotated[Path, typer.Option("--labels", help="The label file.")],
+    home: Annotated[Path | None, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", help="A model's folder, instead of the current one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on exactly the rows of a label file."""
+    from client_node.analysis.evaluate import evaluate_csv
+    from shared.progress import progress
+
+    with progress("Evaluating") as reporter:
+        output = evaluate_csv(home, data, labels, model_dir=model, progress=reporter)
+    lines = [f"accuracy {output.accuracy:.3f}, macro-F1 {output.macro_f1:.3f} on {output.n} cells"]
+    lines += [f"  {cls.value}: F1 {row.f1:.3f} of {row.support}" for cls, row in output.per_class.items()]
+    emit(output, as_json=as_json, text="\n".join(lines))
+
+
+@app.command("run")
+def run_node(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Run this node in the foreground until it is told to stop (systemd starts it so)."""
+    from client_node.agent import run_agent
+    from shared.logging import configure_logging
+
+    configure_logging("agent", json=as_json)
+    run_agent(NodeHome(home))
+
+
+@app.command()
+def status(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Say how this node is and where its cases stand."""
+    from client_node.status import node_status
+
+    output = node_status(NodeHome(home))
+    lines = [f"Node {output.node_id} of {output.hospital_id}: {'running' if output.running else 'stopped'}"]
+    lines.append(f"Model: {output.model_version or 'none yet'}")
+    if output.agent is not None:
+        lines += [f"  {name}: {state}" for name, state in output.agent.processes.items()]
+        lines += [f"  attention: {line}" for line in output.agent.attention]
+    lines += [f"{case.case_id}: {case.state.value}{_why(case.problem)}" for case in output.cases[:20]]
+    lines.append(f"Left the building: {output.ledger.cases} cases, {output.ledger.bytes_cases} bytes")
+    emit(output, as_json=as_json, text="\n".join(lines))
+
+
+@app.command()
+def ledger(
+    home: HomeOption,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only this case or run.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many of the newest entries.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every byte that left the building, after checking that nobody changed the list."""
+    from client_node.cases.ledger import Ledger
+
+    _initialised(home)
+    book = Ledger(home)
+    verified, totals, entries = book.verify(), book.totals(), book.entries(subject=subject, limit=limit)
+    document = {"verified": verified, "totals": totals, "entries": list(entries)}
+    lines = [
+        f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.kind:<15} {entry.subject}  {entry.what}  {entry.size} bytes"
+        for entry in entries
+    ]
+    lines.append(f"{verified} entries, chain intact; {totals.cases} cases, {totals.bytes_cases} bytes")
+    emit(document, as_json=as_json, text="\n".join(lines))
+
+
+@model_app.command("rollback")
+def model_rollback(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Go back to the model before the current one."""
+    from client_node.models.update import rollback
+
+    _initialised(home)
+    decision = rollback(NodeHome(home))
+    _reload(home)
+    emit(decision, as_json=as_json, text=f"{decision.version} is left: {decision.reason}.")
+
+
+@model_app.command("accept")
+def model_accept(
+    version: Annotated[str, typer.Argument(help="A version that this node holds.")],
+    home: HomeOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Install a model that was held."""
+    from client_node.models.update import accept
+
+    _initialised(home)
+    decision = accept(NodeHome(home), version)
+    _reload(home)
+    emit(decision, as_json=as_json, text=f"{decision.version} analyses from now on.")
+
+
+def _initialised(home: Path) -> None:
+    NodeHome(home).config()
+
+
+def _reload(home: Path) -> None:
+    from contextlib import suppress
+
+    from client_node import ipc
+    from shared.contracts.errors import ServiceUnavailableError
+
+    with suppress(ServiceUnavailableError):  # not running: it loads the current model when it starts
+        ipc.call(ipc.socket_path(home, "analyser"), {"op": "reload"}, timeout=180.0)
+
+
+def _why(problem: str | None) -> str:
+    return f" ({problem})" if problem else ""
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    return run(app)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Keeps one child process alive: starts it, starts it again with a growing pause, and says how it is."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from shared.contracts.errors import HematovisionError
+from shared.processes import Service
+
+_STEADY_SECONDS: Final = 60.0
+_FIRST_DELAY: Final = 1.0
+_LONGEST_DELAY: Final = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+def usual_delay(failures: int) -> float:
+    """Return the pause in seconds before the next start."""
+    return min(_FIRST_DELAY * 2.0 ** min(failures, 10), _LONGEST_DELAY)
+
+
+class Keeper:
+    """A child of the agent. ``make`` builds the service anew for each start, ``ready`` says when it serves."""
+
+    def __init__(
+        self, name: str, make: Callable[[], Service], *, ready: Callable[[], bool],
+        delay: Callable[[int], float] = usual_delay,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.problem = ""
+        self._make = make
+        self._ready = ready
+        self._delay = delay
+        self._service: Service | None = None
+        self._failures = 0
+        self._started = 0.0
+        self._next = 0.0
+        self._was_ready = False
+
+    @property
+    def state(self) -> str:
+        """``running``, ``starting``, ``failed`` (it is started again) or ``stopped``."""
+        if self._service is None:
+            return "failed" if self.problem else "stopped"
+        if not self._service.alive:
+            return "failed"
+        self._was_ready = self._was_ready or self._ready()
+        return "running" if self._was_ready else "starting"
+
+    def tick(self) -> None:
+        """Look after the child; call it about twice a second, always from the same thread."""
+        now = time.monotonic()
+        if self._service is not None and self._service.alive:
+            if now - self._started > _STEADY_SECONDS:
+                self._failures, self.problem = 0, ""
+            return
+        if self._service is not None:
+            self._ended(self._service, now)
+        if now >= self._next:
+            self._start(now)
+
+    def stop(self) -> None:
+        """End the child and everything below it."""
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
+        self.problem = ""
+
+    def _ended(self, service: Service, now: float) -> None:
+        self.problem = f"{self.name} ended with status {service.returncode}: see logs/{self.name}.log"
+        log.warning("process.ended", process_name=self.name, status=service.returncode, failures=self._failures)
+        service.stop()  # what it left behind
+        self._service = None
+        self._next = now + self._delay(self._failures)
+        self._failures += 1
+
+    def _start(self, now: float) -> None:
+        self._was_ready = False
+        try:
+            self._service = self._make().start()
+        except (HematovisionError, OSError) as error:
+            self.problem = error.message if isinstance(error, HematovisionError) else f"{self.name} cannot be started"
+            self._next = now + self._delay(self._failures)
+            self._failures += 1
+            return
+        self._started = now
+        log.info("process.started", process_name=self.name)

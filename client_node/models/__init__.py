@@ -1,0 +1,1 @@
+"""Promoted models on a node: fetched, verified, tried, installed or held, rolled back. No torch outside the trial."""

@@ -1,0 +1,150 @@
+"""Tries a model on the site's own validation cells and fits the site's calibration, in a process of its own.
+
+``python -m client_node.models.trial --home H --version V [--against W]`` prints one `Trial` as JSON.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_node.analysis.model import LoadedModel, load_model
+from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
+from client_node.home import NodeHome
+from client_node.ipc import Lease
+from client_node.models.contract import Trial
+from client_node.policy import load_policy
+from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
+from shared.crypto.pki import write_private
+from shared.vision import backbones, calibration, preprocessing
+
+_BATCH: Final = 32
+_MOST_CELLS: Final = 1500
+_LEAST_TO_FIT: Final = 20
+_PROBE_SIDE: Final = 64
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class _Run:
+    """One model's outputs on the cells, gathered batch by batch."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self.logits: list[Floats] = []
+        self.features: list[Floats] = []
+
+    def add(self, crops: list[Pixels]) -> None:
+        """Run one batch.
+
+        Raises:
+            ModelInvalidError: the outputs are not finite, or not one row a cell and one column a class.
+        """
+        recipe = self.model.card.recipe
+        entry = backbones.get(recipe.backbone)
+        inputs = [preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops]
+        logits, features = self.model.engine.run(np.stack(inputs))
+        if logits.shape != (len(crops), len(recipe.classes)) or not np.isfinite(logits).all():
+            raise ModelInvalidError("The model gives no usable figures; ask the centre for a new one.")
+        self.logits.append(logits)
+        self.features.append(features)
+
+    def hits(self, cells: list[LabelledCell]) -> NDArray[np.bool_]:
+        """Whether each cell was called what it is; a cell whose class the model cannot predict is missed."""
+        classes = self.model.classes
+        best = np.concatenate(self.logits).argmax(axis=1)
+        return np.array(
+            [classes[row] is as_predicted(cell.cls, classes) for row, cell in zip(best, cells, strict=True)]
+        )
+
+
+def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
+    """Evaluate ``version`` (and ``against``) on the same cells of the validation split; fit ``adapter.json``.
+
+    The calibration is fitted only where the site has enough cells; else the card's own stays in use.
+
+    Raises:
+        ModelInvalidError: ``version`` cannot be loaded, or does not compute.
+    """
+    candidate = load_model(home.model(version))
+    classes = len(candidate.classes)
+    _Run(candidate).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
+    runs = [_Run(candidate), *_other(home, against)]
+    cells = _feed(home, runs)
+    if not cells:
+        return Trial(n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False)
+    accuracies = [float(run.hits(cells).mean()) for run in runs]
+    return Trial(
+        n=len(cells),
+        accuracy=accuracies[0],
+        current_accuracy=accuracies[1] if len(runs) > 1 else None,
+        classes=classes,
+        fitted=_fit(home, runs[0], cells),
+    )
+
+
+def _other(home: NodeHome, version: str | None) -> Iterator[_Run]:
+    if version is not None:
+        try:
+            yield _Run(load_model(home.model(version)))
+        except HematovisionError:
+            return  # a damaged current model is no reason to refuse a sound one
+
+
+def _feed(home: NodeHome, runs: list[_Run]) -> list[LabelledCell]:
+    """Run all models on the cells that any of them knows; return the cells whose images could be read."""
+    policy, lease, done = load_policy(home), Lease(home.path), []
+    known = {cls for run in runs for cls in run.model.classes}
+    cells = [cell for cell in Catalogue(home.path).cells(split="val") if policy.allows_source(cell.source)]
+    cells = [cell for cell in cells if as_predicted(cell.cls, known)][:_MOST_CELLS]
+    for begin in range(0, len(cells), _BATCH):
+        lease.pause_point()
+        crops = []
+        for cell in cells[begin : begin + _BATCH]:
+            try:
+                crops.append(preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box))
+            except DataInvalidError:
+                continue
+            done.append(cell)
+        if crops:
+            for run in runs:
+                run.add(crops)
+    return done
+
+
+def _fit(home: NodeHome, run: _Run, cells: list[LabelledCell]) -> bool:
+    """Write the site's calibration of the candidate, on the cells that it can predict."""
+    classes = run.model.classes
+    truths = [as_predicted(cell.cls, classes) for cell in cells]
+    rows = [row for row, truth in enumerate(truths) if truth is not None]
+    if len(rows) < _LEAST_TO_FIT:
+        return False
+    labels = np.asarray([classes.index(truth) for truth in truths if truth is not None], dtype=np.int64)
+    logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
+    adapter = calibration.fit_adapter(logits, features, labels)
+    write_private(home.model(run.model.card.version) / "adapter.json", adapter.model_dump_json().encode())
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a trial; the parent reads one line of JSON, or an error's sentence and exit status."""
+    parser = argparse.ArgumentParser(prog="client_node.models.trial")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--against")
+    options = parser.parse_args(arguments)
+    try:
+        trial = run_trial(NodeHome(options.home), options.version, options.against)
+    except HematovisionError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return int(error.exit_code)
+    sys.stdout.write(trial.model_dump_json() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What a reader does in the reading room."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from portal.access import SignedIn
+from portal.rendering import wants_json
+from server.cases import service as cases
+from server.deps import RuntimeDep, SessionDep
+from server.reviews import service as reviews
+from server.reviews.schemas import ChangeResult, FlagDecisionInput, SignInput
+from shared.contracts.errors import UsageError
+from shared.contracts.ontology import CellClass
+
+router = APIRouter()
+Key = Annotated[str, Form(min_length=8, max_length=100)]
+
+
+class Lease(BaseModel):
+    """Until when the case is held."""
+
+    lease_until: datetime
+
+
+@router.post("/cases/{case_id}/claim", name="case_claim")
+def claim(session: SessionDep, who: SignedIn, case_id: str, take_over: Annotated[bool, Form()] = False) -> Response:
+    """Take the case for reading."""
+    cases.claim(session, who, case_id, take_over=take_over)
+    return RedirectResponse(f"/cases/{case_id}", status_code=303)
+
+
+@router.post("/cases/{case_id}/heartbeat", name="case_heartbeat")
+def heartbeat(session: SessionDep, who: SignedIn, case_id: str) -> Lease:
+    """Keep the case while the page is open."""
+    return Lease(lease_until=cases.heartbeat_lease(session, who, case_id))
+
+
+@router.post("/cases/{case_id}/release", name="case_release")
+def release(session: SessionDep, who: SignedIn, case_id: str) -> Response:
+    """Give the case back to the worklist."""
+    cases.release(session, who, case_id)
+    return RedirectResponse("/worklist", status_code=303)
+
+
+@router.post("/cases/{case_id}/cells", name="case_cells")
+def cells(
+    session: SessionDep,
+    who: SignedIn,
+    case_id: str,
+    cell_id: Annotated[list[str], Form(min_length=1, max_length=2000)],
+    label: Annotated[CellClass, Form()],
+    idempotency_key: Key,
+) -> ChangeResult:
+    """Give cells a class; the same key twice changes nothing the second time."""
+    return reviews.reclassify(session, who, case_id, cell_ids=cell_id, label=label, idempotency_key=idempotency_key)
+
+
+@router.post("/cases/{case_id}/undo", name="case_undo")
+def undo(session: SessionDep, who: SignedIn, case_id: str, idempotency_key: Key) -> ChangeResult:
+    """Take this reader's last change back."""
+    return reviews.undo(session, who, case_id, idempotency_key)
+
+
+@router.post("/cases/{case_id}/impression", name="case_impression")
+def impression(
+    session: SessionDep, who: SignedIn, case_id: str, impression: Annotated[str, Form(max_length=20000)] = ""
+) -> dict[str, bool]:
+    """Keep the draft."""
+    reviews.save_impression(session, who, case_id, impression)
+    return {"saved": True}
+
+
+@router.post("/cases/{case_id}/sign", name="case_sign")
+def sign(
+    request: Request,
+    session: SessionDep,
+    runtime: RuntimeDep,
+    who: SignedIn,
+    case_id: str,
+    password: Annotated[str, Form()],
+    case_version: Annotated[int, Form()],
+    impression: Annotated[str, Form()] = "",
+    flag: Annotated[list[str] | None, Form()] = None,
+    dismissed: Annotated[list[str] | None, Form()] = None,
+    reason: Annotated[list[str] | None, Form()] = None,
+) -> Response:
+    """Sign the case out. `flag` and `reason` run side by side; `dismissed` holds the ids of the dismissed flags."""
+    signing = SignInput(
+        password=password,
+        impression=impression,
+        decisions=_decisions(flag or [], dismissed or [], reason or []),
+        case_version=case_version,
+    )
+    report_id = reviews.sign(session, who, runtime, case_id, signing)
+    address = f"/reports/{report_id}"
+    if wants_json(request):
+        return JSONResponse({"report_id": report_id, "location": address})
+    return RedirectResponse(address, status_code=303)
+
+
+def _decisions(flags: list[str], dismissed: list[str], reasons: list[str]) -> list[FlagDecisionInput]:
+    if len(reasons) != len(flags):
+        raise UsageError("Reload the page and sign again.")
+    return [
+        FlagDecisionInput(flag_id=flag, agreed=flag not in dismissed, reason=reason if flag in dismissed else "")
+        for flag, reason in zip(flags, reasons, strict=True)
+    ]

@@ -1,0 +1,39 @@
+"""Signed reports and where each is on its way home."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from portal.access import SignedIn
+from portal.rendering import is_partial, page
+from server.deps import RuntimeDep, SessionDep
+from server.reports import service as reports
+from server.reports.schemas import ReportView
+
+router = APIRouter()
+
+
+@router.get("/reports.json", name="reports_json")
+def reports_json(session: SessionDep, who: SignedIn) -> list[ReportView]:
+    """The reports as data."""
+    return reports.list_reports(session, who)
+
+
+@router.get("/reports", name="reports")
+def list_page(request: Request, session: SessionDep, who: SignedIn) -> Response:
+    """All reports this person may see."""
+    return page(request, "reports/list.html", reports=reports.list_reports(session, who))
+
+
+@router.get("/reports/{report_id}.pdf", name="report_pdf")
+def pdf(session: SessionDep, runtime: RuntimeDep, who: SignedIn, report_id: str) -> Response:
+    """The centre's copy, without identity."""
+    content = reports.pdf(session, runtime, who, report_id)
+    name = f'inline; filename="report-{report_id[:8]}.pdf"'
+    return Response(content, media_type="application/pdf", headers={"Content-Disposition": name})
+
+
+@router.get("/reports/{report_id}", name="report")
+def report(request: Request, session: SessionDep, who: SignedIn, report_id: str) -> Response:
+    """One report; its way home keeps itself up to date."""
+    template = "reports/way.html" if is_partial(request) else "reports/report.html"
+    return page(request, template, report=reports.view(session, who, report_id))

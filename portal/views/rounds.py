@@ -1,0 +1,147 @@
+"""Federated runs: what could be learnt from, launch, watch, stop."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Header, Request
+from sse_starlette import EventSourceResponse
+from starlette.responses import RedirectResponse, Response
+
+from portal.access import SignedIn
+from portal.live import follow
+from portal.rendering import is_partial, page
+from portal.sessions import SESSION_COOKIE
+from server.deps import RuntimeDep, SessionDep
+from server.federation import service as federation
+from server.federation.schemas import RunPlan, RunView, SiteCensus
+from server.registry import service as registry
+from server.registry.schemas import ModelView
+from shared.contracts.errors import NotFoundError
+from shared.contracts.ontology import CellClass
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One source of one hospital in the census table."""
+
+    site: SiteCensus
+    source: str
+    span: int
+    """Of the hospital's head cell; 0 where it has been drawn."""
+    cells: dict[CellClass, tuple[int, int, int]] = field(default_factory=dict)
+    """Class → cells to train, validate and test on."""
+
+    @property
+    def totals(self) -> tuple[int, int, int]:
+        """Cells of all classes, by split."""
+        sums = [sum(parts) for parts in zip(*self.cells.values(), strict=True)] or [0, 0, 0]
+        return sums[0], sums[1], sums[2]
+
+
+@router.get("/rounds", name="rounds")
+def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
+    """All runs, and the census before the next."""
+    census = federation.census(session, who)
+    columns = census_columns(census)
+    classes = sorted({cls for column in columns for cls in column.cells}, key=lambda cls: cls.order)
+    trained: dict[CellClass, int] = defaultdict(int)
+    for column in columns:
+        for cls, (train, _, _) in column.cells.items():
+            trained[cls] += train
+    runs = federation.list_runs(session, who)
+    return page(
+        request,
+        "rounds/list.html",
+        runs=runs,
+        under_way=next((run for run in runs if not run.state.over), None),
+        census=census,
+        columns=columns,
+        classes=classes,
+        trained=trained,
+        least=federation.MIN_CLASS_CELLS,
+        trainable=federation.trainable_classes(session),
+        plan=RunPlan(),
+    )
+
+
+@router.post("/rounds", name="round_start")
+def start(
+    session: SessionDep,
+    who: SignedIn,
+    rounds: Annotated[int, Form(ge=1, le=100)] = 3,
+    min_sites: Annotated[int, Form(ge=1)] = 2,
+    local_epochs: Annotated[str, Form()] = "",
+    deadline_minutes: Annotated[int, Form(ge=1, le=1440)] = 10,
+    classes: Annotated[list[CellClass] | None, Form()] = None,
+) -> Response:
+    """Launch a run."""
+    plan = RunPlan(
+        rounds=rounds,
+        min_sites=min_sites,
+        local_epochs=int(local_epochs) if local_epochs.isdecimal() else None,
+        round_deadline_seconds=deadline_minutes * 60,
+        classes=classes or None,
+    )
+    run_id = federation.start_run(session, who, plan)
+    return RedirectResponse(f"/rounds/{run_id}", status_code=303)
+
+
+@router.get("/rounds/{run_id}.json", name="round_json")
+def round_json(session: SessionDep, who: SignedIn, run_id: str) -> RunView:
+    """A run as data."""
+    return federation.run_view(session, who, run_id)
+
+
+@router.get("/rounds/{run_id}", name="round")
+def round_page(request: Request, session: SessionDep, who: SignedIn, run_id: str) -> Response:
+    """A run: its page, or the part that changes while it runs."""
+    run = federation.run_view(session, who, run_id)
+    model: ModelView | None = None
+    if run.model_version:
+        try:
+            model = registry.model_view(session, who, run.model_version)
+        except NotFoundError:
+            model = None
+    template = "rounds/live.html" if is_partial(request) else "rounds/run.html"
+    return page(request, template, run=run, model=model)
+
+
+@router.get("/rounds/{run_id}/events", name="round_events")
+def events(
+    request: Request,
+    session: SessionDep,
+    runtime: RuntimeDep,
+    who: SignedIn,
+    run_id: str,
+    last_event_id: Annotated[str | None, Header()] = None,
+    after: int = 0,
+) -> EventSourceResponse:
+    """The log book and the figures, live; a lost connection goes on where it broke off."""
+    federation.run_view(session, who, run_id)
+    start_after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else after
+    token = request.cookies.get(SESSION_COOKIE, "")
+    return EventSourceResponse(follow(runtime, token=token, run_id=run_id, after=start_after), ping=15)
+
+
+@router.post("/rounds/{run_id}/stop", name="round_stop")
+def stop(session: SessionDep, who: SignedIn, run_id: str) -> Response:
+    """Ask a run to stop."""
+    federation.request_stop(session, who, run_id)
+    return RedirectResponse(f"/rounds/{run_id}", status_code=303)
+
+
+def census_columns(census: list[SiteCensus]) -> list[Column]:
+    """Return the census as columns: hospital by hospital, source by source."""
+    columns: list[Column] = []
+    for site in census:
+        sources = sorted({row.source for row in site.census.rows})
+        for number, source in enumerate(sources):
+            column = Column(site=site, source=source, span=len(sources) if number == 0 else 0)
+            for row in site.census.rows:
+                if row.source == source:
+                    column.cells[row.cls] = (row.train, row.val, row.test)
+            columns.append(column)
+    return columns

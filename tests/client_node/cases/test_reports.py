@@ -1,0 +1,184 @@
+"""Reports come home: verified, stored whole, identified, their labels joined, acknowledged; however often."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client_node.cases.ledger import Ledger
+from client_node.cases.outbox import Outbox
+from client_node.cases.reports import fetch_reports, report_folder
+from client_node.centre import Centre as CentreClient
+from client_node.datasets.catalogue import Catalogue, Origin
+from server.accounts.roles import Role
+from server.accounts.schemas import Principal
+from server.cases import service as cases
+from server.models import Report
+from server.reports import service as reports
+from server.reports.tasks import TASKS
+from server.reviews import service as reviews
+from server.reviews.schemas import SignInput
+from shared.contracts.case import CaseState
+from shared.contracts.ontology import CellClass
+from shared.crypto.signing import SigningKey
+from tests.client_node.world import Site, make_home, read_json, served
+from tests.factories import PASSWORD, Centre, make_centre
+
+CHANGED = ("c1", "c2")
+
+
+@pytest.fixture
+def centre(tmp_path: Path) -> Iterator[Centre]:
+    made = make_centre(tmp_path / "centre")
+    yield made
+    made.runtime.database.dispose()
+
+
+@pytest.fixture
+def site(tmp_path: Path, centre: Centre) -> Iterator[Site]:
+    node = centre.add_node("a")
+    with served(centre) as url:
+        home = make_home(tmp_path / "home", centre, node, url)
+        with CentreClient.of(home) as client:
+            yield Site(home, client, centre)
+
+
+@pytest.fixture
+def reader(centre: Centre) -> Principal:
+    return centre.add_person("reader", Role.HEMATOLOGIST)
+
+
+def sign(site: Site, reader: Principal, case_id: str, *, changed: tuple[str, ...] = CHANGED) -> str:
+    """Read and sign a case at the centre; return the report, rendered."""
+    runtime = site.centre.runtime
+    with runtime.database.session() as session:
+        cases.claim(session, reader, case_id)
+        reviews.reclassify(
+            session, reader, case_id, cell_ids=list(changed), label=CellClass.BAND_NEUTROPHIL, idempotency_key=case_id
+        )
+        version = cases.case_view(session, reader, case_id).version
+        given = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
+        report_id = reviews.sign(session, reader, runtime, case_id, given)
+    TASKS["reports.render"](runtime, {"report_id": report_id})
+    return report_id
+
+
+def state(site: Site, reader: Principal, case_id: str) -> CaseState:
+    with site.centre.runtime.database.session(read_only=True) as session:
+        return cases.case_view(session, reader, case_id).state
+
+
+def feedback_cells(site: Site) -> list[CellClass]:
+    cells = Catalogue(site.home.path).cells(split="train")
+    return [cell.cls for cell in cells if cell.origin is Origin.FEEDBACK]
+
+
+def test_report_comes_home_with_identity_and_its_labels_join(site: Site, reader: Principal) -> None:
+    case_id = site.send_case()
+    report_id = sign(site, reader, case_id)
+    assert fetch_reports(site.home, site.client) == (1, 2)
+    folder = report_folder(site.home, report_id, 1)
+    assert sorted(file.name for file in (folder / "hospital").iterdir()) == [
+        "report.fhir.json", "report.hl7", "report.pdf",
+    ]  # fmt: skip
+    for name in ("report.fhir.json", "report.hl7"):
+        assert b"MRN-7" in (folder / "hospital" / name).read_bytes()
+        assert b"MRN-7" not in (folder / name).read_bytes()
+    delivered, named = (folder / "report.pdf").read_bytes(), (folder / "hospital" / "report.pdf").read_bytes()
+    assert named.startswith(delivered)
+    assert len(named) > len(delivered)
+    assert folder.stat().st_mode & 0o077 == 0
+    assert feedback_cells(site) == [CellClass.BAND_NEUTROPHIL] * 2
+    assert state(site, reader, case_id) is CaseState.CLOSED
+    with site.centre.runtime.database.session(read_only=True) as session:
+        assert reports.view(session, reader, report_id).labels_joined == 2
+    assert site.told("acknowledgement") == [report_id]
+    assert fetch_reports(site.home, site.client) == (0, 0)
+
+
+@pytest.mark.parametrize("after", ["stored", "stored halfway", "joined"])
+def test_node_killed_on_the_way_finishes_at_the_next_call(site: Site, reader: Principal, after: str) -> None:
+    case_id = site.send_case()
+    report_id = sign(site, reader, case_id)
+    fetch_reports(site.home, site.client)
+    folder = report_folder(site.home, report_id, 1)
+    with site.centre.runtime.database.session() as session:  # as if the acknowledgement had never left
+        row = session.get(Report, report_id)
+        assert row is not None
+        row.acknowledged_at = row.labels_joined = None
+    (folder / "acknowledged.json").unlink()
+    if after == "stored halfway":
+        folder.rename(folder.with_name(f".{folder.name}.partial"))
+    if after == "stored":
+        shutil.rmtree(site.home.images)
+        site.home.catalogue.unlink()
+    assert fetch_reports(site.home, site.client) == (1, 2)
+    assert feedback_cells(site) == [CellClass.BAND_NEUTROPHIL] * 2
+    assert read_json(folder / "acknowledged.json")["labels_joined"] == 2
+    assert [entry.name for entry in site.home.reports.iterdir()] == [folder.name]
+
+
+def test_damaged_stored_copy_is_fetched_again(site: Site, reader: Principal) -> None:
+    report_id = sign(site, reader, site.send_case())
+    folder = report_folder(site.home, report_id, 1)
+    fetch_reports(site.home, site.client)
+    with site.centre.runtime.database.session() as session:
+        row = session.get(Report, report_id)
+        assert row is not None
+        row.acknowledged_at = None
+    (folder / "bundle.json").write_text("{")
+    assert fetch_reports(site.home, site.client) == (1, 2)
+    assert read_json(folder / "bundle.json")["files"] == []
+
+
+def test_report_not_signed_by_the_pinned_centre_is_not_acknowledged(site: Site, reader: Principal) -> None:
+    case_id = site.send_case()
+    report_id = sign(site, reader, case_id)
+    keys = read_json(site.home.server_keys)
+    real = site.home.server_keys.read_text()
+    site.home.server_keys.write_text(real.replace(str(keys["signing"]), SigningKey.generate().public.to_base64()))
+    assert fetch_reports(site.home, site.client) == (0, 0)
+    assert list(site.home.reports.iterdir()) == []
+    assert site.told("acknowledgement") == []
+    assert feedback_cells(site) == []
+    assert state(site, reader, case_id) is CaseState.DELIVERED
+    site.home.server_keys.write_text(real)
+    assert fetch_reports(site.home, site.client) == (1, 2)
+    assert site.told("acknowledgement") == [report_id]
+
+
+def test_one_bad_report_keeps_no_other_back(site: Site, reader: Principal) -> None:
+    bad = sign(site, reader, site.send_case())
+    good = sign(site, reader, site.send_case())
+    with site.centre.runtime.database.session() as session:
+        row = session.get(Report, bad)
+        assert row is not None
+        assert row.bundle_key is not None
+        key = row.bundle_key
+    site.centre.store.put(key, b"not the sealed bundle")
+    assert fetch_reports(site.home, site.client) == (1, 2)
+    assert site.told("acknowledgement") == [good]
+    assert [entry.name for entry in site.home.reports.iterdir()] == [f"{good}-v1"]
+
+
+def test_report_without_identity_is_kept_as_delivered(site: Site, reader: Principal) -> None:
+    report_id = sign(site, reader, site.send_case(identity=None))
+    assert fetch_reports(site.home, site.client) == (1, 2)
+    folder = report_folder(site.home, report_id, 1)
+    assert (folder / "hospital" / "report.pdf").read_bytes() == (folder / "report.pdf").read_bytes()
+
+
+def test_label_whose_image_is_gone_does_not_count(site: Site, reader: Principal) -> None:
+    case_id = site.send_case()
+    smear_id = Outbox(site.home).get(case_id).smear_id
+    (site.home.smear(smear_id) / "cells" / "c1.png").unlink()
+    sign(site, reader, case_id)
+    assert fetch_reports(site.home, site.client) == (1, 1)
+    assert feedback_cells(site) == [CellClass.BAND_NEUTROPHIL]
+
+
+def test_acknowledgement_is_in_the_ledger_which_verifies(site: Site, reader: Principal) -> None:
+    sign(site, reader, site.send_case())
+    fetch_reports(site.home, site.client)
+    assert Ledger(site.home).verify() == len(Ledger(site.home).entries())
