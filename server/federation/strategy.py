@@ -11,6 +11,10 @@ from shared.tensors import check_same_shapes, check_tensors
 
 Tensors = dict[str, NDArray[np.float32]]
 MAX_EXAMPLES = 10_000_000
+EXAMPLE_EXPONENT = 0.0
+"""A site's weight is its training cells to this power: 1 is McMahan's FedAvg, 0 lets every hospital count alike. At 1 (and
+still at 0.5) a laboratory with a tenth of the others' cells is drowned and its stain stays unlearnt; chosen on validation
+groups, see docs/adr/0006."""
 
 
 def read_tensors(body: bytes) -> Tensors:
@@ -41,11 +45,14 @@ def stored_tensors(tensors: Tensors) -> bytes:
 class WeightedAverage:
     """Running average of updates: ``sum(w·x) / sum(w)`` (McMahan et al. 2017, FedAvg), summed in fp64.
 
+    ``w`` is the site's training cells to the power `EXAMPLE_EXPONENT`.
+
     ``sent`` is the body the round sent out: an update must have the same names and shapes.
     """
 
     sent: bytes
-    weight: int = 0
+    weight: float = 0.0
+    exponent: float = EXAMPLE_EXPONENT
     updates: int = 0
     _sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
@@ -61,13 +68,14 @@ class WeightedAverage:
         update = load(body)
         if not all(np.isfinite(array).all() for array in update.values()):
             raise DataInvalidError("The update holds values that are not finite.")
+        weight = float(examples) ** self.exponent
         for name, array in update.items():
-            weighted = np.asarray(array.astype(np.float64) * examples)
+            weighted = np.asarray(array.astype(np.float64) * weight)
             if name in self._sums:
                 self._sums[name] += weighted
             else:
                 self._sums[name] = weighted
-        self.weight += examples
+        self.weight += weight
         self.updates += 1
 
     def result(self) -> Tensors:

@@ -21,16 +21,16 @@ class Recipe(Contract):
     backbone: Identifier = "tf_efficientnet_lite0"
     classes: tuple[CellClass, ...] = Field(min_length=2)
     """The ordered classes the head predicts."""
-    local_epochs: int = Field(default=2, ge=1, le=50)
+    local_epochs: int = Field(default=5, ge=1, le=50)
     batch_size: int = Field(default=32, ge=1, le=1024)
-    learning_rate: float = Field(default=5e-4, gt=0, le=0.1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
     """Of the unfrozen stages."""
     head_learning_rate: float = Field(default=2e-3, gt=0, le=0.5)
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     label_smoothing: float = Field(default=0.05, ge=0, lt=0.5)
     proximal_mu: float = Field(default=0.0, ge=0, le=10)
-    input_size: int = Field(default=128, ge=32, le=512)
-    views: int = Field(default=3, ge=1, le=32)
+    input_size: int = Field(default=112, ge=32, le=512)
+    views: int = Field(default=4, ge=1, le=32)
     """Augmented views cached per image in front of the unfrozen stages."""
     seed: int = 0
 

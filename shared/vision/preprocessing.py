@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from shared.contracts.errors import DataInvalidError
 
+VERSION = 1
+"""Part of the key of cached features: raise it when a crop of the same cell would look different."""
+
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 MAX_BYTES = 512 * 1024 * 1024
 MAX_PIXELS = 89_000_000

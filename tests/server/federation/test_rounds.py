@@ -123,17 +123,17 @@ def _checkpoint(runtime: Runtime, run_id: str, number: int) -> float:
     return float(load(checkpoints.load(runtime.store, run_id, number))["w"][0, 0])
 
 
-def test_rounds_average_by_training_cells_and_each_is_checkpointed(runtime: Runtime) -> None:
+def test_rounds_average_hospitals_alike_and_each_is_checkpointed(runtime: Runtime) -> None:
     run_id = _run(runtime)
-    fleet = MemoryFleet({1: trains(1, step=1.0, examples=30), 2: trains(2, step=5.0, examples=10, accuracy=0.9)})
+    fleet = MemoryFleet({1: trains(1, step=1.0, examples=810), 2: trains(2, step=5.0, examples=10, accuracy=0.9)})
     problem = _conduct(runtime, run_id, fleet)
     assert problem.startswith("No hospital evaluated the candidate")
-    assert [_checkpoint(runtime, run_id, number) for number in (0, 1, 2)] == [0.0, 2.0, 4.0]
+    assert [_checkpoint(runtime, run_id, number) for number in (0, 1, 2)] == pytest.approx([0.0, 3.0, 6.0])
     view = _view(runtime.database, run_id)
     assert (view.state, view.problem, view.rounds_done) == (RunState.FAILED, problem, 2)
     assert [row.accuracy for row in view.round_views] == [pytest.approx(0.7), pytest.approx(0.7)]
     north = view.round_views[0].sites[0]
-    assert (north.hospital_id, north.state, north.examples, north.accuracy) == ("north", SiteState.REPLIED, 30, 0.5)
+    assert (north.hospital_id, north.state, north.examples, north.accuracy) == ("north", SiteState.REPLIED, 810, 0.5)
     assert north.bytes_up > 0 < north.bytes_down
 
 

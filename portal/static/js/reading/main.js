@@ -40,9 +40,9 @@ queue.addEventListener('sending', () => {
   saved.textContent = 'saving…';
 });
 queue.addEventListener('result', (event) => {
-  // While more waits, the next answer brings the newer truth: an older one must not flicker through.
-  if (event.detail.last) store.apply(event.detail.result);
-  else store.version = event.detail.result.case_version;
+  // What a later change in the queue touches again must not flicker back to this answer.
+  const { result, pending } = event.detail;
+  store.apply({ ...result, cells: result.cells.filter((cell) => !pending.has(cell.cell_id)) });
 });
 queue.addEventListener('idle', () => {
   saved.textContent = 'saved';

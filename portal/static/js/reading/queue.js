@@ -38,7 +38,7 @@ export class Queue extends EventTarget {
         this.entries.shift();
         this.keep();
         this.wait = 1000;
-        this.tell('result', { result, last: this.entries.length === 0 });
+        this.tell('result', { result, pending: new Set(this.entries.flatMap((later) => later.fields.cell_id ?? [])) });
       } catch (error) {
         if (error instanceof Refused && error.status < 500) {
           this.entries = [];

@@ -1,0 +1,100 @@
+"""Composition root of the resident trainer: ``python -m client_node.trainer --home H``.
+
+Answers on the node's local socket with a warm model. It outlives every failed request, and SIGTERM ends it between
+two batches.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors.numpy import load, save
+
+from client_node.ipc import Header, Stop, serve, socket_path
+from client_node.training.adapt import try_model
+from client_node.training.service import TrainingService
+from shared.contracts.errors import DataInvalidError, ExitCode, HematovisionError, UsageError
+from shared.contracts.training import Request
+from shared.logging import configure_logging
+from shared.tensors import check_tensors
+
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+
+log = structlog.get_logger(__name__)
+
+
+class TrainerServer:
+    """The operations that the trainer's socket answers: ``ping``, ``federate`` and ``try``."""
+
+    def __init__(self, home: Path, *, stop: Stop) -> None:
+        self._home = home
+        self._service = TrainingService(home, stopping=stop.is_set)
+        # One request at a time: two would hold two models in memory and share one core.
+        self._one = threading.Lock()
+
+    def handle(self, header: Header, body: bytes) -> tuple[Header, bytes]:
+        """Answer one call."""
+        operation = header.get("op")
+        if operation == "ping":
+            return {"ok": True}, b""
+        if operation == "federate":
+            return self._federate(header, body)
+        if operation == "try":
+            return self._try(header), b""
+        raise UsageError("The trainer knows ping, federate and try.")
+
+    def _federate(self, header: Header, body: bytes) -> tuple[Header, bytes]:
+        try:
+            request = _REQUEST.validate_python(header.get("request"), strict=False)
+        except ValidationError as error:
+            raise DataInvalidError("The request is not one this node understands; update the node.") from error
+        if body:
+            check_tensors(body)
+        with self._one:
+            reply, tensors = self._service.handle(request, load(body) if body else {})
+        return {"reply": reply.model_dump(mode="json", by_alias=True)}, save(tensors) if tensors else b""
+
+    def _try(self, header: Header) -> Header:
+        """``{"op": "try", "model": folder}``: fit the site's adapter and say how good the model is here."""
+        folder = header.get("model")
+        if not isinstance(folder, str):
+            raise UsageError("The trainer was called wrongly: try needs the folder of a model.")
+        with self._one:
+            candidate, current = try_model(self._home, Path(folder))
+        return {
+            "candidate": candidate.model_dump(mode="json"),
+            "current": current.model_dump(mode="json") if current else None,
+        }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m client_node.trainer", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="the node's home folder")
+    parser.add_argument("--json-logs", action="store_true", help="one JSON object a log line")
+    arguments = parser.parse_args(argv)
+    configure_logging("trainer", json=arguments.json_logs)
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or (os.cpu_count() or 1)))
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        log.info("trainer.started")
+        serve(socket_path(arguments.home, "trainer"), TrainerServer(arguments.home, stop=stop).handle, stop=stop)
+    except HematovisionError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return int(error.exit_code)
+    finally:
+        stop.close()
+    log.info("trainer.stopped")
+    return int(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""The warm model of the trainer: built once, then only its trainable tensors change."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.contracts.errors import ModelInvalidError
+from shared.contracts.training import Recipe
+from shared.vision import backbones
+from shared.vision.model import CellModel, build
+from shared.vision.weights import base_sha256
+
+Tensors = dict[str, NDArray[np.generic]]
+_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+
+
+class ModelStore:
+    """Holds the last model used; a request for another backbone or number of classes replaces it."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, int] | None = None
+        self._model: CellModel | None = None
+
+    def model(self, recipe: Recipe, expected_base: str) -> CellModel:
+        """Return the model of ``recipe``.
+
+        Raises `ModelInvalidError` if its backbone is unknown or this node's base weights have another hash.
+        """
+        entry = backbones.get(recipe.backbone)
+        if base_sha256(entry) != expected_base:
+            raise ModelInvalidError("This node has other base weights than the centre; install the same release.")
+        key = (recipe.backbone, len(recipe.classes))
+        if self._model is None or self._key != key:
+            self._model = None  # never two in memory
+            self._model = build(recipe.backbone, len(recipe.classes))
+            self._key = key
+        return self._model
+
+
+def set_tensors(model: CellModel, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+    """Set the tensors that learn from received ones; raises `ModelInvalidError`, changing nothing, if unfit."""
+    if any(array.dtype not in _DTYPES for array in tensors.values()):
+        raise ModelInvalidError("A received tensor is neither float16 nor float32; ask the centre for a new model.")
+    model.load_trainable({name: torch.from_numpy(np.array(array)) for name, array in tensors.items()})
+
+
+def get_tensors(model: CellModel, like: Mapping[str, NDArray[np.generic]]) -> Tensors:
+    """Return the tensors that learn, each in the type in which it was received.
+
+    Raises `ModelInvalidError` if training has diverged, or grown beyond what float16 holds.
+    """
+    with np.errstate(over="ignore"):
+        result: Tensors = {
+            name: value.numpy().astype(like[name].dtype) for name, value in model.trainable_state().items()
+        }
+    if not all(np.isfinite(array.astype(np.float32)).all() for array in result.values()):
+        raise ModelInvalidError(
+            "Training diverged on this site's cells; ask the coordinator for a lower learning rate."
+        )
+    return result

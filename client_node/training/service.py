@@ -1,0 +1,166 @@
+"""What a node does with a request of the centre: refuse it, or train, evaluate or count."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from client_node.datasets.catalogue import Catalogue
+from client_node.ipc import Lease
+from client_node.policy import load_policy
+from client_node.training.adapt import allowed_cells, current_metrics, positions
+from client_node.training.cache import FeatureCache, Maps
+from client_node.training.evaluation import site_metrics
+from client_node.training.loop import Labels, predict, train
+from client_node.training.manifest import write_atomically, write_manifest
+from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
+from shared.contracts.errors import HematovisionError, NothingToDoError, ServiceUnavailableError
+from shared.contracts.training import (
+    CensusReply,
+    CensusRequest,
+    EvaluateReply,
+    EvaluateRequest,
+    Refusal,
+    Reply,
+    Request,
+    SiteMetrics,
+    TrainReply,
+    TrainRequest,
+)
+from shared.vision import calibration
+from shared.vision.model import CellModel
+
+log = structlog.get_logger(__name__)
+
+
+class TrainingService:
+    """The federated side of one node; one request at a time (the caller's duty).
+
+    ``stopping`` is asked between batches: once true, the request at hand ends with a refusal.
+    """
+
+    def __init__(self, home: Path, *, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._home = home
+        self._stopping = stopping
+        self._lease = Lease(home)
+        self._models = ModelStore()
+
+    def handle(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+        """Answer a request; whatever goes wrong becomes a `Refusal`, without inner detail."""
+        try:
+            return self._answer(request, tensors)
+        except HematovisionError as error:
+            log.warning("training.refused", request=request.kind, code=error.code, reason=error.message)
+            return Refusal(code=error.code, reason=error.message), {}
+        except MemoryError:
+            log.exception("training.out_of_memory", request=request.kind)
+            reason = "This node has too little memory for the request; ask for a smaller batch or input size."
+            return Refusal(code=NothingToDoError.code, reason=reason), {}
+        except Exception as error:  # the process must outlive any one request
+            log.exception("training.failed", request=request.kind)
+            memory = "not enough memory" in str(error)  # torch's own, a RuntimeError
+            reason = "too little memory for the request" if memory else "an inner failure; see the node's log"
+            return Refusal(code=HematovisionError.code, reason=f"This node could not answer: {reason}."), {}
+
+    def _answer(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+        if isinstance(request, CensusRequest):
+            load_policy(self._home).check_train(request, 0)
+            return CensusReply(census=Catalogue(self._home).census()), {}
+        if isinstance(request, TrainRequest):
+            return self._train(request, tensors)
+        return self._evaluate(request, tensors), {}
+
+    def _between(self) -> None:
+        if self._stopping():
+            raise ServiceUnavailableError("This node's trainer is stopping; it takes part again once restarted.")
+        self._lease.pause_point()
+
+    def _train(self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[TrainReply, Tensors]:
+        begin = time.monotonic()
+        recipe = request.recipe
+        cells = allowed_cells(self._home, "train", recipe.classes)
+        load_policy(self._home).check_train(request, len(cells))
+        model = self._loaded(request, tensors)
+        cache = self._cache(request, model)
+        received = self._received(cache, model, request)
+        cells, maps = cache.load(cells, recipe.views, between=self._between)
+        if not cells:
+            raise NothingToDoError("This hospital has no readable labelled cells of the asked classes.")
+        cached = time.monotonic()
+        loss = train(
+            model,
+            maps,
+            positions(cells, recipe.classes),
+            recipe,
+            seed=recipe.seed * 1000 + request.round,
+            between=self._between,
+        )
+        update = get_tensors(model, tensors)
+        manifest, feedback = write_manifest(self._home / "training" / "manifests", request, cells)
+        log.info(
+            "training.round_done",
+            run_key=request.run_key,
+            round=request.round,
+            cells=len(cells),
+            loss=round(loss, 4),
+            cache_s=round(cached - begin, 2),
+            train_s=round(time.monotonic() - cached, 2),
+        )
+        reply = TrainReply(
+            examples=len(cells),
+            train_loss=loss,
+            received=received,
+            seconds=time.monotonic() - begin,
+            manifest_sha256=manifest,
+            feedback_cells=feedback,
+        )
+        return reply, update
+
+    def _evaluate(self, request: EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> EvaluateReply:
+        begin = time.monotonic()
+        classes = request.recipe.classes
+        test = allowed_cells(self._home, "test", classes)
+        load_policy(self._home).check_train(request, len(test))
+        model = self._loaded(request, tensors)
+        cache = self._cache(request, model)
+        logits, _, labels = self._outputs(cache, model, request, "test")
+        adapter = self._adapter(cache, model, request)
+        write_atomically(
+            self._home / "training" / "adapters" / f"{request.run_key}.json", adapter.model_dump_json().encode()
+        )
+        return EvaluateReply(
+            candidate=site_metrics(logits, labels, classes),
+            current=current_metrics(self._home, "test"),
+            calibration=adapter.summary,
+            seconds=time.monotonic() - begin,
+        )
+
+    def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
+        model = self._models.model(request.recipe, request.base_sha256)
+        set_tensors(model, tensors)
+        return model
+
+    def _cache(self, request: TrainRequest | EvaluateRequest, model: CellModel) -> FeatureCache:
+        folder = self._home / "training" / "cache"
+        return FeatureCache(folder, model, base_sha256=request.base_sha256, size=request.recipe.input_size)
+
+    def _received(self, cache: FeatureCache, model: CellModel, request: TrainRequest) -> SiteMetrics:
+        logits, _, labels = self._outputs(cache, model, request, "val")
+        return site_metrics(logits, labels, request.recipe.classes)
+
+    def _adapter(self, cache: FeatureCache, model: CellModel, request: EvaluateRequest) -> calibration.Adapter:
+        logits, features, labels = self._outputs(cache, model, request, "val")
+        _, reference, _ = self._outputs(cache, model, request, "train")
+        return calibration.fit_adapter(logits, features, labels, reference=reference)
+
+    def _outputs(
+        self, cache: FeatureCache, model: CellModel, request: TrainRequest | EvaluateRequest, split: str
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], Labels]:
+        """Return logits, features and class positions of a split's cells, as analysis sees them."""
+        cells, maps = cache.load(allowed_cells(self._home, split, request.recipe.classes), 1, between=self._between)
+        plain: Maps = maps[:, 0]
+        logits, features = predict(model, plain, between=self._between)
+        return logits, features, positions(cells, request.recipe.classes)
