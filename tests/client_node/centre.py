@@ -58,7 +58,9 @@ class LiveCentre:
         """Return a hematologist."""
         with self.runtime.database.session() as session:
             user_id = add_user(session, "reader", Role.HEMATOLOGIST)
-        return Principal(user_id=user_id, username="reader", display_name="Dr. reader", role=Role.HEMATOLOGIST)
+        return Principal(
+            user_id=user_id, username="reader", display_name="Dr. reader", role=Role.HEMATOLOGIST, hospital_id=None
+        )
 
     @property
     def password(self) -> str:
