@@ -58,7 +58,9 @@ class LiveCentre:
         """Return a hematologist."""
         with self.runtime.database.session() as session:
             user_id = add_user(session, "reader", Role.HEMATOLOGIST)
-        return Principal(user_id=user_id, username="reader", display_name="Dr. reader", role=Role.HEMATOLOGIST)
+        return Principal(
+            user_id=user_id, username="reader", display_name="Dr. reader", role=Role.HEMATOLOGIST, hospital_id=None
+        )
 
     @property
     def password(self) -> str:
@@ -79,15 +81,16 @@ def live_centre(
     if store is not None:
         bucket = S3Store(
             endpoint=endpoint or store.endpoint, access_key=store.access_key, secret_key=store.secret_key,
-            bucket=f"centre-{folder.parent.name.replace('_', '-').lower()}"[:60].strip("-"), secure=False, region="us-east-1",
+            bucket=_bucket(folder), secure=False, region="us-east-1",
         )  # fmt: skip
         bucket.ensure_bucket()
         runtime = replace(runtime, store=bucket)
-    server = uvicorn.Server(uvicorn.Config(create_node_api(runtime), log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(create_node_api(runtime), log_level="error", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    while not server.started:
+    while not server.started and thread.is_alive():
         time.sleep(0.01)
+    assert server.started
     try:
         yield LiveCentre(runtime, url)
     finally:
@@ -95,3 +98,8 @@ def live_centre(
         thread.join()
         listener.close()
         runtime.database.dispose()
+
+
+def _bucket(folder: Path) -> str:
+    name = f"centre-{folder.parent.name.replace('_', '-').lower()}"
+    return name[:60].strip("-")
