@@ -106,7 +106,7 @@ def round_page(request: Request, session: SessionDep, who: SignedIn, run_id: str
         except NotFoundError:
             model = None
     template = "rounds/live.html" if is_partial(request) else "rounds/run.html"
-    return page(request, template, run=run, model=model)
+    return page(request, template, run=run, model=model, data=run.model_dump(mode="json", exclude={"events"}))
 
 
 @router.get("/rounds/{run_id}/events", name="round_events")

@@ -149,7 +149,7 @@ export class Viewer {
     if (width > 18) {
       const label = svg('text', { x: x + 3, y: y + 11 });
       label.textContent = this.store.mark(cell.current_class);
-      group.append(svg('rect', { x, y, width: 19, height: 14, class: 'plate' }), label);
+      group.append(svg('rect', { x, y, width: 22, height: 14, class: 'plate' }), label);
     }
     return group;
   }
