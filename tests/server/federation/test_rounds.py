@@ -110,7 +110,7 @@ def _run(runtime: Runtime, *, rounds: int = 2, min_sites: int = 2, value: float 
 def _conduct(runtime: Runtime, run_id: str, fleet: MemoryFleet) -> str:
     """Conduct the run to its bad end and return what the error said."""
     with pytest.raises(HematovisionError) as caught:
-        conduct(runtime, run_id, fleet, flower_run_id="7")
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     return caught.value.message
 
 
@@ -223,7 +223,7 @@ def test_run_that_was_cut_off_resumes_after_its_last_whole_round(runtime: Runtim
 
     sites = {1: trains(1, step=1.0), 2: trains(2, step=1.0)}
     with pytest.raises(KeyboardInterrupt):
-        conduct(runtime, run_id, MemoryFleet(sites, before=cut), flower_run_id="7")
+        conduct(runtime, run_id, MemoryFleet(sites, before=cut), flower_run_id="7", breath_seconds=0)
     assert not _view(runtime.database, run_id).state.over
     again = MemoryFleet(sites)
     _conduct(runtime, run_id, again)
@@ -240,7 +240,7 @@ def test_run_is_carried_by_one_flower_run_only(runtime: Runtime) -> None:
         assert run is not None
         run.flower_run_id = "6"
     with pytest.raises(ConflictError):
-        conduct(runtime, run_id, fleet, flower_run_id="7")
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     assert not _view(runtime.database, run_id).state.over
     assert fleet.asked == []
 
@@ -249,5 +249,5 @@ def test_missing_checkpoint_is_said(runtime: Runtime) -> None:
     run_id = _run(runtime)
     runtime.store.delete(checkpoints.key(run_id, 0))
     with pytest.raises(RunFailedError, match="checkpoint is gone"):
-        conduct(runtime, run_id, MemoryFleet({}), flower_run_id="7")
+        conduct(runtime, run_id, MemoryFleet({}), flower_run_id="7", breath_seconds=0)
     assert _view(runtime.database, run_id).state is RunState.FAILED
