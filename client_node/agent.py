@@ -148,7 +148,12 @@ class Agent:
             processes=self._processes(), ledger=Ledger(self._home).totals(), outbox=Outbox(self._home).waiting(),
             attention=self._attention(),
         )  # fmt: skip
+        away = bool(self._heart.status.problem)
         reply = self._centre.heartbeat(beat)
+        if away:  # the centre is back, or has just approved this node: the others need not wait out their pause
+            for duty in self._duties:
+                if duty is not self._heart:
+                    duty.wake()
         if reply.superlink and reply.superlink != self._superlink:
             self._superlink = reply.superlink
             self._home.write_config(self._home.config().model_copy(update={"superlink": reply.superlink}))

@@ -13,6 +13,7 @@ from portal.views import ROUTERS
 from server.app import create_node_api
 from server.runtime import Runtime, build_runtime
 from server.settings import get_settings
+from shared.logging import configure_logging
 
 STATIC = Path(__file__).parent / "static"
 NODE_API = "/api/node/"
@@ -20,7 +21,9 @@ NODE_API = "/api/node/"
 
 def create_app(runtime: Runtime | None = None) -> FastAPI:
     """Build the portal; in the demo it serves the node API on the same address too."""
-    runtime = runtime or build_runtime(get_settings())
+    if runtime is None:  # started by a server, not by a test: logging is ours to set up
+        configure_logging("portal")
+        runtime = build_runtime(get_settings())
     app = FastAPI(title="Hematovision", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.runtime = runtime
     for router in ROUTERS:

@@ -33,6 +33,7 @@ def build_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {}  # keeps the order of keys: classes stand in reporting order
     environment.filters.update(words.FILTERS)
     environment.globals.update(CLASS_INFO=CLASS_INFO, CellClass=CellClass, heat=charts.heat, interval=charts.interval)
     return environment

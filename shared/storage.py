@@ -232,9 +232,7 @@ class S3Store:
         # The SDK has no conditional put; a presigned address takes the header (only x-amz-* must be signed).
         address = self.presign_put(key, expires=timedelta(minutes=5))
         with _translated():
-            response = self._http.request(
-                "PUT", address, body=data, headers={"If-None-Match": "*"}, retries=False
-            )
+            response = self._http.request("PUT", address, body=data, headers={"If-None-Match": "*"}, retries=False)
         if response.status in {409, 412}:
             raise _already_there()
         if response.status == 507:
@@ -292,9 +290,7 @@ def check_key(key: str) -> None:
     """Refuse a key that some store would read otherwise than it was written (``..``, empty parts)."""
     parts = key.split("/")
     if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key) or any(part in {".", ".."} for part in parts):
-        raise DataInvalidError(
-            "An object's key must be a plain path: letters, digits, dots, dashes, underscores."
-        )
+        raise DataInvalidError("An object's key must be a plain path: letters, digits, dots, dashes, underscores.")
 
 
 def self_test(store: ObjectStore) -> None:
@@ -317,9 +313,7 @@ def self_test(store: ObjectStore) -> None:
         else:
             kept = False
         if not kept:
-            raise ConfigError(
-                "The object store ignores If-None-Match and would overwrite cases; use another store."
-            )
+            raise ConfigError("The object store ignores If-None-Match and would overwrite cases; use another store.")
     finally:
         store.delete(key)
     if store.head(key) is not None:

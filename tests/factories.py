@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -258,8 +258,10 @@ def pack(
     priority: Priority = Priority.URGENT,
     case_id: str | None = None,
     signer: SigningKey | None = None,
+    images: Mapping[str, bytes] | None = None,
 ) -> Parcel:
-    """Pack, encrypt and sign a case as a node does."""
+    """Pack, encrypt and sign a case as a node does; ``images`` by blob name, drawn ones where none is given."""
+    images = images or {}
     smear, case_id = smear or make_smear(), case_id or new_case_id()
     key = CaseKey.generate(case_id)
     objects: dict[str, bytes] = {}
@@ -270,8 +272,14 @@ def pack(
         digest = hashlib.sha256(cipher).hexdigest()
         return Blob(name=name, kind=kind, sha256=digest, size=len(cipher), media_type=media_type)
 
-    blobs = [seal(item.path, BlobKind.FIELD, "image/jpeg", field_image()) for item in smear.fields]
-    blobs += [seal(cell.source or "", BlobKind.CELL, "image/png", cell_image(cell.cls)) for cell in smear.cells]
+    blobs = [
+        seal(item.path, BlobKind.FIELD, "image/jpeg", images.get(item.path) or field_image()) for item in smear.fields
+    ]
+    blobs += [
+        seal(name, BlobKind.CELL, "image/png", images.get(name) or cell_image(cell.cls))
+        for cell in smear.cells
+        if (name := cell.source or "")
+    ]
     body = CaseBody(smear=smear, context=context or make_context())
     body_blob = seal("body-json", BlobKind.BODY, "application/json", body.model_dump_json(by_alias=True).encode())
     objects["key.json"] = json.dumps({"sealed": base64.b64encode(key.seal_to(receiver)).decode()}).encode()

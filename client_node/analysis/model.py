@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from shared.vision.engine import Engine, load_engine
 
 from shared.contracts.errors import ModelInvalidError
 from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.vision import backbones, calibration, preprocessing
+from shared.vision.engine import Engine, load_engine
 
 Pixels = NDArray[np.uint8]
 _BATCH: Final = 32

@@ -5,8 +5,9 @@ import shutil
 from typing import Final
 
 from client_node.centre import Centre, read_server_keys
+from client_node.datasets.images import space_guard
 from client_node.home import NodeHome
-from client_node.models.store import CARD, present
+from client_node.models.store import CARD, DECISION, present
 from client_node.policy import load_policy
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ModelInvalidError, SignatureInvalidError
@@ -14,6 +15,8 @@ from shared.contracts.model_card import SignedModelCard
 from shared.crypto.signing import VerifyKey
 
 _NAMES: Final = ("model.onnx", "delta.safetensors")
+_RESERVED: Final = ("base",)
+"""Folders below ``H/models`` that are no versions."""
 
 
 def verify_card(home: NodeHome, signed: SignedModelCard) -> None:
@@ -37,6 +40,7 @@ def fetch_model(home: NodeHome, centre: Centre, signed: SignedModelCard) -> None
     Raises:
         SignatureInvalidError: the card is not signed by the trusted key.
         ModelInvalidError: a file is damaged, or one is missing.
+        NoSpaceError: the disk is full.
     """
     verify_card(home, signed)
     card = signed.card
@@ -45,7 +49,15 @@ def fetch_model(home: NodeHome, centre: Centre, signed: SignedModelCard) -> None
     names = {artefact.name for artefact in card.artefacts}
     if "model.onnx" not in names or not names <= set(_NAMES):
         raise ModelInvalidError("The model's card lists other files than this software knows: update it.")
-    partial = home.models / f".{card.version}.partial"
+    if card.version in _RESERVED:
+        raise ModelInvalidError("The model's version has a name that no version may have.")
+    with space_guard():
+        _bring(home, centre, signed)
+
+
+def _bring(home: NodeHome, centre: Centre, signed: SignedModelCard) -> None:
+    card = signed.card
+    partial, folder = home.models / f".{card.version}.partial", home.model(card.version)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700, parents=True)
     for artefact in card.artefacts:
@@ -54,6 +66,7 @@ def fetch_model(home: NodeHome, centre: Centre, signed: SignedModelCard) -> None
             raise ModelInvalidError(f"The model's file {artefact.name} does not match its signed card.")
         (partial / artefact.name).write_bytes(content)
     (partial / CARD).write_text(signed.model_dump_json(by_alias=True))
-    folder = home.model(card.version)
-    shutil.rmtree(folder, ignore_errors=True)  # at most a decision about an earlier, damaged delivery
+    if (folder / DECISION).is_file():  # about an earlier delivery
+        shutil.copyfile(folder / DECISION, partial / DECISION)
+    shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -5,6 +5,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,76 +13,121 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel, load_model
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.home import NodeHome
+from client_node.ipc import Lease
 from client_node.models.contract import Trial
 from client_node.policy import load_policy
-from shared.contracts.errors import DataInvalidError, HematovisionError
+from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
 from shared.crypto.pki import write_private
 from shared.vision import backbones, calibration, preprocessing
 
 _BATCH: Final = 32
 _MOST_CELLS: Final = 1500
 _LEAST_TO_FIT: Final = 20
+_PROBE_SIDE: Final = 64
 Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class _Run:
+    """One model's outputs on the cells, gathered batch by batch."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self.logits: list[Floats] = []
+        self.features: list[Floats] = []
+
+    def add(self, crops: list[Pixels]) -> None:
+        """Run one batch.
+
+        Raises:
+            ModelInvalidError: the outputs are not finite, or not one row a cell and one column a class.
+        """
+        recipe = self.model.card.recipe
+        entry = backbones.get(recipe.backbone)
+        inputs = [preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops]
+        logits, features = self.model.engine.run(np.stack(inputs))
+        if logits.shape != (len(crops), len(recipe.classes)) or not np.isfinite(logits).all():
+            raise ModelInvalidError("The model gives no usable figures; ask the centre for a new one.")
+        self.logits.append(logits)
+        self.features.append(features)
+
+    def hits(self, cells: list[LabelledCell]) -> NDArray[np.bool_]:
+        """Whether each cell was called what it is; a cell whose class the model cannot predict is missed."""
+        classes = self.model.classes
+        best = np.concatenate(self.logits).argmax(axis=1)
+        return np.array(
+            [classes[row] is as_predicted(cell.cls, classes) for row, cell in zip(best, cells, strict=True)]
+        )
 
 
 def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
-    """Evaluate ``version`` (and ``against``) on the validation split; write ``adapter.json`` of ``version``.
+    """Evaluate ``version`` (and ``against``) on the same cells of the validation split; fit ``adapter.json``.
 
     The calibration is fitted only where the site has enough cells; else the card's own stays in use.
+
+    Raises:
+        ModelInvalidError: ``version`` cannot be loaded, or does not compute.
     """
     candidate = load_model(home.model(version))
-    cells = _cells(home, candidate)
+    classes = len(candidate.classes)
+    _Run(candidate).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
+    runs = [_Run(candidate), *_other(home, against)]
+    cells = _feed(home, runs)
     if not cells:
-        return Trial(n=0, accuracy=None, current_accuracy=None, fitted=False)
-    logits, features, labels = _outputs(candidate, cells)
-    fitted = len(labels) >= _LEAST_TO_FIT
-    if fitted:
-        adapter = calibration.fit_adapter(logits, features, labels)
-        write_private(home.model(version) / "adapter.json", adapter.model_dump_json().encode())
-    accuracy = float((logits.argmax(axis=1) == labels).mean()) if len(labels) else None
-    return Trial(n=len(labels), accuracy=accuracy, current_accuracy=_accuracy(home, against), fitted=fitted)
+        return Trial(n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False)
+    accuracies = [float(run.hits(cells).mean()) for run in runs]
+    return Trial(
+        n=len(cells),
+        accuracy=accuracies[0],
+        current_accuracy=accuracies[1] if len(runs) > 1 else None,
+        classes=classes,
+        fitted=_fit(home, runs[0], cells),
+    )
 
 
-def _accuracy(home: NodeHome, version: str | None) -> float | None:
-    if version is None:
-        return None
-    try:
-        model = load_model(home.model(version))
-    except HematovisionError:
-        return None  # a damaged current model is no reason to refuse a sound one
-    logits, _, labels = _outputs(model, _cells(home, model))
-    return float((logits.argmax(axis=1) == labels).mean()) if len(labels) else None
+def _other(home: NodeHome, version: str | None) -> Iterator[_Run]:
+    if version is not None:
+        try:
+            yield _Run(load_model(home.model(version)))
+        except HematovisionError:
+            return  # a damaged current model is no reason to refuse a sound one
 
 
-def _cells(home: NodeHome, model: LoadedModel) -> list[LabelledCell]:
-    policy = load_policy(home)
-    cells = Catalogue(home.path).cells(split="val", classes=model.classes)
-    return [cell for cell in cells if policy.allows_source(cell.source)][:_MOST_CELLS]
-
-
-def _outputs(model: LoadedModel, cells: list[LabelledCell]) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Return logits (n, classes), features (n, width) and labels (n); a cell whose image is damaged is left out."""
-    entry, size = backbones.get(model.card.recipe.backbone), model.card.recipe.input_size
-    logits, features, labels = [], [], []
+def _feed(home: NodeHome, runs: list[_Run]) -> list[LabelledCell]:
+    """Run all models on the cells that any of them knows; return the cells whose images could be read."""
+    policy, lease, done = load_policy(home), Lease(home.path), []
+    known = {cls for run in runs for cls in run.model.classes}
+    cells = [cell for cell in Catalogue(home.path).cells(split="val") if policy.allows_source(cell.source)]
+    cells = [cell for cell in cells if as_predicted(cell.cls, known)][:_MOST_CELLS]
     for begin in range(0, len(cells), _BATCH):
-        inputs, chunk = [], []
+        lease.pause_point()
+        crops = []
         for cell in cells[begin : begin + _BATCH]:
             try:
-                crop = preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box)
+                crops.append(preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box))
             except DataInvalidError:
                 continue
-            inputs.append(preprocessing.to_input(crop, size, entry.mean, entry.std))
-            chunk.append(model.classes.index(cell.cls))
-        if inputs:
-            out, feature = model.engine.run(np.stack(inputs))
-            logits.append(out)
-            features.append(feature)
-            labels += chunk
-    if not labels:
-        raise DataInvalidError("None of the validation images can be read: import them again.")
-    return np.concatenate(logits), np.concatenate(features), np.asarray(labels, dtype=np.int64)
+            done.append(cell)
+        if crops:
+            for run in runs:
+                run.add(crops)
+    return done
+
+
+def _fit(home: NodeHome, run: _Run, cells: list[LabelledCell]) -> bool:
+    """Write the site's calibration of the candidate, on the cells that it can predict."""
+    classes = run.model.classes
+    truths = [as_predicted(cell.cls, classes) for cell in cells]
+    rows = [row for row, truth in enumerate(truths) if truth is not None]
+    if len(rows) < _LEAST_TO_FIT:
+        return False
+    labels = np.asarray([classes.index(truth) for truth in truths if truth is not None], dtype=np.int64)
+    logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
+    adapter = calibration.fit_adapter(logits, features, labels)
+    write_private(home.model(run.model.card.version) / "adapter.json", adapter.model_dump_json().encode())
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,8 +1,14 @@
-"""Decides about promoted models: verify, try, install or hold, tell the centre; and the way back."""
+"""Decides about promoted models: verify, try, install or hold, tell the centre; and the way back.
 
+A decision is written down before it takes effect and told to the centre afterwards, so that a node killed in between
+ends up in one of the two states and the centre hears of it.
+"""
+
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -14,13 +20,25 @@ from client_node.home import NodeHome
 from client_node.models import store
 from client_node.models.contract import Trial
 from client_node.models.fetch import fetch_model
-from client_node.policy import ModelsPolicy, load_policy
+from client_node.policy import Policy, load_policy
 from shared.contracts.enrolment import NodeMode
-from shared.contracts.errors import ModelInvalidError, NotFoundError, ServiceUnavailableError, SignatureInvalidError
+from shared.contracts.errors import (
+    ConflictError,
+    DataInvalidError,
+    ExitCode,
+    HematovisionError,
+    ModelInvalidError,
+    NotFoundError,
+    ServiceUnavailableError,
+    SignatureInvalidError,
+    UsageError,
+)
 from shared.contracts.report import ModelDecision
 
 _TRIAL_SECONDS: Final = 900
-_FINAL: Final = frozenset({"held", "refused", "rolled_back"})
+_TRY_AGAIN: Final = timedelta(hours=1)
+"""A refused version is looked at again after this time: its files may have been mended."""
+_ROOT: Final = Path(__file__).resolve().parents[2]
 Reload = Callable[[], None]
 
 log = structlog.get_logger(__name__)
@@ -29,63 +47,78 @@ log = structlog.get_logger(__name__)
 def check_model(home: NodeHome, centre: Centre, *, reload: Reload) -> ModelDecision | None:
     """Look at the centre's current model and act; return a decision taken by this call, else None.
 
-    ``reload`` tells the analyser that another version is current.
+    ``reload`` tells the analyser that another version is current; an analyser that is not running loads it later.
     """
     _report(home, centre)
     signed = centre.current_model()
     if signed is None:
         return None
     version = signed.card.version
-    known = store.decided(home, version)
-    if store.current_version(home) == version and known is not None:
-        return None
-    if known is not None and known.decision.decision in _FINAL:
+    if _settled(home, version):
         return None
     try:
         fetch_model(home, centre, signed)
         decision = decide(home, version)
     except (SignatureInvalidError, ModelInvalidError) as error:
-        decision = ModelDecision(version=version, decision="refused", reason=error.message[:300])
-    if decision.decision == "installed":
-        store.make_current(home, version)
-        reload()
-    store.note(home, decision)
+        decision = _decision(version, "refused", error.message)
+    with store.alone(home):
+        if _settled(home, version):  # a trial takes time: a person may have decided meanwhile
+            return None
+        store.note(home, decision)
+        if decision.decision == "installed":
+            decision = _install(home, decision, reload)
+        store.prune(home)
     log.info("model.decided", version=version, decision=decision.decision, reason=decision.reason)
     _report(home, centre)
     return decision
 
 
 def decide(home: NodeHome, version: str) -> ModelDecision:
-    """Try a version on the site's own validation cells and say what is to be done with it."""
-    policy, config = load_policy(home).models, home.config()
-    if config.mode is NodeMode.INFERENCE:
-        return _accepted(policy, version, "inference-only node: accepted on its signature, without own validation data")
+    """Try a version that lies here, on the site's own validation cells if any, and say what is to be done with it.
+
+    Raises:
+        ModelInvalidError: it does not run here.
+    """
+    policy, config = load_policy(home), home.config()
     trial = try_model(home, version, against=store.current_version(home))
     if trial.n == 0 or trial.accuracy is None:
-        return _accepted(policy, version, "accepted on its signature: this node has no validation data of its own")
-    figures = {"accuracy": trial.accuracy, "n": trial.n}
-    if trial.current_accuracy is not None and trial.accuracy < trial.current_accuracy - policy.tolerance:
-        reason = (
-            f"accuracy {trial.accuracy:.3f} on {trial.n} own cells; the model in use has {trial.current_accuracy:.3f}"
-        )
-        return ModelDecision.model_validate({"version": version, "decision": "held", "reason": reason, **figures})
-    accepted = _accepted(policy, version, f"accuracy {trial.accuracy:.3f} on {trial.n} own validation cells")
-    return accepted.model_copy(update=figures)
+        whose = "inference-only node" if config.mode is NodeMode.INFERENCE else "this node"
+        return _accepted(policy, version, f"{whose}: accepted on its signature, without own validation data")
+    found = f"accuracy {trial.accuracy:.3f} on {trial.n} own validation cells"
+    if trial.falls_by_more_than(policy.models.tolerance):
+        decision = _decision(version, "held", f"{found}; the model in use has {trial.current_accuracy:.3f}")
+    elif trial.no_better_than_chance:
+        decision = _decision(version, "held", f"{found}: no better than chance")
+    else:
+        decision = _accepted(policy, version, found)
+    if "evaluate" not in policy.training.purposes:
+        reason = f"{decision.decision} after a trial on own validation cells; its figures stay in the hospital"
+        return _decision(version, decision.decision, reason)
+    return decision.model_copy(update={"accuracy": trial.accuracy, "n": trial.n})
 
 
 def try_model(home: NodeHome, version: str, *, against: str | None) -> Trial:
-    """Run the trial in a child process: the agent stays small, and a crash there is not a crash here."""
-    argv = [sys.executable, "-m", "client_node.models.trial", "--home", str(home.path), "--version", version]
+    """Run the trial in a child process: the agent stays small, and a crash there is not a crash here.
+
+    Raises:
+        ModelInvalidError: the model does not run, or gives no figures.
+        ServiceUnavailableError: the trial could not be finished, for no fault of the model; try again later.
+    """
+    argv = [sys.executable, "-m", "client_node.models.trial", "--home", str(home.path.resolve()), "--version", version]
     if against is not None and against != version:
         argv += ["--against", against]
-    root = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False, cwd=root)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False, cwd=_ROOT,
+            env=os.environ | {"PYTHONPATH": str(_ROOT)},
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ServiceUnavailableError("The trial of the model took too long; it is tried again later.") from None
     if done.returncode != 0:
         log.warning("model.trial_failed", version=version, status=done.returncode, tail=done.stderr[-500:])
-        raise ModelInvalidError("The model could not be run on this node's own validation images.")
+        if done.returncode in (ExitCode.MODEL_INVALID, ExitCode.FAILED):
+            raise ModelInvalidError("The model does not run on this node.")
+        raise ServiceUnavailableError("The trial of the model broke off; it is tried again later.")
     try:
         return Trial.model_validate_json(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValidationError):
@@ -93,39 +126,92 @@ def try_model(home: NodeHome, version: str, *, against: str | None) -> Trial:
 
 
 def accept(home: NodeHome, version: str) -> ModelDecision:
-    """Install a held version because a person of the hospital says so."""
-    store.make_current(home, version)
-    decision = ModelDecision(version=version, decision="installed", reason="accepted by a person at the hospital")
-    store.note(home, decision)
+    """Install a version that was held or rolled back, because a person of the hospital says so.
+
+    The agent tells the centre; whoever calls this tells the analyser to reload.
+
+    Raises:
+        NotFoundError: the version does not lie here.
+        ConflictError: it was refused, or is in use already.
+    """
+    with store.alone(home):
+        known = store.decided(home, version)
+        if known is None or not store.present(home, version):
+            raise NotFoundError(f"The model {version} is not on this node: see `hematovision-node status`.")
+        if store.current_version(home) == version:
+            raise ConflictError(f"The model {version} is in use already.")
+        if known.decision.decision == "refused":
+            raise ConflictError(f"The model {version} was refused: {known.decision.reason}")
+        decision = _decision(version, "installed", "accepted by a person at the hospital")
+        store.note(home, decision)
+        store.make_current(home, version)
     return decision
 
 
 def rollback(home: NodeHome) -> ModelDecision:
     """Go back to the version before; the one left behind does not come back by itself.
 
+    The agent tells the centre; whoever calls this tells the analyser to reload.
+
     Raises:
         NotFoundError: there is none.
     """
-    now = store.current(home)
-    if now is None or now.previous is None or not store.present(home, now.previous):
-        raise NotFoundError("There is no earlier model on this node to go back to.")
-    store.make_current(home, now.previous)
-    decision = ModelDecision(version=now.version, decision="rolled_back", reason=f"back to {now.previous}, by hand")
-    store.note(home, decision)
+    with store.alone(home):
+        left, now = store.step_back(home)
+        decision = _decision(left, "rolled_back", f"back to {now}, by a person at the hospital")
+        store.note(home, decision)
     return decision
 
 
-def _accepted(policy: ModelsPolicy, version: str, reason: str) -> ModelDecision:
-    if policy.acceptance == "hold":
-        reason = f"{reason}; the hospital's policy asks a person"
-        return ModelDecision(version=version, decision="held", reason=reason)
-    return ModelDecision(version=version, decision="installed", reason=reason)
+def _settled(home: NodeHome, version: str) -> bool:
+    """Whether nothing is to be done about the centre's current version.
+
+    A version that was installed here once and is no longer in use is not settled: the centre has gone back to it.
+    """
+    known = store.decided(home, version)
+    if known is None:
+        return False
+    if known.decision.decision == "installed":
+        return store.current_version(home) == version
+    if known.decision.decision == "refused":
+        return datetime.now(UTC) - known.at < _TRY_AGAIN
+    return True
+
+
+def _install(home: NodeHome, decision: ModelDecision, reload: Reload) -> ModelDecision:
+    """Make a version current; where the analyser cannot load it, the one before stays and the version is refused."""
+    before = store.current_version(home)
+    store.make_current(home, decision.version)
+    try:
+        reload()
+    except ModelInvalidError:
+        if before is None or before == decision.version:
+            raise
+        store.step_back(home)
+        decision = _decision(decision.version, "refused", "the analyser could not load it; the model before is in use")
+        store.note(home, decision)
+    except HematovisionError as error:
+        log.info("model.reload_later", version=decision.version, code=error.code)
+    return decision
+
+
+def _accepted(policy: Policy, version: str, reason: str) -> ModelDecision:
+    if policy.models.acceptance == "hold":
+        return _decision(version, "held", f"{reason}; the hospital's policy asks a person")
+    return _decision(version, "installed", reason)
+
+
+def _decision(version: str, decision: str, reason: str) -> ModelDecision:
+    return ModelDecision(version=version, decision=decision, reason=reason[:300])
 
 
 def _report(home: NodeHome, centre: Centre) -> None:
     for decision in store.unreported(home):
         try:
             centre.decide(decision)
-        except NotFoundError:
-            log.warning("model.decision_unknown", version=decision.version)
-        store.note(home, decision, reported=True)
+        except (NotFoundError, UsageError, DataInvalidError) as error:  # it will never take it: do not ask for ever
+            log.warning("model.decision_not_taken", version=decision.version, code=error.code)
+        with store.alone(home):
+            known = store.decided(home, decision.version)
+            if known is not None and known.decision == decision:  # a person may have decided anew meanwhile
+                store.note(home, decision, reported=True)

@@ -23,6 +23,7 @@ from client_node.training import augment
 from shared.contracts.errors import DataInvalidError, NoSpaceError
 from shared.vision import preprocessing
 from shared.vision.model import CellModel
+from shared.vision.trunk import Trunk
 
 Maps = NDArray[np.float16]
 Between = Callable[[], None]
@@ -40,9 +41,18 @@ log = structlog.get_logger(__name__)
 class FeatureCache:
     """Maps of one trunk at one input size, below ``folder``."""
 
-    def __init__(self, folder: Path, model: CellModel, *, base_sha256: str, size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: CellModel,
+        *,
+        base_sha256: str,
+        size: int,
+        trunk: Callable[[], Trunk],
+    ) -> None:
         self._model = model
         self._size = size
+        self._trunk = trunk  # made only where something has to be computed
         facts = (base_sha256, size, augment.VERSION, preprocessing.VERSION)
         self._folder = folder / sha256(repr(facts).encode()).hexdigest()[:24]
         with torch.inference_mode():
@@ -109,10 +119,8 @@ class FeatureCache:
         looks = [crop, *(augment.view(crop, self._size, random) for _ in range(views - 1))]
         entry = self._model.entry
         inputs = np.stack([preprocessing.to_input(look, self._size, entry.mean, entry.std) for look in looks])
-        with torch.inference_mode():
-            parts = [self._model.trunk(torch.from_numpy(inputs[k : k + _BATCH])) for k in range(0, views, _BATCH)]
-        result: Maps = torch.cat(parts).half().numpy()
-        return result
+        trunk = self._trunk()
+        return np.concatenate([trunk.run(inputs[k : k + _BATCH]) for k in range(0, views, _BATCH)])
 
     def _make_room(self, count: int) -> None:
         with _space_guard():

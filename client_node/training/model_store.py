@@ -10,6 +10,7 @@ from shared.contracts.errors import ModelInvalidError
 from shared.contracts.training import Recipe
 from shared.vision import backbones
 from shared.vision.model import CellModel, build
+from shared.vision.trunk import Trunk
 from shared.vision.weights import base_sha256
 
 Tensors = dict[str, NDArray[np.generic]]
@@ -22,6 +23,15 @@ class ModelStore:
     def __init__(self) -> None:
         self._key: tuple[str, int] | None = None
         self._model: CellModel | None = None
+        self._trunks: dict[tuple[str, int], Trunk] = {}
+
+    def trunk(self, model: CellModel, size: int) -> Trunk:
+        """Return the runner of the model's trunk; it depends on backbone and input size alone."""
+        key = (model.entry.name, size)
+        if key not in self._trunks:
+            self._trunks.clear()
+            self._trunks[key] = Trunk(model, size)
+        return self._trunks[key]
 
     def model(self, recipe: Recipe, expected_base: str) -> CellModel:
         """Return the model of ``recipe``.

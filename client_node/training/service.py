@@ -145,7 +145,14 @@ class TrainingService:
 
     def _cache(self, request: TrainRequest | EvaluateRequest, model: CellModel) -> FeatureCache:
         folder = self._home / "training" / "cache"
-        return FeatureCache(folder, model, base_sha256=request.base_sha256, size=request.recipe.input_size)
+        size = request.recipe.input_size
+        return FeatureCache(
+            folder,
+            model,
+            base_sha256=request.base_sha256,
+            size=size,
+            trunk=lambda: self._models.trunk(model, size),
+        )
 
     def _received(self, cache: FeatureCache, model: CellModel, request: TrainRequest) -> SiteMetrics:
         logits, _, labels = self._outputs(cache, model, request, "val")

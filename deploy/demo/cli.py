@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from shared.cli import run
 
 from client_node.datasets.synthetic import make_synthetic
 from deploy.demo.commands import Command
@@ -24,6 +23,7 @@ from deploy.demo.platform import Platform
 from deploy.demo.result import DemoResult, HospitalResult
 from deploy.demo.smears import set_aside
 from deploy.demo.stages import join_hospitals, prepare_cases, start_nodes
+from shared.cli import run
 from shared.contracts.errors import ConfigError, UsageError
 from shared.processes import Supervisor, free_port, require_port
 

@@ -95,7 +95,7 @@ class Loop:
                     self.platform.say(f"round {line['round']} of {rounds}: {sites}, {line['seconds']:.0f} s")
             return view if view["state"] in {"completed", "failed", "stopped"} else None
 
-        view = wait_for(look, what="The federated run", timeout=1800, every=0.4, alive=self.platform.check)
+        view = wait_for(look, what="The federated run", timeout=1800, every=0.3, alive=self.platform.check)
         if view["state"] != "completed":
             raise RunFailedError(f"The run ended as {view['state']}: {view['problem'] or 'see its log book'}")
         self.check_live(view, seen)

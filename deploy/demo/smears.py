@@ -27,8 +27,10 @@ LEFT_SHIFT = {
     CellClass.IMMATURE_GRANULOCYTE: 6,
 }
 GALLERIES = (("unremarkable", UNREMARKABLE), ("left-shift", LEFT_SHIFT))
-FIELDS_PER_SMEAR = 18
+FIELDS_PER_SMEAR = 30
 FIELD_SMEARS = 2
+MOST_FIELDS_ASIDE = 0.4
+"""Of the training fields: the rest must still teach the hospital's model."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def set_aside(hospital: HospitalData) -> None:
             groups.add(row["group"])
             needed[cls] -= 1
     fields = {row["group"] for row in train if row["kind"] == "field"}
-    groups |= set(sorted(fields, key=lambda g: unit("pool:" + g))[: FIELDS_PER_SMEAR * FIELD_SMEARS])
+    aside = min(FIELDS_PER_SMEAR * FIELD_SMEARS, int(len(fields) * MOST_FIELDS_ASIDE))
+    groups |= set(sorted(fields, key=lambda g: unit("pool:" + g))[:aside])
     hospital.pool = [row for row in hospital.rows if row["group"] in groups]
     hospital.rows = [row for row in hospital.rows if row["group"] not in groups]
 

@@ -110,7 +110,8 @@ def round_page(request: Request, session: SessionDep, who: SignedIn, run_id: str
             model = None
     names = {site.hospital_id: site.hospital_name for view in run.round_views for site in view.sites}
     sites = [{site.hospital_id: site for site in view.sites} for view in run.round_views]
-    return page(request, "rounds/run.html", run=run, model=model, names=names, sites=sites)
+    data = run.model_dump(mode="json", exclude={"events"})
+    return page(request, "rounds/run.html", run=run, data=data, model=model, names=names, sites=sites)
 
 
 @router.get("/rounds/{run_id}/events", name="round_events")

@@ -22,6 +22,8 @@ _MAX_REPLY = 256 * 1024
 _FIRST_GRACE_SECONDS = 20.0
 _GRACE_SECONDS = 3.0
 _STOP_CHECK_SECONDS = 2.0
+BREATH_SECONDS = 2.0
+"""Between rounds: pages look once a second, and a coordinator should see a round's end before the next one starts."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +32,9 @@ class StoppedError(RunFailedError):
     """The coordinator stopped the run."""
 
 
-def conduct(runtime: Runtime, run_id: str, fleet: Fleet, *, flower_run_id: str) -> str:
+def conduct(
+    runtime: Runtime, run_id: str, fleet: Fleet, *, flower_run_id: str, breath_seconds: float = BREATH_SECONDS
+) -> str:
     """Run all rounds, evaluate and register the candidate; return its version.
 
     Every end is written down: whatever goes wrong, the run is marked failed (or stopped) before the error goes on.
@@ -38,7 +42,7 @@ def conduct(runtime: Runtime, run_id: str, fleet: Fleet, *, flower_run_id: str) 
     book = RunBook(runtime.database, run_id)
     plan = book.begin(flower_run_id)
     try:
-        return _Conductor(runtime, book, fleet).run(plan)
+        return _Conductor(runtime, book, fleet, breath_seconds).run(plan)
     except HematovisionError as error:
         log.warning("federation.run_failed", run_id=run_id, code=error.code)
         book.fail(error.message)
@@ -64,12 +68,13 @@ class _Stop:
 
 
 class _Conductor:
-    def __init__(self, runtime: Runtime, book: RunBook, fleet: Fleet) -> None:
+    def __init__(self, runtime: Runtime, book: RunBook, fleet: Fleet, breath_seconds: float) -> None:
         self._runtime = runtime
         self._book = book
         self._fleet = fleet
         self._stop = _Stop(book)
         self._grace = _FIRST_GRACE_SECONDS
+        self._breath = breath_seconds
 
     def run(self, plan: Plan) -> str:
         done = self._book.rounds_done()
@@ -78,6 +83,8 @@ class _Conductor:
             self._book.event("run", f"Resumed after round {done}")
         for number in range(done + 1, plan.rounds + 1):
             tensors = self._round(plan, number, tensors)
+            if number < plan.rounds:
+                time.sleep(self._breath)
         return self._finish(plan, tensors)
 
     def _round(self, plan: Plan, number: int, tensors: Tensors) -> Tensors:

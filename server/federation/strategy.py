@@ -11,9 +11,10 @@ from shared.tensors import check_same_shapes, check_tensors
 
 Tensors = dict[str, NDArray[np.float32]]
 MAX_EXAMPLES = 10_000_000
-EXAMPLE_EXPONENT = 0.25
-"""A site's weight is its training cells to this power; 1 is McMahan's FedAvg. At 1 a laboratory with a tenth of the
-others' cells is all but ignored and its stain stays unlearnt."""
+EXAMPLE_EXPONENT = 0.0
+"""A site's weight is its training cells to this power: 1 is McMahan's FedAvg, 0 lets every hospital count alike. At 1
+(and still at 0.5) a laboratory with a tenth of the others' cells is drowned and its stain stays unlearnt; chosen on
+validation groups, see docs/adr/0006."""
 
 
 def read_tensors(body: bytes) -> Tensors:

@@ -36,9 +36,7 @@ _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 CASE_KEY_BYTES: Final = 32
 
-_CANNOT_OPEN: Final = (
-    "The sealed content cannot be opened: it was damaged, or sealed for another key or purpose."
-)
+_CANNOT_OPEN: Final = "The sealed content cannot be opened: it was damaged, or sealed for another key or purpose."
 
 
 class EnvelopePublicKey:
@@ -57,18 +55,14 @@ class EnvelopePublicKey:
         """
         raw = decode_base64(text, "public envelope key")
         if len(raw) != _LATTICE_PUBLIC_BYTES + _CURVE_BYTES:
-            raise DataInvalidError(
-                "The public envelope key has the wrong length; ask its owner to send it again."
-            )
+            raise DataInvalidError("The public envelope key has the wrong length; ask its owner to send it again.")
         try:
             return cls(
                 MLKEM768PublicKey.from_public_bytes(raw[:_LATTICE_PUBLIC_BYTES]),
                 X25519PublicKey.from_public_bytes(raw[_LATTICE_PUBLIC_BYTES:]),
             )
         except ValueError:
-            raise DataInvalidError(
-                "The public envelope key is damaged; ask its owner to send it again."
-            ) from None
+            raise DataInvalidError("The public envelope key is damaged; ask its owner to send it again.") from None
 
     def to_base64(self) -> str:
         """Return the form that contracts carry."""

@@ -71,9 +71,7 @@ class DemoCA:
             cert = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
             key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
         except (OSError, ValueError, TypeError):
-            raise ConfigError(
-                "The certificate authority cannot be read; remove its folder and start again."
-            ) from None
+            raise ConfigError("The certificate authority cannot be read; remove its folder and start again.") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ConfigError("The certificate authority's key is of another kind; an EC key is needed.")
         return cls(folder, cert, key)
@@ -99,9 +97,7 @@ class DemoCA:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         folder.mkdir(parents=True, exist_ok=True)

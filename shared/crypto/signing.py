@@ -29,9 +29,7 @@ class VerifyKey:
         """
         raw = decode_base64(text, "public signing key")
         if len(raw) != RAW_BYTES:
-            raise DataInvalidError(
-                "The public signing key has the wrong length; ask its owner to send it again."
-            )
+            raise DataInvalidError("The public signing key has the wrong length; ask its owner to send it again.")
         return cls(Ed25519PublicKey.from_public_bytes(raw))
 
     def to_base64(self) -> str:
@@ -40,9 +38,7 @@ class VerifyKey:
 
     def to_openssh(self) -> str:
         """Return ``ssh-ed25519 …``, the form Flower's list of trusted entities holds."""
-        return self._key.public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        ).decode()
+        return self._key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
     @property
     def raw(self) -> bytes:

@@ -108,19 +108,14 @@ def check_proof(
         "htu": path,
         "bdh": _body_hash(body),
     }
-    same = all(
-        hmac.compare_digest(str(claims.get(name)).encode(), value.encode())
-        for name, value in expected.items()
-    )
+    same = all(hmac.compare_digest(str(claims.get(name)).encode(), value.encode()) for name, value in expected.items())
     issued, token_id = claims.get("iat"), claims.get("jti")
     if proof.header.get("typ") != _TYPE or not same or not isinstance(token_id, str) or not token_id:
         raise _refused()
     if not isinstance(issued, int) or isinstance(issued, bool):
         raise _refused()
     if abs(now.timestamp() - issued) > PROOF_WINDOW.total_seconds():
-        raise UnauthenticatedError(
-            "The request's signature is not fresh; set the node's clock (NTP) and try again."
-        )
+        raise UnauthenticatedError("The request's signature is not fresh; set the node's clock (NTP) and try again.")
     return token_id
 
 

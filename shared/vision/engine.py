@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +27,34 @@ class Engine(Protocol):
         """Return (logits N × K, features N × F) of normalised images (N × 3 × S × S float32)."""
 
 
+def cpu_session(file: Path) -> Any:  # Any: ONNX Runtime ships no types
+    """Return an ONNX Runtime session of ``file`` on OMP_NUM_THREADS threads (all cores if unset).
+
+    Raises `DependencyMissingError` without the runtime, `ModelInvalidError` if the file cannot be loaded.
+    """
+    try:
+        import onnxruntime  # at use: the torch engine does without it
+    except ImportError as error:
+        raise DependencyMissingError(
+            "onnxruntime is not installed; install hematovision with its `node` extra."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own error classes have no common base
+        raise ModelInvalidError("The model file cannot be loaded; install the model again.") from error
+
+
 class OnnxEngine:
     """ONNX Runtime on the CPU: needs no torch and is the faster one."""
 
     name = "onnxruntime"
 
     def __init__(self, file: Path, classes: int) -> None:
-        try:
-            import onnxruntime  # at use: the torch engine does without it
-        except ImportError as error:
-            raise DependencyMissingError(
-                "onnxruntime is not installed; install hematovision with its `node` extra."
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
-            outputs = {output.name: output.shape for output in self._session.get_outputs()}
-        except Exception as error:  # the runtime's own error classes have no common base
-            raise ModelInvalidError("The model file cannot be loaded; install the model again.") from error
+        self._session = cpu_session(file)
+        outputs = {output.name: output.shape for output in self._session.get_outputs()}
         if set(outputs) != {"logits", "features"} or outputs["logits"][-1] != classes:
             raise ModelInvalidError("The model file does not fit its card; install the model again.")
 

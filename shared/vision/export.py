@@ -11,6 +11,7 @@ import onnx
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save
+from torch import nn
 
 from shared.contracts.errors import ExitCode, HematovisionError, ModelInvalidError, UsageError
 from shared.contracts.ontology import CellClass
@@ -34,25 +35,29 @@ def export_base(backbone: str, classes: int, out: Path, *, seed: int = 0) -> dic
     return {"base_sha256": base_sha256(model.entry), "tensors": len(state), "bytes": len(body)}
 
 
+def trace(module: nn.Module, size: int, out: Path, outputs: tuple[str, ...]) -> None:
+    """Write ``module`` (images N × 3 × size × size → ``outputs``) as one ONNX file with a free batch size."""
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracing exporter announces its successor, which is far slower
+        torch.onnx.export(
+            module,
+            (torch.zeros(2, 3, size, size),),
+            str(out),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)},
+        )
+
+
 def export_onnx(model: CellModel, size: int, out: Path) -> float:
     """Write ``model`` as one ONNX file with a free batch size; return the largest difference of a logit from torch.
 
     Raises `ModelInvalidError`, leaving no file, if that is `TOLERANCE` or more.
     """
-    example = torch.zeros(2, 3, size, size)
     part = out.with_name(f"{out.name}.part")
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the tracing exporter announces its successor, which takes ten times as long
-        torch.onnx.export(
-            model,
-            (example,),
-            str(part),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["logits", "features"],
-            dynamic_axes={name: {0: "batch"} for name in ("images", "logits", "features")},
-        )
+    trace(model, size, part, ("logits", "features"))
     try:
         onnx.checker.check_model(str(part))
         difference = _difference(model, part, size)

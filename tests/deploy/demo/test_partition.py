@@ -80,7 +80,7 @@ def test_make_smears_hides_the_answer_in_file_names(tmp_path: Path) -> None:
 
 
 def test_make_smears_uses_whole_fields_where_there_are_some(tmp_path: Path) -> None:
-    rows = [row(n, site="f", cls="", kind="field") | {"group": f"g{n}", "path": f"f/{n}.jpg"} for n in range(60)]
+    rows = [row(n, site="f", cls="", kind="field") | {"group": f"g{n}", "path": f"f/{n}.jpg"} for n in range(200)]
     (tmp_path / "f").mkdir()
     for r in rows:
         (tmp_path / r["path"]).touch()
@@ -88,6 +88,13 @@ def test_make_smears_uses_whole_fields_where_there_are_some(tmp_path: Path) -> N
     set_aside(hospital)
     smears = make_smears(hospital, data=tmp_path, out=tmp_path / "smears")
     assert [len(list(s.folder.glob("*.jpg"))) for s in smears] == [FIELDS_PER_SMEAR, FIELDS_PER_SMEAR]
+
+
+def test_set_aside_leaves_most_fields_for_training() -> None:
+    rows = [row(n, site="f", cls="", kind="field") | {"group": f"g{n}"} for n in range(40)]
+    (hospital,) = assign(rows, 1)
+    set_aside(hospital)
+    assert (len(hospital.rows), len(hospital.pool)) == (24, 16)
 
 
 def test_read_labels_without_a_label_file(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _run(runtime: Runtime, *, rounds: int = 2, min_sites: int = 2, value: float 
 def _conduct(runtime: Runtime, run_id: str, fleet: MemoryFleet) -> str:
     """Conduct the run to its bad end and return what the error said."""
     with pytest.raises(HematovisionError) as caught:
-        conduct(runtime, run_id, fleet, flower_run_id="7")
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     return caught.value.message
 
 
@@ -123,13 +123,12 @@ def _checkpoint(runtime: Runtime, run_id: str, number: int) -> float:
     return float(load(checkpoints.load(runtime.store, run_id, number))["w"][0, 0])
 
 
-def test_rounds_average_by_training_cells_and_each_is_checkpointed(runtime: Runtime) -> None:
-    # 810 : 10 cells weigh 3 : 1, by the exponent of the strategy.
+def test_rounds_average_hospitals_alike_and_each_is_checkpointed(runtime: Runtime) -> None:
     run_id = _run(runtime)
     fleet = MemoryFleet({1: trains(1, step=1.0, examples=810), 2: trains(2, step=5.0, examples=10, accuracy=0.9)})
     problem = _conduct(runtime, run_id, fleet)
     assert problem.startswith("No hospital evaluated the candidate")
-    assert [_checkpoint(runtime, run_id, number) for number in (0, 1, 2)] == pytest.approx([0.0, 2.0, 4.0])
+    assert [_checkpoint(runtime, run_id, number) for number in (0, 1, 2)] == pytest.approx([0.0, 3.0, 6.0])
     view = _view(runtime.database, run_id)
     assert (view.state, view.problem, view.rounds_done) == (RunState.FAILED, problem, 2)
     assert [row.accuracy for row in view.round_views] == [pytest.approx(0.7), pytest.approx(0.7)]
@@ -224,7 +223,7 @@ def test_run_that_was_cut_off_resumes_after_its_last_whole_round(runtime: Runtim
 
     sites = {1: trains(1, step=1.0), 2: trains(2, step=1.0)}
     with pytest.raises(KeyboardInterrupt):
-        conduct(runtime, run_id, MemoryFleet(sites, before=cut), flower_run_id="7")
+        conduct(runtime, run_id, MemoryFleet(sites, before=cut), flower_run_id="7", breath_seconds=0)
     assert not _view(runtime.database, run_id).state.over
     again = MemoryFleet(sites)
     _conduct(runtime, run_id, again)
@@ -241,7 +240,7 @@ def test_run_is_carried_by_one_flower_run_only(runtime: Runtime) -> None:
         assert run is not None
         run.flower_run_id = "6"
     with pytest.raises(ConflictError):
-        conduct(runtime, run_id, fleet, flower_run_id="7")
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     assert not _view(runtime.database, run_id).state.over
     assert fleet.asked == []
 
@@ -250,5 +249,5 @@ def test_missing_checkpoint_is_said(runtime: Runtime) -> None:
     run_id = _run(runtime)
     runtime.store.delete(checkpoints.key(run_id, 0))
     with pytest.raises(RunFailedError, match="checkpoint is gone"):
-        conduct(runtime, run_id, MemoryFleet({}), flower_run_id="7")
+        conduct(runtime, run_id, MemoryFleet({}), flower_run_id="7", breath_seconds=0)
     assert _view(runtime.database, run_id).state is RunState.FAILED

@@ -12,8 +12,15 @@ def _update(value: float, shape: tuple[int, ...] = (2, 2)) -> bytes:
     return bytes(save({"w": np.full(shape, value, np.float16)}))
 
 
-def test_average_favours_small_sites_by_default() -> None:
+def test_average_counts_every_hospital_alike_by_default() -> None:
     average = WeightedAverage(_update(0))
+    average.add(_update(1), 16)
+    average.add(_update(4), 10_000)
+    np.testing.assert_allclose(average.result()["w"], np.full((2, 2), 2.5))
+
+
+def test_average_tempers_the_weight_of_large_sites() -> None:
+    average = WeightedAverage(_update(0), exponent=0.25)
     average.add(_update(1), 16)
     average.add(_update(4), 10_000)
     np.testing.assert_allclose(average.result()["w"], np.full((2, 2), (2 * 1 + 10 * 4) / 12))

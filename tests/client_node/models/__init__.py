@@ -1,0 +1,1 @@
+"""Tests of promoted models on a node."""

@@ -1,0 +1,120 @@
+"""Who gets where: every route has a rule, every role its pages, every post its token."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from portal.access import PUBLIC, RULES
+from portal.main import create_app
+from portal.views import ROUTERS
+from portal.views.login import local_path
+from tests.portal.client import Browser, hidden
+from tests.portal.factories import Network
+
+PAGES = {
+    "worklist": "/worklist",
+    "reports": "/reports",
+    "rounds": "/rounds",
+    "nodes": "/nodes",
+    "models": "/models",
+    "people": "/people",
+    "audit": "/audit",
+}
+MENUS = {
+    "reader": {"worklist", "reports", "models"},
+    "coordinator": {"rounds", "nodes", "models"},
+    "auditor": {"reports", "rounds", "nodes", "models", "audit"},
+    "admin": {"worklist", "reports", "rounds", "nodes", "models", "people", "audit"},
+}
+
+
+def _routes() -> Iterator[APIRoute]:
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            yield route
+
+
+def test_every_route_has_a_rule_and_every_rule_a_route() -> None:
+    assert {route.name for route in _routes()} == set(RULES)
+
+
+def test_every_route_of_the_app_is_a_view_or_a_static_file(network: Network) -> None:
+    def name(route: BaseRoute) -> str:
+        return str(getattr(route, "name", ""))
+
+    app = create_app(network.centre.runtime)
+    names = {name(route) for route in app.routes if isinstance(route, APIRoute) or name(route) == "static"}
+    assert names <= set(RULES) | {"static"} | {""}
+
+
+def test_only_sign_in_and_health_are_public() -> None:
+    assert {name for name, rule in RULES.items() if rule == PUBLIC} == {"login", "login_form", "healthz"}
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.values()))
+def test_page_without_session_leads_to_sign_in(visitor: Browser, path: str) -> None:
+    answer = visitor.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
+
+
+@pytest.mark.parametrize("username", sorted(MENUS))
+def test_each_role_opens_the_pages_of_its_menu_and_no_other(visitor: Browser, username: str) -> None:
+    visitor.sign_in(username)
+    opened = {name for name, path in PAGES.items() if visitor.get(path).status_code == 200}
+    refused = {name for name, path in PAGES.items() if visitor.get(path).status_code == 403}
+    assert opened == MENUS[username]
+    assert refused == set(PAGES) - MENUS[username]
+
+
+def test_menu_shows_what_the_role_may_open(visitor: Browser) -> None:
+    page = visitor.sign_in("coordinator").get("/models").text
+    assert all((f'href="{path}"' in page) is (name in MENUS["coordinator"]) for name, path in PAGES.items())
+
+
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_post_without_the_sessions_token_is_refused(reader: Browser, network: Network, token: str) -> None:
+    answer = reader.client.post(f"/cases/{network.cases[0]}/claim", data={"csrf_token": token})
+    assert answer.status_code == 403
+    assert network.cases[0] in reader.get("/worklist").text
+    assert "Claim to read" in reader.get(f"/cases/{network.cases[0]}").text
+
+
+def test_login_form_needs_its_own_token(visitor: Browser) -> None:
+    visitor.get("/login")
+    answer = visitor.client.post("/login", data={"csrf_token": "x" * 43, "username": "reader", "password": "x"})
+    assert answer.status_code == 403
+    assert "hv_session" not in answer.cookies
+
+
+def test_wrong_password_says_so_and_keeps_the_name(visitor: Browser) -> None:
+    form = visitor.get("/login").text
+    answer = visitor.client.post(
+        "/login", data={"csrf_token": hidden(form, "csrf_token"), "username": "reader", "password": "wrong"}
+    )
+    assert answer.status_code == 401
+    assert 'value="reader"' in answer.text
+    assert 'role="alert"' in answer.text
+
+
+def test_session_cookie_is_closed_to_scripts_and_ends_with_sign_out(reader: Browser) -> None:
+    token = reader.client.cookies["hv_session"]
+    assert reader.post("/logout").status_code == 303
+    reader.client.cookies.set("hv_session", token)
+    assert reader.get("/worklist").status_code == 303
+
+
+def test_session_cookie_flags(visitor: Browser) -> None:
+    form = visitor.get("/login").text
+    fields = {"csrf_token": hidden(form, "csrf_token"), "username": "reader"}
+    answer = visitor.client.post("/login", data={**fields, "password": "correct horse battery staple 7"})
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+
+
+@pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil", "javascript:x", "/a\n"])
+def test_sign_in_never_leads_away(target: str) -> None:
+    assert local_path(target) == "/"

@@ -1,0 +1,197 @@
+"""Pages as people and scripts get them."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+import portal
+from portal.security import HEADERS
+from tests.factories import PASSWORD
+from tests.portal.client import Browser, hidden
+from tests.portal.factories import Network, add_waiting_node, staffed
+
+STATIC = Path(portal.__file__).parent / "static"
+TEMPLATES = Path(portal.__file__).parent / "templates"
+
+
+def test_vendored_files_are_the_ones_that_were_taken() -> None:
+    lines = (STATIC / "vendor" / "CHECKSUMS").read_text().splitlines()
+    listed = dict(reversed(line.split("  ", 1)) for line in lines)
+    present = {
+        str(path.relative_to(STATIC / "vendor")): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (STATIC / "vendor").rglob("*")
+        if path.is_file() and path.name not in {"CHECKSUMS", "README.md"}
+    }
+    assert present == listed
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.rglob("*.html")), ids=lambda path: path.name)
+def test_template_has_no_inline_script_or_style(template: Path) -> None:
+    text = template.read_text()
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|hx-on|js:|<script>", text)
+
+
+@pytest.mark.parametrize("path", ["/login", "/worklist", "/static/css/app.css", "/nowhere"])
+def test_every_answer_carries_the_security_headers(reader: Browser, path: str) -> None:
+    answer = reader.get(path)
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize("username", ["reader", "coordinator", "auditor", "admin"])
+def test_start_page_is_the_first_of_the_menu(visitor: Browser, username: str) -> None:
+    target = visitor.sign_in(username).get("/").headers["location"]
+    assert visitor.get(target).status_code == 200
+
+
+def test_every_page_stands_in_an_empty_centre(tmp_path: Path) -> None:
+    from fastapi.testclient import TestClient
+
+    from portal.main import create_app
+
+    empty = staffed(tmp_path)
+    with TestClient(create_app(empty.centre.runtime), follow_redirects=False) as client:
+        browser = Browser(client).sign_in("admin")
+        pages = {path: browser.get(path) for path in ("/worklist", "/reports", "/rounds", "/nodes", "/models")}
+    assert {path: answer.status_code for path, answer in pages.items()} == dict.fromkeys(pages, 200)
+    assert all('class="empty"' in answer.text for answer in pages.values())
+    empty.centre.runtime.database.dispose()
+
+
+def test_worklist_part_for_htmx_holds_the_rows_alone(reader: Browser, network: Network) -> None:
+    part = reader.get("/worklist", **{"HX-Request": "true"}).text
+    assert network.cases[0] in part
+    assert "<html" not in part
+
+
+def test_worklist_search_without_a_hit_says_so(reader: Browser) -> None:
+    assert "No case fits these filters" in reader.get("/worklist?search=nothing-like-it").text
+
+
+def test_expired_session_makes_htmx_reload(visitor: Browser) -> None:
+    answer = visitor.get("/worklist", **{"HX-Request": "true"})
+    assert (answer.status_code, answer.headers["HX-Refresh"]) == (401, "true")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/cases/HV-00000000", 404), ("/people", 403)])
+def test_errors_are_pages_for_people(reader: Browser, path: str, status: int) -> None:
+    answer = reader.get(path)
+    assert answer.status_code == status
+    assert "Go to the start page" in answer.text
+
+
+def test_errors_are_json_for_scripts(reader: Browser) -> None:
+    answer = reader.get("/cases/HV-00000000", Accept="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_broken_view_shows_no_inner_detail(reader: Browser, network: Network) -> None:
+    network.centre.store.delete(f"cases/a/{network.cases[0]}/key.json")
+    answer = reader.get(f"/cases/{network.cases[0]}/blobs/cell-c1.png")
+    assert answer.status_code >= 400
+    assert "Traceback" not in answer.text
+
+
+def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Network) -> None:
+    case = network.cases[0]
+    assert reader.post(f"/cases/{case}/claim").headers["location"] == f"/cases/{case}"
+    first = reader.get(f"/cases/{case}.json").json()["cells"][0]
+    change = {"cell_id": [first["cell_id"]], "label": "monocyte", "idempotency_key": "k" * 16}
+    answers = [reader.post(f"/cases/{case}/cells", change).json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert answers[0]["cells"][0]["current_class"] == "monocyte"
+    undone = reader.post(f"/cases/{case}/undo", {"idempotency_key": "u" * 16}).json()
+    assert undone["cells"][0]["current_class"] == first["current_class"]
+    form = {
+        "case_version": hidden(reader.get(f"/cases/{case}").text, "case_version"),
+        "impression": "Left shift.",
+        "flag": ["immature.granulocytes", "too_few_cells"],
+        "dismissed": ["too_few_cells"],
+        "reason": ["", "The smear is representative."],
+    }
+    wrong = reader.post(f"/cases/{case}/sign", {**form, "password": "wrong"}, Accept="application/json")
+    assert wrong.status_code == 401
+    signed = reader.post(f"/cases/{case}/sign", {**form, "password": PASSWORD}, Accept="application/json")
+    page = reader.get(signed.json()["location"]).text
+    assert "Left shift." in page
+    assert "dismissed: The smear is representative." in page
+    assert [report["case_id"] for report in reader.get("/reports.json").json()] == [case]
+
+
+def test_images_come_decrypted_and_are_not_shared(reader: Browser, network: Network) -> None:
+    answer = reader.get(f"/cases/{network.cases[0]}/blobs/cell-c1.png")
+    assert answer.content.startswith(b"\x89PNG")
+    assert answer.headers["cache-control"].startswith("private")
+
+
+def test_demonstration_data_is_marked(visitor: Browser) -> None:
+    assert '<span class="mark">synthetic</span>' in visitor.sign_in("coordinator").get("/models/hv-1").text
+
+
+def test_coordinator_sees_census_launches_and_stops(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("coordinator")
+    page = visitor.get("/rounds").text
+    assert all(name in page for name in ("St. Elisabeth Hospital", "Riverside Clinic", "University Hospital North"))
+    started = visitor.post("/rounds", {"rounds": "2", "min_sites": "3"})
+    address = started.headers["location"]
+    assert "waits to start" in visitor.get(address).text
+    assert visitor.post(f"{address}/stop").status_code == 303
+    assert "Stop asked for by J. Lindqvist" in visitor.get(address).text
+
+
+def test_stream_of_a_finished_run_tells_its_log_and_ends(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("coordinator")
+    run = network.runs[0]
+    text = visitor.get(f"/rounds/{run}/events").text
+    ids = [int(found) for found in re.findall(r"^id: (\d+)", text, re.MULTILINE)]
+    assert text.rstrip().endswith("data: {}")
+    assert ids == sorted(ids)
+    resumed = visitor.get(f"/rounds/{run}/events", **{"Last-Event-ID": str(ids[-2])}).text
+    assert re.findall(r"^id: (\d+)", resumed, re.MULTILINE) == [str(ids[-1])]
+
+
+def test_promotion_from_the_card(visitor: Browser) -> None:
+    visitor.sign_in("coordinator")
+    assert visitor.post("/models/hv-1/promote", {"override_reason": "First model"}).status_code == 303
+    assert "The current model" in visitor.get("/models/hv-1").text
+    assert visitor.get("/models/hv-1.json").json()["state"] == "current"
+
+
+def test_waiting_node_is_approved_by_its_fingerprint(visitor: Browser, network: Network) -> None:
+    add_waiting_node(network)
+    visitor.sign_in("coordinator")
+    assert "3f2a-91bc-04de-77a1-c0ff-5e12-8b6d-20f9" in visitor.get("/nodes").text
+    visitor.post("/nodes/node-d/approve")
+    states = {node["hospital_id"]: node["state"] for node in visitor.get("/nodes.json").json()}
+    assert states["d"] == "approved"
+
+
+def test_admin_adds_a_person_who_can_sign_in(visitor: Browser) -> None:
+    visitor.sign_in("admin")
+    person = {"username": "new.reader", "display_name": "Dr. N. Ew", "role": "hematologist", "password": PASSWORD}
+    assert visitor.post("/people", person).status_code == 303
+    visitor.post("/logout")
+    assert Browser(visitor.client).sign_in("new.reader").get("/worklist").status_code == 200
+
+
+def test_audit_is_searched_by_subject(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("auditor")
+    found = visitor.get(f"/audit?subject=run:{network.runs[0]}").text
+    assert "federation: start" in found
+    assert "No entry fits" in visitor.get("/audit?text=nothing-like-it").text
+
+
+def test_node_api_is_beside_the_portal_in_the_demo(network: Network) -> None:
+    from dataclasses import replace
+
+    from fastapi.testclient import TestClient
+
+    from portal.main import create_app
+
+    runtime = network.centre.runtime
+    demo = replace(runtime, settings=runtime.settings.model_copy(update={"demo": True}))
+    with TestClient(create_app(demo), follow_redirects=False) as client:
+        answer = client.get("/api/node/v1/reports")
+        assert (answer.status_code, answer.headers["content-type"]) == (401, "application/json")
+        assert client.get("/healthz").json() == {"status": "ok"}
