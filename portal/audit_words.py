@@ -62,7 +62,7 @@ class Line:
 
 
 def line(entry: AuditView, names: Mapping[str, str]) -> Line:
-    """Return an entry as words; ``names`` maps actors and subjects (``user:…``, ``node:…``) to what people call them."""
+    """Return an entry as words; ``names``: what people call actors and subjects (``user:…``, ``node:…``)."""
     return Line(
         subject=entry.subject,
         seq=entry.seq,
@@ -70,7 +70,7 @@ def line(entry: AuditView, names: Mapping[str, str]) -> Line:
         who=names.get(entry.actor) or ("the centre" if entry.actor.startswith("system") else entry.actor_name),
         what=ACTIONS.get(entry.action, entry.action.replace(".", ": ").replace("_", " ")),
         about=_about(entry.subject, names),
-        details=[(NAMES.get(name, _plain(name)), _value(value, names)) for name, value in entry.data.items()],
+        details=[_detail(name, value, names) for name, value in entry.data.items()],
     )
 
 
@@ -78,6 +78,12 @@ def _about(subject: str, names: Mapping[str, str]) -> str:
     kind, _, key = subject.partition(":")
     shown = names.get(subject) or (key[:SHORT] if len(key) > 24 else key)
     return f"{SUBJECTS.get(kind, kind)} {shown}"
+
+
+def _detail(name: str, value: Any, names: Mapping[str, str]) -> tuple[str, str]:  # Any: as below
+    if name == "gate":
+        return "the gate", "passes" if value else "blocks"
+    return NAMES.get(name, _plain(name)), _value(value, names)
 
 
 def _value(value: Any, names: Mapping[str, str]) -> str:  # Any: audit data have their action's own shape

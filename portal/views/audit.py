@@ -29,9 +29,7 @@ def search(request: Request, session: SessionDep, who: SignedIn, subject: str = 
 def check(request: Request, session: SessionDep, vault: VaultDep, who: SignedIn) -> Response:
     """The newest entries, and what a walk along all chains found."""
     found = audit.verify(session, vault)
-    return page(
-        request, "audit/page.html", entries=_lines(session, who), subject="", text="", limit=LIMIT, check=found
-    )
+    return page(request, "audit/page.html", entries=_lines(session, who), subject="", text="", limit=LIMIT, check=found)
 
 
 def _lines(session: Session, who: Principal, *, subject: str = "", text: str = "") -> list[Line]:

@@ -158,9 +158,7 @@ def latest_run_id(session: Session, principal: Principal) -> str:
     return runs[0].id
 
 
-def events_since(
-    session: Session, run_id: str, after_id: int, *, hospital_id: str | None = None
-) -> list[EventView]:
+def events_since(session: Session, run_id: str, after_id: int, *, hospital_id: str | None = None) -> list[EventView]:
     """Return the lines of a run's log book after a line: what a live page asks for, with the last id it has seen.
 
     With ``hospital_id`` the lines on other hospitals' figures are left out: its own staff ask.
@@ -169,7 +167,9 @@ def events_since(
     return [
         EventView(id=row.id or 0, at=row.at, kind=row.kind, text=row.text)
         for row in rows
-        if hospital_id is None or row.kind not in _SITE_LINES or row.text.startswith((f"{hospital_id} ", f"{hospital_id}:"))
+        if hospital_id is None
+        or row.kind not in _SITE_LINES
+        or row.text.startswith((f"{hospital_id} ", f"{hospital_id}:"))
     ]
 
 
