@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from server.cases import service as cases
 from server.cases.schemas import CaseView
@@ -78,7 +78,12 @@ def room(network: Network, drawn: list[DrawnSmear], browser: Browser, address: s
     send_case(network, "a", with_fields[0])
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page, complaints = context.new_page(), list[str]()
-    page.on("console", lambda message: complaints.append(f"{message.text} {message.location}") if message.type == "error" else None)
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(f"{message.text} {message.location}")
+
+    page.on("console", complain)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     sign_in(page, address, "reader")
     made = Room(page, network, complaints)
