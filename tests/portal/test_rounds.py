@@ -48,7 +48,7 @@ def test_census_names_what_is_not_counted_yet(visitor: Browser, network: Network
 
 def test_launch_form_carries_the_plan(visitor: Browser) -> None:
     visitor.sign_in("coordinator")
-    plan = {
+    plan: dict[str, str | list[str]] = {
         "rounds": "4",
         "min_sites": "2",
         "local_epochs": "3",
