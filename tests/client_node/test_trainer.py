@@ -35,7 +35,7 @@ HEADER = {
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    home = make_home(tmp_path_factory.mktemp("trainer") / "home", train=4, val=1, test=0)
+    home = make_home(tmp_path_factory.mktemp("trainer") / "home", train=6, val=1, test=0)
     with (home / "trainer.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "client_node.trainer", "--home", str(home)],
@@ -75,7 +75,7 @@ def test_trainer_lives_through_good_and_bad_calls(trainer: tuple[subprocess.Pope
     sent = {name: value.numpy().astype(np.float16) for name, value in state.items()}
     answer, tensors = call(path, HEADER, save(sent), timeout=120)
     assert answer["reply"]["kind"] == "train"
-    assert answer["reply"]["examples"] == 12
+    assert answer["reply"]["examples"] == 18
     assert {name: array.shape for name, array in load(tensors).items()} == {
         name: array.shape for name, array in sent.items()
     }
