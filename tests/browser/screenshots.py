@@ -63,7 +63,7 @@ def _read(page: Page) -> None:
         page.get_by_role("button", name="Claim to read").click()
     page.wait_for_selector(".tile")
     page.keyboard.press(".")
-    page.keyboard.press("6")
+    page.keyboard.press("7")
     page.locator("#saved", has_text="saved").wait_for()
     page.keyboard.press(".")
     page.wait_for_timeout(600)

@@ -129,7 +129,8 @@ def serving(network: Network) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = uvicorn.Config(create_app(network.centre.runtime), host="127.0.0.1", port=port, log_level="critical")
+    app = create_app(network.centre.runtime)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()

@@ -1,9 +1,10 @@
 """A browser's part without a browser: cookies, forms and their tokens."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 from fastapi.testclient import TestClient
 
 from tests.factories import PASSWORD
@@ -26,11 +27,11 @@ class Browser:
         self.token = hidden(self.client.get("/models").text, "csrf_token")
         return self
 
-    def get(self, path: str, **headers: str) -> httpx.Response:
+    def get(self, path: str, **headers: str) -> httpx2.Response:
         """Open an address."""
         return self.client.get(path, headers=headers)
 
-    def post(self, path: str, fields: dict[str, object] | None = None, **headers: str) -> httpx.Response:
+    def post(self, path: str, fields: Mapping[str, str | list[str]] | None = None, **headers: str) -> httpx2.Response:
         """Submit a form."""
         return self.client.post(path, data={"csrf_token": self.token, **(fields or {})}, headers=headers)
 

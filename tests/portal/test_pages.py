@@ -18,7 +18,7 @@ TEMPLATES = Path(portal.__file__).parent / "templates"
 
 def test_vendored_files_are_the_ones_that_were_taken() -> None:
     lines = (STATIC / "vendor" / "CHECKSUMS").read_text().splitlines()
-    listed = dict(reversed(line.split("  ", 1)) for line in lines)
+    listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     present = {
         str(path.relative_to(STATIC / "vendor")): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in (STATIC / "vendor").rglob("*")
@@ -97,13 +97,17 @@ def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Netwo
     case = network.cases[0]
     assert reader.post(f"/cases/{case}/claim").headers["location"] == f"/cases/{case}"
     first = reader.get(f"/cases/{case}.json").json()["cells"][0]
-    change = {"cell_id": [first["cell_id"]], "label": "monocyte", "idempotency_key": "k" * 16}
+    change: dict[str, str | list[str]] = {
+        "cell_id": [first["cell_id"]],
+        "label": "monocyte",
+        "idempotency_key": "k" * 16,
+    }
     answers = [reader.post(f"/cases/{case}/cells", change).json() for _ in range(2)]
     assert answers[0] == answers[1]
     assert answers[0]["cells"][0]["current_class"] == "monocyte"
     undone = reader.post(f"/cases/{case}/undo", {"idempotency_key": "u" * 16}).json()
     assert undone["cells"][0]["current_class"] == first["current_class"]
-    form = {
+    form: dict[str, str | list[str]] = {
         "case_version": hidden(reader.get(f"/cases/{case}").text, "case_version"),
         "impression": "Left shift.",
         "flag": ["immature.granulocytes", "too_few_cells"],

@@ -25,8 +25,11 @@ function reclassify(label) {
     say('Claim the case first; then its cells can be changed.');
     return;
   }
-  const ids = [...store.chosen];
-  if (!ids.length) return;
+  const ids = [...store.chosen].filter((id) => store.cells.get(id).current_class !== label);
+  if (!ids.length) {
+    say(`Already ${store.name(label)}.`, { seconds: 2 });
+    return;
+  }
   store.assume(ids, label);
   queue.add(`${address}/cells`, { cell_id: ids, label });
 }
