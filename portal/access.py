@@ -20,7 +20,6 @@ CASE_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN})
 REPORT_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN, Role.AUDITOR, Role.HOSPITAL_IT})
 STEERING: Final = frozenset({Role.COORDINATOR, Role.ADMIN})
 NETWORK: Final = frozenset({Role.COORDINATOR, Role.ADMIN, Role.HOSPITAL_IT, Role.AUDITOR})
-ADMINS: Final = frozenset({Role.ADMIN})
 OVERSIGHT: Final = frozenset({Role.ADMIN, Role.AUDITOR})
 
 RULES: Final[dict[str, frozenset[Role]]] = {
@@ -58,14 +57,16 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "model_rollback": STEERING,
     "nodes": NETWORK,
     "nodes_json": NETWORK,
+    "node": NETWORK,
     "node_approve": STEERING,
     "node_reject": STEERING,
     "node_revoke": STEERING,
     "kit_make": STEERING,
-    "people": ADMINS,
-    "person_add": ADMINS,
-    "person_active": ADMINS,
+    "people": STEERING,
+    "person_add": STEERING,
+    "person_active": STEERING,
     "audit": OVERSIGHT,
+    "audit_check": OVERSIGHT,
 }
 
 

@@ -8,9 +8,9 @@ def heat(value: float | None) -> str:
     return "" if value is None else f"heat-{min(9, max(0, int(value * 10)))}"
 
 
-def interval(fraction: float | None, total: int | None) -> str:
+def interval(fraction: float | None, total: int | None, digits: int = 1) -> str:
     """Return the exact 95 % interval of a share of ``total``, in percent: ``91.2–96.4``."""
     if fraction is None or not total:
         return ""
     low, high = clopper_pearson(round(fraction * total), total)
-    return f"{low:.1f}–{high:.1f}"
+    return f"{low:.{digits}f}–{high:.{digits}f}"

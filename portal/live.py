@@ -44,7 +44,7 @@ def _look(runtime: Runtime, token: str, run_id: str, after: int) -> tuple[RunVie
             return None
         try:
             # The log first: a line written in between is then told again, never lost.
-            lines = federation.events_since(session, run_id, after)
+            lines = federation.events_since(session, run_id, after, hospital_id=principal.hospital_id)
             return federation.run_view(session, principal, run_id), lines
         except HematovisionError:
             return None

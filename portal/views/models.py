@@ -3,15 +3,26 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
+from sqlmodel import Session
 from starlette.responses import RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import page
+from server.accounts.schemas import Principal
 from server.deps import SessionDep
 from server.registry import service as registry
 from server.registry.schemas import ModelView
+from server.registry.states import ModelState
 
 router = APIRouter()
+
+
+def model_before(session: Session, who: Principal, shown: ModelView) -> str | None:
+    """Return the version that a roll-back would bring back: the newest older one that was in use once."""
+    if shown.state is not ModelState.CURRENT:
+        return None
+    older = (model for model in registry.list_models(session, who) if model.created_at < shown.created_at)
+    return next((model.version for model in older if model.state is ModelState.RETIRED and model.promoted_at), None)
 
 
 @router.get("/models", name="models")
@@ -36,7 +47,9 @@ def model_json(session: SessionDep, who: SignedIn, version: str) -> ModelView:
 @router.get("/models/{version}", name="model")
 def model(request: Request, session: SessionDep, who: SignedIn, version: str) -> Response:
     """A model's card."""
-    return page(request, "models/card.html", model=registry.model_view(session, who, version))
+    shown = registry.model_view(session, who, version)
+    names = {row.hospital_id: row.hospital_name for row in shown.matrix}
+    return page(request, "models/card.html", model=shown, names=names, before=model_before(session, who, shown))
 
 
 @router.post("/models/{version}/promote", name="model_promote")

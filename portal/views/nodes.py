@@ -11,6 +11,7 @@ from server.deps import RuntimeDep, SessionDep
 from server.hospitals import enrolment
 from server.hospitals import service as hospitals
 from server.hospitals.schemas import NodeView
+from shared.contracts.errors import NotFoundError
 
 router = APIRouter()
 
@@ -28,10 +29,21 @@ def nodes(request: Request, session: SessionDep, who: SignedIn) -> Response:
     return page(request, template, hospitals=hospitals.list_hospitals(session, who))
 
 
+@router.get("/nodes/{node_id}", name="node")
+def node(request: Request, session: SessionDep, who: SignedIn, node_id: str) -> Response:
+    """One node: its fingerprint to compare, and what is decided about it."""
+    found = next((node for node in nodes_json(session, who) if node.id == node_id), None)
+    if found is None:
+        raise NotFoundError("There is no such node. Choose one from the list.")
+    return page(request, "nodes/node.html", node=found)
+
+
 @router.post("/nodes/{node_id}/approve", name="node_approve")
-def approve(session: SessionDep, who: SignedIn, node_id: str) -> Response:
-    """Let a node in, after its fingerprint was compared."""
-    enrolment.approve(session, principal=who, node_id=node_id)
+def approve(
+    session: SessionDep, who: SignedIn, node_id: str, fingerprint: Annotated[str, Form(max_length=100)] = ""
+) -> Response:
+    """Let a node in; the fingerprint that stood on the page must still be the node's."""
+    enrolment.approve(session, principal=who, node_id=node_id, fingerprint=fingerprint or None)
     return RedirectResponse("/nodes", status_code=303)
 
 

@@ -22,8 +22,8 @@ def people(request: Request, session: SessionDep, who: SignedIn) -> Response:
         request,
         "people/list.html",
         people=accounts.list_users(session, who),
-        hospitals=hospitals.list_hospitals(session, who),
-        roles=list(Role),
+        hospitals={hospital.id: hospital.name for hospital in hospitals.list_hospitals(session, who)},
+        roles=[role for role in Role if role is not Role.ADMIN or who.role is Role.ADMIN],
     )
 
 

@@ -10,11 +10,12 @@ from starlette.responses import RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.live import follow
-from portal.rendering import is_partial, page
+from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
 from server.deps import RuntimeDep, SessionDep
 from server.federation import service as federation
 from server.federation.schemas import RunPlan, RunView, SiteCensus
+from server.hospitals import service as hospitals
 from server.registry import service as registry
 from server.registry.schemas import ModelView
 from shared.contracts.errors import NotFoundError
@@ -52,6 +53,7 @@ def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
         for cls, (train, _, _) in column.cells.items():
             trained[cls] += train
     runs = federation.list_runs(session, who)
+    counted = {site.hospital_id for site in census}
     return page(
         request,
         "rounds/list.html",
@@ -63,6 +65,7 @@ def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
         trained=trained,
         least=federation.MIN_CLASS_CELLS,
         trainable=federation.trainable_classes(session),
+        missing=[hospital.name for hospital in hospitals.list_hospitals(session, who) if hospital.id not in counted],
         plan=RunPlan(),
     )
 
@@ -97,7 +100,7 @@ def round_json(session: SessionDep, who: SignedIn, run_id: str) -> RunView:
 
 @router.get("/rounds/{run_id}", name="round")
 def round_page(request: Request, session: SessionDep, who: SignedIn, run_id: str) -> Response:
-    """A run: its page, or the part that changes while it runs."""
+    """A run; its script fetches the page again when the live stream tells of a change, and takes the parts over."""
     run = federation.run_view(session, who, run_id)
     model: ModelView | None = None
     if run.model_version:
@@ -105,8 +108,10 @@ def round_page(request: Request, session: SessionDep, who: SignedIn, run_id: str
             model = registry.model_view(session, who, run.model_version)
         except NotFoundError:
             model = None
-    template = "rounds/live.html" if is_partial(request) else "rounds/run.html"
-    return page(request, template, run=run, model=model, data=run.model_dump(mode="json", exclude={"events"}))
+    names = {site.hospital_id: site.hospital_name for view in run.round_views for site in view.sites}
+    sites = [{site.hospital_id: site for site in view.sites} for view in run.round_views]
+    data = run.model_dump(mode="json", exclude={"events"})
+    return page(request, "rounds/run.html", run=run, data=data, model=model, names=names, sites=sites)
 
 
 @router.get("/rounds/{run_id}/events", name="round_events")

@@ -77,6 +77,7 @@ class RunSummary(BaseModel):
     accuracy: float | None
     model_version: str | None
     problem: str | None
+    stop_requested: bool = False
 
 
 class RunView(RunSummary):

@@ -32,6 +32,8 @@ MIN_CLASS_CELLS = 20
 _LAUNCHERS = frozenset({Role.COORDINATOR, Role.ADMIN})
 _VIEWERS = _LAUNCHERS | {Role.AUDITOR, Role.HOSPITAL_IT}
 _EVENTS_AT_ONCE = 500
+_SITE_LINES = frozenset({"site", "evaluate"})
+"""Kinds of lines that begin with the hospital whose figures they tell."""
 
 
 def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
@@ -136,7 +138,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         local_epochs=recipe.local_epochs,
         flower_run_id=run.flower_run_id,
         round_views=rounds,
-        events=events_since(session, run.id, 0),
+        events=events_since(session, run.id, 0, hospital_id=principal.hospital_id),
         per_site=per_site,
     )
 
@@ -156,10 +158,19 @@ def latest_run_id(session: Session, principal: Principal) -> str:
     return runs[0].id
 
 
-def events_since(session: Session, run_id: str, after_id: int) -> list[EventView]:
-    """Return the lines of a run's log book after a line: what a live page asks for, with the last id it has seen."""
+def events_since(session: Session, run_id: str, after_id: int, *, hospital_id: str | None = None) -> list[EventView]:
+    """Return the lines of a run's log book after a line: what a live page asks for, with the last id it has seen.
+
+    With ``hospital_id`` the lines on other hospitals' figures are left out: its own staff ask.
+    """
     rows = repository.events(session, run_id, after_id, _EVENTS_AT_ONCE)
-    return [EventView(id=row.id or 0, at=row.at, kind=row.kind, text=row.text) for row in rows]
+    return [
+        EventView(id=row.id or 0, at=row.at, kind=row.kind, text=row.text)
+        for row in rows
+        if hospital_id is None
+        or row.kind not in _SITE_LINES
+        or row.text.startswith((f"{hospital_id} ", f"{hospital_id}:"))
+    ]
 
 
 def is_over(session: Session, run_id: str) -> bool:
@@ -252,6 +263,7 @@ def _summary(session: Session, runs: list[Run]) -> list[RunSummary]:
             accuracy=_accuracy(run, done.get(run.id, (0, None))[1]),
             model_version=run.model_version,
             problem=run.problem,
+            stop_requested=run.stop_requested,
         )
         for run in runs
     ]

@@ -169,7 +169,7 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
         signature=row.signature,
         key_id=row.key_id,
         card=card,
-        gate=GateResult.model_validate(row.gate),
+        gate=_verdict(row, hospital_id),
         matrix=[
             MatrixRow(
                 hospital_id=site.hospital_id,
@@ -194,6 +194,14 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
         promoted_by=row.promoted_by,
         override_reason=row.override_reason,
     )
+
+
+def _verdict(row: ModelVersion, hospital_id: str | None) -> GateResult:
+    verdict = GateResult.model_validate(row.gate)
+    if hospital_id is None:
+        return verdict
+    own = [finding for finding in verdict.findings if finding.hospital_id == hospital_id]
+    return GateResult(passed=verdict.passed, findings=own)
 
 
 def _only(values: Mapping[str, T], hospital_id: str) -> dict[str, T]:

@@ -24,7 +24,7 @@ PAGES = {
 }
 MENUS = {
     "reader": {"worklist", "reports", "models"},
-    "coordinator": {"rounds", "nodes", "models"},
+    "coordinator": {"rounds", "nodes", "models", "people"},
     "auditor": {"reports", "rounds", "nodes", "models", "audit"},
     "admin": {"worklist", "reports", "rounds", "nodes", "models", "people", "audit"},
 }

@@ -158,7 +158,7 @@ def test_stream_of_a_finished_run_tells_its_log_and_ends(visitor: Browser, netwo
 def test_promotion_from_the_card(visitor: Browser) -> None:
     visitor.sign_in("coordinator")
     assert visitor.post("/models/hv-1/promote", {"override_reason": "First model"}).status_code == 303
-    assert "The current model" in visitor.get("/models/hv-1").text
+    assert "The model in use" in visitor.get("/models/hv-1").text
     assert visitor.get("/models/hv-1.json").json()["state"] == "current"
 
 
@@ -182,7 +182,7 @@ def test_admin_adds_a_person_who_can_sign_in(visitor: Browser) -> None:
 def test_audit_is_searched_by_subject(visitor: Browser, network: Network) -> None:
     visitor.sign_in("auditor")
     found = visitor.get(f"/audit?subject=run:{network.runs[0]}").text
-    assert "federation: start" in found
+    assert "launched the run" in found
     assert "No entry fits" in visitor.get("/audit?text=nothing-like-it").text
 
 

@@ -6,8 +6,14 @@ const id = page.dataset.run;
 const plots = new Map();
 let run = JSON.parse(document.getElementById('run-data').textContent);
 
-// Okabe–Ito, dashed differently too: a hospital is known by colour and by stroke.
-const STROKES = [['#0072b2', []], ['#d55e00', [6, 3]], ['#009e73', [2, 3]], ['#cc79a7', [8, 3, 2, 3]], ['#e69f00', [4, 2]], ['#56b4e9', [1, 2]]];
+// Okabe–Ito, dashed differently too: a hospital is known by colour and by stroke. The second colour is for dark pages.
+const STROKES = [
+  ['#0072b2', '#56b4e9', []], ['#d55e00', '#f0823a', [7, 3]], ['#009e73', '#2fc79a', [2, 3]],
+  ['#b3548c', '#de8fbd', [9, 3, 2, 3]], ['#b27a00', '#e6b04a', [4, 2]], ['#4f5b66', '#aab4bd', [1, 2]],
+];
+const dark = () => matchMedia('(prefers-color-scheme: dark)').matches ? document.documentElement.dataset.theme !== 'light' : document.documentElement.dataset.theme === 'dark';
+const stroke = (i) => STROKES[i % STROKES.length][dark() ? 1 : 0];
+const dash = (i) => STROKES[i % STROKES.length][2];
 const ink = (name) => {
   const probe = document.createElement('span');
   probe.style.color = `var(${name})`;
@@ -23,92 +29,113 @@ function hospitals() {
   return [...names];
 }
 
-const perSite = (key) => hospitals().map(([hospital]) => run.round_views.map((view) => view.sites.find((site) => site.hospital_id === hospital)?.[key] ?? null));
+const perSite = (key) => hospitals().map(([hospital], i) => ({
+  stroke: stroke(i),
+  dash: dash(i),
+  points: run.round_views.map((view) => view.sites.find((site) => site.hospital_id === hospital)?.[key] ?? null),
+}));
 
-function draw(name, series, { range, values, dots = true } = {}) {
+const everyRound = () => {
+  const step = Math.ceil(run.rounds / 12);
+  return Array.from({ length: run.rounds }, (_, i) => i + 1).filter((n) => n % step === 0);
+};
+const upFromZero = (_, low, high) => [0, (high || 1) * 1.12];
+
+function draw(name, series, { range = upFromZero, values, incrs } = {}) {
   const target = document.getElementById(`plot-${name}`);
-  const x = run.round_views.map((view) => view.round);
-  const data = [x, ...series.map((one) => one.points)];
-  const shape = `${series.length}/${document.documentElement.dataset.theme}`;
+  const data = [run.round_views.map((view) => view.round), ...series.map((one) => one.points)];
+  const shape = `${series.length}/${dark()}`;
   const old = plots.get(name);
   if (old?.shape === shape) {
     old.plot.setData(data);
     return;
   }
   old?.plot.destroy();
-  const [text, line] = [ink('--muted'), ink('--line')];
-  const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
+  const axis = { stroke: ink('--muted'), grid: { stroke: ink('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
   const plot = new window.uPlot({
     width: target.clientWidth,
     height: target.clientHeight,
+    padding: [8, 12, 0, 0],
     cursor: { show: false },
     legend: { show: false },
-    scales: { x: { time: false, range: [0.8, Math.max(run.rounds, 2) + 0.2] }, y: { range: range ?? ((_, low, high) => [Math.min(0, low ?? 0), (high ?? 1) * 1.15 || 1]) } },
+    scales: { x: { time: false, range: [0.85, Math.max(run.rounds, 2) + 0.15] }, y: { range } },
     axes: [
-      { ...axis, grid: { show: false }, size: 28, splits: () => Array.from({ length: run.rounds }, (_, i) => i + 1).filter((n) => run.rounds <= 12 || n % Math.ceil(run.rounds / 12) === 0), values: (_, splits) => splits.map(String) },
-      { ...axis, size: 46, values },
+      { ...axis, grid: { show: false }, size: 26, gap: 4, splits: everyRound, values: (_, splits) => splits.map(String) },
+      { ...axis, size: name === 'accuracy' ? 48 : 36, gap: 6, space: 32, values, incrs },
     ],
-    series: [{}, ...series.map((one) => ({ label: one.label, stroke: one.stroke, dash: one.dash, width: 2, spanGaps: true, points: { show: dots, size: 6, fill: one.stroke } }))],
+    series: [{}, ...series.map((one) => ({ ...one, points: { show: true, size: 6, fill: one.stroke, stroke: one.stroke }, width: 1.75, spanGaps: true }))],
   }, data, target);
   plots.set(name, { plot, shape });
 }
 
+function key(label, colour, strokes) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const line = document.createElementNS('http://www.w3.org/2000/svg', 'line');
+  svg.setAttribute('viewBox', '0 0 18 8');
+  svg.setAttribute('aria-hidden', 'true');
+  for (const [name, value] of Object.entries({ x1: 0, x2: 18, y1: 4, y2: 4, stroke: colour, 'stroke-width': 2, 'stroke-dasharray': strokes.join(' ') })) line.setAttribute(name, value);
+  svg.append(line);
+  return [svg, label];
+}
+
+function item(tag, parts) {
+  const made = document.createElement(tag);
+  made.append(...parts);
+  return made;
+}
+
 function charts() {
-  const section = document.querySelector('.charts-all');
-  section.hidden = run.round_views.length === 0;
-  if (section.hidden) return;
-  const named = hospitals().map(([, name], i) => ({ label: name, stroke: STROKES[i % STROKES.length][0], dash: STROKES[i % STROKES.length][1] }));
-  const series = (key) => perSite(key).map((points, i) => ({ ...named[i], points }));
-  draw('accuracy', series('accuracy'), { range: [0, 1], values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) });
-  draw('loss', series('loss'));
-  draw('bytes', [
+  document.getElementById('charts').hidden = run.round_views.length === 0;
+  if (run.round_views.length === 0) return;
+  draw('accuracy', perSite('accuracy'), { range: [0, 1], incrs: [0.2, 0.25, 0.5], values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) });
+  draw('loss', perSite('loss'));
+  draw('seconds', perSite('seconds'));
+  const traffic = [
     { label: 'sent', stroke: ink('--muted'), dash: [4, 3], points: run.round_views.map((view) => view.bytes_down / 1e6) },
     { label: 'received', stroke: ink('--accent'), dash: [], points: run.round_views.map((view) => view.bytes_up / 1e6) },
-  ]);
-  draw('seconds', series('seconds'));
-  document.getElementById('legend').replaceChildren(...named.map(({ label, stroke, dash }) => {
-    const item = document.createElement('li');
-    const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-    const line = document.createElementNS('http://www.w3.org/2000/svg', 'line');
-    svg.setAttribute('viewBox', '0 0 18 8');
-    svg.setAttribute('aria-hidden', 'true');
-    for (const [name, value] of Object.entries({ x1: 0, x2: 18, y1: 4, y2: 4, stroke, 'stroke-width': 2, 'stroke-dasharray': dash.join(' ') })) line.setAttribute(name, value);
-    svg.append(line);
-    item.append(svg, label);
-    return item;
-  }));
+  ];
+  draw('bytes', traffic);
+  document.getElementById('legend-bytes').replaceChildren(...traffic.map((one) => item('span', key(one.label, one.stroke, one.dash))));
+  document.getElementById('legend').replaceChildren(...hospitals().map(([, name], i) => item('li', key(name, stroke(i), dash(i)))));
 }
 
 function log(event) {
   if (document.querySelector(`[data-event="${event.id}"]`)) return;
-  const item = document.createElement('li');
-  item.dataset.event = event.id;
-  item.className = 'fresh';
+  const line = document.createElement('li');
+  line.dataset.event = event.id;
+  line.className = 'fresh';
   const time = document.createElement('time');
   time.dateTime = event.at;
   time.textContent = new Date(event.at).toISOString().slice(11, 19);
-  const text = document.createElement('span');
-  text.textContent = event.text;
-  item.append(time, text);
-  document.getElementById('log').prepend(item);
+  line.append(time, item('span', [event.text]));
+  document.getElementById('log').prepend(line);
 }
 
+// The words and tables are the server's: the page is fetched again and its live parts taken over, one fetch at a time.
+let fetching = false;
+let again = false;
 async function refresh() {
-  await window.htmx.ajax('GET', `/rounds/${id}`, { target: '#live', swap: 'outerMorph' });
+  again = true;
+  if (fetching) return;
+  fetching = true;
+  while (again) {
+    again = false;
+    const answer = await fetch(location.href, { credentials: 'same-origin' }).catch(() => null);
+    if (answer?.redirected) return location.reload();
+    if (answer?.ok) {
+      const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
+      for (const part of document.querySelectorAll('[data-live]')) {
+        const other = fresh.getElementById(part.id);
+        if (other && other.innerHTML !== part.innerHTML) part.replaceChildren(...other.childNodes);
+      }
+      if (!fresh.getElementById('stop')) document.getElementById('stop')?.close();
+    }
+  }
+  fetching = false;
+  return undefined;
 }
 
-charts();
-window.addEventListener('themechange', () => setTimeout(charts));
-let resized = 0;
-window.addEventListener('resize', () => {
-  clearTimeout(resized);
-  resized = setTimeout(() => plots.forEach(({ plot }, name) => {
-    const target = document.getElementById(`plot-${name}`);
-    plot.setSize({ width: target.clientWidth, height: target.clientHeight });
-  }), 100);
-});
-
-if (page.dataset.over === 'no') {
+function watch() {
   const source = new EventSource(`/rounds/${id}/events?after=${page.dataset.last}`);
   let lost = false;
   source.addEventListener('log', (event) => log(JSON.parse(event.data)));
@@ -130,3 +157,12 @@ if (page.dataset.over === 'no') {
     lost = true;
   });
 }
+
+charts();
+window.addEventListener('themechange', () => setTimeout(charts));
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', charts);
+new ResizeObserver(() => plots.forEach(({ plot }, name) => {
+  const target = document.getElementById(`plot-${name}`);
+  if (target.clientWidth) plot.setSize({ width: target.clientWidth, height: target.clientHeight });
+})).observe(document.getElementById('charts'));
+if (page.dataset.over === 'no') watch();

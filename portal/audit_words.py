@@ -1,0 +1,108 @@
+"""The audit's entries as sentences: who, what, about what; whatever a sentence does not say stands beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from server.audit.schemas import AuditView
+from shared.contracts.ontology import CellClass
+
+ACTIONS: Final = {
+    "account.created": "added the account",
+    "account.activated": "let the account in again",
+    "account.deactivated": "deactivated the account",
+    "account.signed_in": "signed in",
+    "account.signed_out": "signed out",
+    "account.sign_in_failed": "gave a wrong password",
+    "account.locked": "locked the account after failed attempts",
+    "hospital.kit_made": "made an enrolment kit",
+    "hospital.node_asked": "asked to join",
+    "hospital.node_approved": "approved the node",
+    "hospital.node_rejected": "rejected the node",
+    "hospital.node_revoked": "revoked the node",
+    "case.received": "took the case in",
+    "case.quarantined": "put the case into quarantine",
+    "case.state": "moved the case on",
+    "case.claimed": "claimed the case",
+    "case.taken_over": "took the case over",
+    "case.released": "gave the case back",
+    "case.signed": "signed the report",
+    "cells.reclassified": "changed the class of cells",
+    "cells.change_undone": "took a change back",
+    "report.rendered": "made the report's documents",
+    "report.acknowledged": "acknowledged the report",
+    "federation.start": "launched the run",
+    "federation.stop": "asked the run to stop",
+    "model.register": "registered the candidate",
+    "model.promote": "promoted the model",
+    "model.rollback": "rolled back to the model",
+    "model.installed": "installed the model",
+    "model.held": "held the model back",
+    "model.refused": "refused the model",
+    "model.rolled_back": "rolled the model back at the hospital",
+}
+SUBJECTS: Final = {"user": "account", "run": "run", "model": "model", "case": "case", "hospital": "hospital"}
+NAMES: Final = {"sha256": "SHA-256", "pdf_sha256": "SHA-256 of the PDF", "hospital_id": "hospital"}
+SHORT: Final = 10
+_CLASSES: Final = {cls.value: cls.info.name for cls in CellClass}
+
+
+@dataclass(frozen=True)
+class Line:
+    """An entry for people."""
+
+    subject: str
+    seq: int
+    at: datetime
+    who: str
+    what: str
+    about: str
+    details: list[tuple[str, str]]
+
+
+def line(entry: AuditView, names: Mapping[str, str]) -> Line:
+    """Return an entry as words; ``names``: what people call actors and subjects (``user:…``, ``node:…``)."""
+    return Line(
+        subject=entry.subject,
+        seq=entry.seq,
+        at=entry.at,
+        who=names.get(entry.actor) or ("the centre" if entry.actor.startswith("system") else entry.actor_name),
+        what=ACTIONS.get(entry.action, entry.action.replace(".", ": ").replace("_", " ")),
+        about=_about(entry.subject, names),
+        details=[_detail(name, value, names) for name, value in entry.data.items()],
+    )
+
+
+def _about(subject: str, names: Mapping[str, str]) -> str:
+    kind, _, key = subject.partition(":")
+    shown = names.get(subject) or (key[:SHORT] if len(key) > 24 else key)
+    return f"{SUBJECTS.get(kind, kind)} {shown}"
+
+
+def _detail(name: str, value: Any, names: Mapping[str, str]) -> tuple[str, str]:  # Any: as below
+    if name == "gate":
+        return "the gate", "passes" if value else "blocks"
+    return NAMES.get(name, _plain(name)), _value(value, names)
+
+
+def _value(value: Any, names: Mapping[str, str]) -> str:  # Any: audit data have their action's own shape
+    if value is None:
+        return "nobody"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_plain(str(key))} {_value(part, names)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(part, names) for part in value)
+    text = str(value)
+    for kind in ("user", "node", "hospital"):
+        if f"{kind}:{text}" in names:
+            return names[f"{kind}:{text}"]
+    if len(text) >= 32 and all(letter in "0123456789abcdef" for letter in text):
+        return f"{text[:SHORT]}…"
+    return _CLASSES.get(text, text)
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix("_id").replace("_", " ")

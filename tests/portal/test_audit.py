@@ -1,0 +1,79 @@
+"""The audit's pages: sentences, search, and the walk along the chains."""
+
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import Session
+
+from portal.audit_words import line
+from server.audit.schemas import AuditView
+from tests.portal.client import Browser
+from tests.portal.factories import Network, promote_and_install
+
+NAMES = {"user:u1": "Dr. A. Reader", "node:n1": "Riverside Clinic, node", "hospital:b": "Riverside Clinic"}
+
+
+def _entry(subject: str, actor: str, action: str, **data: object) -> AuditView:
+    at = datetime(2026, 11, 23, 4, 5, tzinfo=UTC)
+    return AuditView(id=1, subject=subject, seq=3, at=at, actor=actor, actor_name=actor, action=action, data=data)
+
+
+@pytest.mark.parametrize(
+    ("entry", "who", "what", "about"),
+    [
+        (_entry("user:u1", "user:u1", "account.signed_in"), "Dr. A. Reader", "signed in", "account Dr. A. Reader"),
+        (_entry("model:hv-1", "node:n1", "model.held"), "Riverside Clinic, node", "held the model back", "model hv-1"),
+        (_entry("case:HV-1", "system", "case.received"), "the centre", "took the case in", "case HV-1"),
+        (_entry("run:" + "ab" * 16, "user:u9", "new.kind_of"), "user:u9", "new: kind of", "run " + "ab" * 5),
+    ],
+)
+def test_entry_is_a_sentence(entry: AuditView, who: str, what: str, about: str) -> None:
+    told = line(entry, NAMES)
+    assert (told.who, told.what, told.about) == (who, what, about)
+
+
+def test_details_are_plain_words() -> None:
+    told = line(
+        _entry("model:x", "system", "x", gate=False, sha256="a" * 64, hospital_id="b", cells=["neutrophil"]), NAMES
+    )
+    assert told.details == [
+        ("the gate", "blocks"),
+        ("SHA-256", "aaaaaaaaaa…"),
+        ("hospital", "Riverside Clinic"),
+        ("cells", "neutrophil"),
+    ]
+
+
+def test_search_by_words_and_subject(visitor: Browser, network: Network) -> None:
+    promote_and_install(network, "hv-1")
+    visitor.sign_in("auditor")
+    found = visitor.get("/audit?text=held").text
+    assert "held the model back" in found
+    assert "launched the run" not in found
+    part = visitor.get("/audit?subject=model:hv-1", **{"HX-Request": "true"}).text
+    assert "promoted the model" in part
+    assert "<html" not in part
+
+
+def test_intact_chains_are_said_to_hold(visitor: Browser) -> None:
+    assert "All chains hold." in visitor.sign_in("auditor").get("/audit/check").text
+
+
+def test_changed_entry_is_named(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("auditor")
+    with network.centre.runtime.database.session() as session:
+        _tamper(session)
+    page = visitor.get("/audit/check").text
+    assert "The audit was changed after it was written." in page
+    assert f"run:{network.runs[0]} entry 1" in page
+
+
+def _tamper(session: Session) -> None:
+    session.connection().execute(text("UPDATE audit_entry SET actor = 'user:nobody' WHERE action = 'federation.start'"))
+
+
+@pytest.mark.parametrize("username", ["reader", "coordinator"])
+def test_audit_is_for_oversight_only(visitor: Browser, username: str) -> None:
+    visitor.sign_in(username)
+    assert [visitor.get(path).status_code for path in ("/audit", "/audit/check")] == [403, 403]

@@ -1,0 +1,62 @@
+"""People: who is listed, who may add whom, and what shutting somebody out does."""
+
+import pytest
+
+from server.accounts.roles import Role
+from tests.factories import PASSWORD
+from tests.portal.client import Browser
+from tests.portal.factories import Network
+
+NEW = {"username": "new.one", "display_name": "Dr. N. Ew", "password": PASSWORD}
+
+
+def test_hospital_it_belongs_to_a_hospital(visitor: Browser) -> None:
+    visitor.sign_in("admin")
+    alone = visitor.post("/people", {**NEW, "role": "hospital_it"}, Accept="application/json")
+    assert (alone.status_code, alone.json()["code"]) == (400, "usage")
+    assert visitor.post("/people", {**NEW, "role": "hospital_it", "hospital_id": "b"}).status_code == 303
+    page = visitor.get("/people").text
+    row = page[page.index("Dr. N. Ew") :]
+    assert row.index("Riverside Clinic") < row.index("</tr>")
+
+
+def test_taken_name_is_told_beside_the_form(visitor: Browser) -> None:
+    visitor.sign_in("admin")
+    taken = {**NEW, "username": "reader", "role": "auditor"}
+    answer = visitor.post("/people", taken, Accept="application/json")
+    assert (answer.status_code, "is taken" in answer.json()["message"]) == (409, True)
+
+
+def test_deactivated_person_is_signed_out_and_let_in_again(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("admin")
+    reader = network.people["reader"].user_id
+    assert visitor.post(f"/people/{reader}/active").status_code == 303
+    page = visitor.get("/people").text
+    assert "may not sign in" in page
+    assert "Let in again Dr. A. Reader" in page
+    assert visitor.post(f"/people/{reader}/active", {"active": "true"}).status_code == 303
+    assert "may not sign in" not in visitor.get("/people").text
+
+
+def test_coordinator_manages_everybody_but_administrators(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("coordinator")
+    page = visitor.get("/people").text
+    assert '<option value="admin">' not in page
+    assert "Deactivate S. Imai" not in page
+    assert "Deactivate Dr. A. Reader" in page
+    assert visitor.post("/people", {**NEW, "role": "admin"}).status_code == 403
+    assert visitor.post(f"/people/{network.people['admin'].user_id}/active").status_code == 403
+    assert visitor.post("/people", {**NEW, "role": "hematologist"}).status_code == 303
+
+
+@pytest.mark.parametrize("role", [Role.HEMATOLOGIST, Role.HOSPITAL_IT, Role.AUDITOR])
+def test_other_roles_have_no_people_page(visitor: Browser, network: Network, role: Role) -> None:
+    network.centre.add_person("somebody", role, "a" if role is Role.HOSPITAL_IT else None)
+    visitor.sign_in("somebody")
+    assert visitor.get("/people").status_code == 403
+    assert visitor.post("/people", {**NEW, "role": "auditor"}).status_code == 403
+
+
+def test_nobody_shuts_out_themselves(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("admin")
+    assert visitor.post(f"/people/{network.people['admin'].user_id}/active").status_code == 409

@@ -1,0 +1,149 @@
+"""Rounds: the census, launching, watching live, stopping, and what a hospital's own staff may see."""
+
+import json
+import re
+import threading
+import time
+
+import pytest
+
+from portal.views.rounds import census_columns
+from server.accounts.roles import Role
+from server.federation import service as federation
+from server.federation.book import RunBook
+from server.federation.schemas import RunView
+from tests.portal.client import Browser
+from tests.portal.factories import Network, play_round, start_run
+
+EVENT = re.compile(r"^event: (\w+)$", re.MULTILINE)
+
+
+def _hospital_it(network: Network, visitor: Browser) -> Browser:
+    network.centre.add_person("it-a", Role.HOSPITAL_IT, "a")
+    return visitor.sign_in("it-a")
+
+
+def _stream(text: str) -> list[tuple[str, dict[str, object]]]:
+    blocks = [block for block in re.split(r"\r?\n\r?\n", text) if "event:" in block]
+    fields = [dict(line.split(": ", 1) for line in re.split(r"\r?\n", block) if ": " in line) for block in blocks]
+    return [(found["event"], json.loads(found["data"])) for found in fields]
+
+
+def test_census_shows_every_source_of_a_hospital_once(network: Network) -> None:
+    with network.centre.runtime.database.session(read_only=True) as session:
+        columns = census_columns(federation.census(session, network.people["coordinator"]))
+    assert [(column.site.hospital_id, column.source, column.span) for column in columns] == [
+        ("a", "pbc", 1),
+        ("b", "pbc", 2),
+        ("b", "reports", 0),
+        ("c", "bccd", 1),
+    ]
+
+
+def test_census_names_what_is_not_counted_yet(visitor: Browser, network: Network) -> None:
+    network.centre.add_node("z", "Harbour Hospital")
+    page = visitor.sign_in("coordinator").get("/rounds").text
+    assert "Not counted yet: Harbour Hospital." in page
+
+
+def test_launch_form_carries_the_plan(visitor: Browser) -> None:
+    visitor.sign_in("coordinator")
+    plan: dict[str, str | list[str]] = {
+        "rounds": "4",
+        "min_sites": "2",
+        "local_epochs": "3",
+        "deadline_minutes": "7",
+        "classes": ["neutrophil", "lymphocyte"],
+    }
+    answer = visitor.post("/rounds", plan)
+    assert answer.status_code == 303
+    run = RunView.model_validate(visitor.get(f"{answer.headers['location']}.json").json())
+    assert (run.rounds, run.min_sites, run.local_epochs, run.classes) == (4, 2, 3, ["neutrophil", "lymphocyte"])
+
+
+def test_second_launch_is_refused_while_one_is_under_way(visitor: Browser, network: Network) -> None:
+    start_run(network)
+    visitor.sign_in("coordinator")
+    answer = visitor.post("/rounds", {"rounds": "1"}, Accept="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert 'action="/rounds"' not in visitor.get("/rounds").text
+
+
+def test_run_page_tells_its_state_in_words_with_a_table_under_every_chart(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    play_round(network, book, 1)
+    play_round(network, book, 2, open_end=True)
+    page = visitor.sign_in("coordinator").get(f"/rounds/{book.run_id}").text
+    assert "Round 2 of 3 · 2 of 3 hospitals replied" in page
+    charts = re.findall(r'<figure class="chart.*?</figure>', page, re.DOTALL)
+    assert [("<table" in chart, "<caption" in chart) for chart in charts] == [(True, True)] * 4
+
+
+def test_finished_run_shows_the_matrix_with_intervals(visitor: Browser, network: Network) -> None:
+    page = visitor.sign_in("coordinator").get(f"/rounds/{network.runs[0]}").text
+    assert "The candidate at every hospital" in page
+    assert "89.3–95.8" in page  # 242 of 260 cells
+    assert "Stop the run" not in page
+
+
+def test_stream_tells_each_change_while_the_run_goes_on_and_ends_with_it(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    visitor.sign_in("coordinator")
+
+    def play() -> None:
+        time.sleep(0.3)
+        play_round(network, book, 1)
+        time.sleep(1.3)
+        book.fail("The hospitals went home.")
+
+    player = threading.Thread(target=play)
+    player.start()
+    told = _stream(visitor.get(f"/rounds/{book.run_id}/events").text)
+    player.join()
+    runs = [data for kind, data in told if kind == "run"]
+    assert [data["state"] for data in runs] == ["running", "running", "failed"]
+    assert [data["rounds_done"] for data in runs] == [0, 1, 1]
+    assert told[-1] == ("end", {})
+    lines = [data["id"] for kind, data in told if kind == "log"]
+    assert lines == sorted(set(map(int, map(str, lines))))
+
+
+def test_stop_is_asked_once_and_said(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    visitor.sign_in("coordinator")
+    address = f"/rounds/{book.run_id}"
+    assert 'id="stop"' in visitor.get(address).text
+    assert visitor.post(f"{address}/stop").headers["location"] == address
+    page = visitor.get(address).text
+    assert "The run stops after what is under way" in page
+    assert 'data-open="stop"' not in page
+
+
+@pytest.mark.parametrize("path", ["/rounds", "/rounds/{run}/stop"])
+def test_hospital_it_and_auditor_may_not_steer(visitor: Browser, network: Network, path: str) -> None:
+    visitor.sign_in("auditor")
+    assert visitor.post(path.format(run=network.runs[0])).status_code == 403
+
+
+def test_hospital_it_sees_its_own_figures_only(visitor: Browser, network: Network) -> None:
+    it = _hospital_it(network, visitor)
+    run = network.runs[0]
+    page = it.get(f"/rounds/{run}").text
+    assert "St. Elisabeth Hospital" in page
+    assert all(name not in page for name in ("Riverside Clinic", "University Hospital North"))
+    texts = [line["text"] for line in it.get(f"/rounds/{run}.json").json()["events"]]
+    assert any(text.startswith("a trained") for text in texts)
+    assert not [text for text in texts if re.match(r"[bc][ :]", text)]
+    streamed = [data["text"] for kind, data in _stream(it.get(f"/rounds/{run}/events").text) if kind == "log"]
+    assert streamed == texts
+
+
+def test_unknown_run_is_a_page_for_people(visitor: Browser) -> None:
+    answer = visitor.sign_in("coordinator").get("/rounds/nothing")
+    assert (answer.status_code, "There is no such run." in answer.text) == (404, True)
+
+
+def test_run_without_rounds_says_what_it_waits_for(visitor: Browser, network: Network) -> None:
+    book: RunBook = start_run(network)
+    page = visitor.sign_in("coordinator").get(f"/rounds/{book.run_id}").text
+    assert "The first round has not begun" in page
