@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load, save
 
 from client_node.ipc import Header, Stop, serve, socket_path
-from client_node.training.adapt import try_model
 from client_node.training.service import TrainingService
 from shared.contracts.errors import DataInvalidError, ExitCode, HematovisionError, UsageError
 from shared.contracts.training import Request
@@ -30,10 +29,9 @@ log = structlog.get_logger(__name__)
 
 
 class TrainerServer:
-    """The operations that the trainer's socket answers: ``ping``, ``federate`` and ``try``."""
+    """The operations that the trainer's socket answers: ``ping`` and ``federate``."""
 
     def __init__(self, home: Path, *, stop: Stop) -> None:
-        self._home = home
         self._service = TrainingService(home, stopping=stop.is_set)
         # One request at a time: two would hold two models in memory and share one core.
         self._one = threading.Lock()
@@ -45,9 +43,7 @@ class TrainerServer:
             return {"ok": True}, b""
         if operation == "federate":
             return self._federate(header, body)
-        if operation == "try":
-            return self._try(header), b""
-        raise UsageError("The trainer knows ping, federate and try.")
+        raise UsageError("The trainer knows ping and federate.")
 
     def _federate(self, header: Header, body: bytes) -> tuple[Header, bytes]:
         try:
@@ -59,18 +55,6 @@ class TrainerServer:
         with self._one:
             reply, tensors = self._service.handle(request, load(body) if body else {})
         return {"reply": reply.model_dump(mode="json", by_alias=True)}, save(tensors) if tensors else b""
-
-    def _try(self, header: Header) -> Header:
-        """``{"op": "try", "model": folder}``: fit the site's adapter and say how good the model is here."""
-        folder = header.get("model")
-        if not isinstance(folder, str):
-            raise UsageError("The trainer was called wrongly: try needs the folder of a model.")
-        with self._one:
-            candidate, current = try_model(self._home, Path(folder))
-        return {
-            "candidate": candidate.model_dump(mode="json"),
-            "current": current.model_dump(mode="json") if current else None,
-        }
 
 
 def main(argv: list[str] | None = None) -> int:

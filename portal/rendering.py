@@ -58,6 +58,7 @@ def render(request: Request, template: str, **context: Any) -> str:  # Any: each
         nav=navigation(principal),
         theme=theme(request),
         demo=bool(settings.demo),
+        synthetic=bool(settings.synthetic),
         can=lambda route: allowed(route, principal),
         **context,
     )

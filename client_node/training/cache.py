@@ -29,7 +29,8 @@ Maps = NDArray[np.float16]
 Between = Callable[[], None]
 """Called between two batches: waits for urgent work, or raises to stop."""
 
-_BATCH: Final = 16
+_BATCH_PIXELS: Final = 8 * 128 * 128
+"""What runs through the trunk at once: more would only cost memory."""
 _MEMORY: Final = 256 * 1024 * 1024
 _SPARE: Final = 100 * 1024 * 1024
 _KEPT: Final = 2
@@ -58,6 +59,11 @@ class FeatureCache:
         with torch.inference_mode():
             example = model.trunk(torch.zeros(1, 3, size, size))
         self._shape = tuple(example.shape[1:])
+
+    @property
+    def map_values(self) -> int:
+        """How many values one map has."""
+        return int(np.prod(self._shape))
 
     def load(self, cells: Sequence[LabelledCell], views: int, *, between: Between) -> tuple[list[LabelledCell], Maps]:
         """Return the cells that could be read, and their maps (N × views × C × H × W float16), computing what is new.
@@ -120,7 +126,8 @@ class FeatureCache:
         entry = self._model.entry
         inputs = np.stack([preprocessing.to_input(look, self._size, entry.mean, entry.std) for look in looks])
         trunk = self._trunk()
-        return np.concatenate([trunk.run(inputs[k : k + _BATCH]) for k in range(0, views, _BATCH)])
+        step = max(1, _BATCH_PIXELS // self._size**2)
+        return np.concatenate([trunk.run(inputs[k : k + step]) for k in range(0, views, step)])
 
     def _make_room(self, count: int) -> None:
         with _space_guard():
@@ -129,7 +136,7 @@ class FeatureCache:
             siblings = [folder for folder in self._folder.parent.iterdir() if folder.is_dir()]
             for old in sorted(siblings, key=lambda folder: folder.stat().st_mtime)[:-_KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
-            needed = count * int(np.prod(self._shape)) * 2
+            needed = count * self.map_values * 2
             held = sum(1 for _ in self._folder.glob("*/*.npy"))
             if held == 0 and shutil.disk_usage(self._folder).free < needed + _SPARE:
                 raise NoSpaceError(

@@ -19,9 +19,11 @@ Labels = NDArray[np.int64]
 BALANCE: Final = 0.7
 """Exponent of the class-balanced sampling: 0 = as the site's cells are, 1 = every class equally often."""
 ABSENT_PENALTY: Final = 4.0
-"""Subtracted from the logits of classes that the site has no cell of, in its loss only: a hospital that never sees a
-class then hardly teaches the others to forget it (restricted softmax; Li & Zhan 2021), yet still learns that its
-own cells are not of that class."""
+"""Subtracted, in the loss only, from the logits of classes that the site has no cell of (restricted softmax; Li &
+Zhan 2021): a hospital that never sees a class then hardly teaches the others to forget it."""
+ABSENT_SHARE: Final = 0.3
+"""How much of their change the head's rows of such classes keep. AdamW scales small gradients up, so that the penalty
+alone does not hold them back; at 0 the site's own cells drift into classes it never sees."""
 STEPS_AN_EPOCH: Final = 36
 """Least steps an epoch: a small hospital's epoch would otherwise be over before it has learnt anything."""
 _WARM_UP: Final = 0.1
@@ -57,6 +59,7 @@ def train(model: CellModel, maps: Maps, labels: Labels, recipe: Recipe, *, seed:
     shares /= shares.sum()
     steps = recipe.local_epochs * max(STEPS_AN_EPOCH, math.ceil(len(labels) / recipe.batch_size))
     loss_of = _loss(torch.from_numpy(counts > 0), recipe.label_smoothing)
+    head = [value.detach().clone() for value in model.head.parameters()]
     anchor = [value.detach().clone() for value in _trainable(model)] if recipe.proximal_mu else []
     optimiser = _optimiser(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(steps))
@@ -76,6 +79,10 @@ def train(model: CellModel, maps: Maps, labels: Labels, recipe: Recipe, *, seed:
         nn.utils.clip_grad_norm_(_trainable(model), _CLIP)
         optimiser.step()
         schedule.step()
+    absent = torch.from_numpy(counts == 0)
+    with torch.no_grad():
+        for value, before in zip(model.head.parameters(), head, strict=True):
+            value[absent] = torch.lerp(before[absent], value[absent], ABSENT_SHARE)
     return total / steps
 
 

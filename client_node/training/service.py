@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from client_node.datasets.catalogue import Catalogue
 from client_node.ipc import Lease
 from client_node.policy import load_policy
-from client_node.training.adapt import allowed_cells, current_metrics, positions
 from client_node.training.cache import FeatureCache, Maps
 from client_node.training.evaluation import site_metrics
 from client_node.training.loop import Labels, predict, train
-from client_node.training.manifest import write_atomically, write_manifest
+from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
-from shared.contracts.errors import HematovisionError, NothingToDoError, ServiceUnavailableError
+from client_node.training.site import allowed_cells, current_metrics, positions
+from shared.contracts.errors import HematovisionError, NothingToDoError, ServiceUnavailableError, UsageError
 from shared.contracts.training import (
     CensusReply,
     CensusRequest,
@@ -32,6 +32,9 @@ from shared.contracts.training import (
 )
 from shared.vision import calibration
 from shared.vision.model import CellModel
+
+_MOST_BATCH_VALUES = 4_000_000
+"""Values of a batch's maps: training holds about a hundred bytes for each."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +88,8 @@ class TrainingService:
         load_policy(self._home).check_train(request, len(cells))
         model = self._loaded(request, tensors)
         cache = self._cache(request, model)
+        if recipe.batch_size * cache.map_values > _MOST_BATCH_VALUES:
+            raise UsageError("The batch is too large for a node's memory; ask for a smaller batch or input size.")
         received = self._received(cache, model, request)
         cells, maps = cache.load(cells, recipe.views, between=self._between)
         if not cells:
@@ -128,9 +133,6 @@ class TrainingService:
         cache = self._cache(request, model)
         logits, _, labels = self._outputs(cache, model, request, "test")
         adapter = self._adapter(cache, model, request)
-        write_atomically(
-            self._home / "training" / "adapters" / f"{request.run_key}.json", adapter.model_dump_json().encode()
-        )
         return EvaluateReply(
             candidate=site_metrics(logits, labels, classes),
             current=current_metrics(self._home, "test"),

@@ -34,7 +34,9 @@ def reclassify(
     label: CellClass,
     idempotency_key: str,
 ) -> ChangeResult:
-    """Give cells another class. The same key again changes nothing and returns the same cells.
+    """Give cells another class, or confirm the class of cells that no reader has set; both are changes on record.
+
+    The same key again changes nothing and returns the same cells.
 
     Raises:
         NotFoundError: a cell is not of this case; nothing was changed.
@@ -48,7 +50,7 @@ def reclassify(
         return _result(session, case, rows, {change.cell_id for change in done})
     wanted = _pick(rows, cell_ids)
     now = utc_now()
-    changed = [cell for cell in wanted if cell.current_class is not label]
+    changed = [cell for cell in wanted if cell.current_class is not label or cell.changed_by is None]
     for number, cell in enumerate(changed):
         session.add(
             LabelChange(

@@ -22,6 +22,7 @@ DEFAULT_QUANTILE = 0.9
 _DIMENSIONS = 32
 _OOD_LEVEL = 0.99
 _OOD_MARGIN = 1.1
+_FOLDS = 5
 _TEMPERATURES = (0.25, 8.0)
 _TEMPERATURE_PRIOR = 4.0
 """Weight, in cells, of the belief that the temperature is 1: few cells move it little."""
@@ -166,26 +167,35 @@ def _fit_quantile(probabilities: Floats, labels: NDArray[np.int64]) -> float:
 
 
 def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | None) -> FeatureSpace | None:
-    fitted = (features if reference is None or not len(reference) else reference).astype(np.float64)
+    """Fit the space and its threshold: a quantile of the distances of cells that the space was not fitted on."""
+    own = features.astype(np.float64)
+    fitted = own if reference is None or not len(reference) else reference.astype(np.float64)
     if len(fitted) < LEAST_CELLS:
         return None
-    mean = fitted.mean(axis=0)
-    centred = fitted - mean
-    dimensions = max(1, min(_DIMENSIONS, len(fitted) // 4, fitted.shape[1]))
+    space = _gaussian(fitted)
+    if fitted is not own and len(own) >= LEAST_CELLS:
+        distances = _distances(space, own)
+    else:
+        fold = np.arange(len(fitted)) % _FOLDS
+        held_out = [_distances(_gaussian(fitted[fold != k]), fitted[fold == k]) for k in range(_FOLDS)]
+        distances = np.concatenate(held_out)
+    limit = float(np.quantile(distances, _OOD_LEVEL)) * _OOD_MARGIN
+    return space.model_copy(update={"threshold": max(limit, 1e-6)})
+
+
+def _gaussian(points: Floats) -> FeatureSpace:
+    mean = points.mean(axis=0)
+    centred = points - mean
+    dimensions = max(1, min(_DIMENSIONS, len(points) // 4, points.shape[1]))
     _, values, rows = np.linalg.svd(centred, full_matrices=False)
-    deviations = np.maximum(values[:dimensions] / np.sqrt(len(fitted)), 1e-6)
     rest = centred - centred @ rows[:dimensions].T @ rows[:dimensions]
-    space = FeatureSpace(
+    return FeatureSpace(
         mean=tuple(np.round(mean, 6).tolist()),
         components=tuple(tuple(row) for row in np.round(rows[:dimensions], 6).tolist()),
-        deviations=tuple(deviations.tolist()),
+        deviations=tuple(np.maximum(values[:dimensions] / np.sqrt(len(points)), 1e-6).tolist()),
         residual=float(max(np.sqrt((rest**2).sum(axis=1).mean()), 1e-6)),
         threshold=1.0,
     )
-    # Validation cells set the threshold; where they are few, training cells stand beside them.
-    judged = features if len(features) >= LEAST_CELLS else np.concatenate([features, fitted])
-    limit = float(np.quantile(_distances(space, judged), _OOD_LEVEL)) * _OOD_MARGIN
-    return space.model_copy(update={"threshold": max(limit, 1e-6)})
 
 
 def _distances(space: FeatureSpace, features: NDArray[np.float32] | Floats) -> Floats:

@@ -64,6 +64,15 @@ def test_reclassify_changes_the_live_differential(claimed: Ward) -> None:
     )
 
 
+def test_reclassify_to_the_same_class_confirms_the_cell(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session(read_only=True) as session:
+        before = next(c for c in cases.case_view(session, claimed.reader, claimed.case_id).cells if c.doubtful)
+    (cell,) = _change(claimed, [before.cell_id], before.current_class, "k1").cells
+    assert (cell.doubtful, cell.current_class, cell.changed_by) == (False, before.current_class, "Dr. A. Reader")
+    (cell,) = _undo(claimed, "u1").cells
+    assert (cell.doubtful, cell.changed_by) == (True, None)
+
+
 def test_reclassify_repeated_with_its_key_changes_nothing(claimed: Ward) -> None:
     first = _change(claimed, [IG], CellClass.BLAST, "k1")
     assert _change(claimed, [IG], CellClass.BLAST, "k1") == first

@@ -25,7 +25,11 @@ function reclassify(label) {
     say('Claim the case first; then its cells can be changed.');
     return;
   }
-  const ids = [...store.chosen].filter((id) => store.cells.get(id).current_class !== label);
+  // The class a doubtful cell has already: the reader confirms it, and the doubt is settled.
+  const ids = [...store.chosen].filter((id) => {
+    const cell = store.cells.get(id);
+    return cell.current_class !== label || cell.doubtful;
+  });
   if (!ids.length) {
     say(`Already ${store.name(label)}.`, { seconds: 2 });
     return;

@@ -1,0 +1,248 @@
+"""What a node answers to the centre's requests, and what it refuses."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from client_node.training import cache
+from client_node.training.service import TrainingService
+from shared.contracts.model_card import ModelCard
+from shared.contracts.training import (
+    CalibrationSummary,
+    CensusReply,
+    CensusRequest,
+    EvaluateReply,
+    EvaluateRequest,
+    Recipe,
+    Refusal,
+    Reply,
+    Request,
+    TrainingManifest,
+    TrainReply,
+    TrainRequest,
+)
+from shared.vision import backbones
+from shared.vision.export import export_onnx
+from shared.vision.model import build
+from shared.vision.weights import base_sha256
+from tests.client_node.training.site import CLASSES, RECIPE, make_home
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+BASE = base_sha256(backbones.get(RECIPE.backbone))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def start() -> Arrays:
+    state = build(RECIPE.backbone, len(CLASSES)).trainable_state()
+    return {name: value.numpy().astype(np.float16) for name, value in state.items()}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_home(tmp_path_factory.mktemp("node") / "home")
+
+
+@pytest.fixture(scope="module")
+def service(home: Path) -> TrainingService:
+    return TrainingService(home)
+
+
+def train_request(number: int = 1, *, recipe: Recipe = RECIPE, base: str = BASE, participants: int = 3) -> TrainRequest:
+    return TrainRequest(
+        run_key="run-1", round=number, rounds=3, base_sha256=base, recipe=recipe, participants=participants
+    )
+
+
+def evaluate_request() -> EvaluateRequest:
+    return EvaluateRequest(run_key="run-1", base_sha256=BASE, recipe=RECIPE, participants=3)
+
+
+def refusal(answer: tuple[Reply, Arrays]) -> Refusal:
+    reply, tensors = answer
+    assert isinstance(reply, Refusal)
+    assert tensors == {}
+    return reply
+
+
+def test_train_learns_and_evaluate_says_so(service: TrainingService, home: Path, start: Arrays) -> None:
+    first, update = service.handle(train_request(), start)
+    assert isinstance(first, TrainReply)
+    assert (first.examples, first.received.n, first.feedback_cells) == (24, 12, 1)
+    assert {name: (array.dtype, array.shape) for name, array in update.items()} == {
+        name: (array.dtype, array.shape) for name, array in start.items()
+    }
+    second, update = service.handle(train_request(2), update)
+    assert isinstance(second, TrainReply)
+    assert second.train_loss < first.train_loss
+    assert second.received.accuracy > first.received.accuracy
+
+    answer, nothing = service.handle(evaluate_request(), update)
+    assert isinstance(answer, EvaluateReply)
+    assert nothing == {}
+    assert answer.candidate.n == 12
+    assert answer.candidate.accuracy > 0.8
+    assert answer.current is None
+
+    body = (home / "training" / "manifests" / "run-1-r1.json").read_bytes()
+    assert sha256(body).hexdigest() == first.manifest_sha256
+    manifest = TrainingManifest.model_validate_json(body)
+    assert list(manifest.cells) == sorted(set(manifest.cells))
+    assert len(manifest.cells) == 24
+    assert set(manifest.feedback_cells) < set(manifest.cells)
+
+
+def test_evaluate_measures_the_current_model_beside(tmp_path: Path, home: Path, start: Arrays) -> None:
+    mine = tmp_path / "home"
+    shutil.copytree(home, mine, ignore=shutil.ignore_patterns("models"))
+    folder = mine / "models" / "v1"
+    folder.mkdir(parents=True)
+    export_onnx(build(RECIPE.backbone, len(CLASSES)), RECIPE.input_size, folder / "model.onnx")
+    (folder / "card.json").write_text(card())
+    (mine / "models" / "current.json").write_text('{"version": "v1"}')
+    answer, _ = TrainingService(mine).handle(evaluate_request(), start)
+    assert isinstance(answer, EvaluateReply)
+    assert answer.current is not None
+    assert answer.current.n == answer.candidate.n == 12
+    assert answer.current.loss == pytest.approx(answer.candidate.loss, abs=2e-3)  # the same, once through fp16
+
+
+def card() -> str:
+    return ModelCard(
+        version="v1",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        base_sha256=BASE,
+        recipe=RECIPE,
+        artefacts=(),
+        run_key="run-0",
+        sites={},
+        examples={},
+        calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+    ).model_dump_json()
+
+
+def test_census_counts_only(service: TrainingService) -> None:
+    reply, _ = service.handle(CensusRequest(), {})
+    assert isinstance(reply, CensusReply)
+    assert [(row.cls, row.train, row.val, row.test) for row in reply.census.rows] == [
+        (cls, 8, 4, 4) for cls in sorted(CLASSES, key=lambda cls: cls.order)
+    ]
+
+
+def test_train_on_few_validation_cells_works(tmp_path: Path, start: Arrays) -> None:
+    service = TrainingService(make_home(tmp_path / "h", train=6, val=0, test=1))
+    reply, _ = service.handle(train_request(), start)
+    assert isinstance(reply, TrainReply)
+    assert reply.received.n == 0
+    answer, _ = service.handle(evaluate_request(), start)
+    assert isinstance(answer, EvaluateReply)
+    assert answer.calibration.temperature == 1.0
+
+
+def bad_tensors(start: Arrays) -> dict[str, Arrays]:
+    name = "head.weight"
+    poisoned = start[name].copy()
+    poisoned[0, 0] = np.nan
+    return {
+        "missing": {key: value for key, value in start.items() if key != name},
+        "extra": {**start, "more": start[name]},
+        "shape": {**start, name: start[name][:, :-1]},
+        "not finite": {**start, name: poisoned},
+        "type": {**start, name: start[name].astype(np.int32)},
+        "none": {},
+    }
+
+
+@pytest.mark.parametrize("case", ["missing", "extra", "shape", "not finite", "type", "none"])
+def test_train_with_hostile_tensors_is_refused(service: TrainingService, start: Arrays, case: str) -> None:
+    assert refusal(service.handle(train_request(), bad_tensors(start)[case])).code == "model_invalid"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"backbone": "resnet9000"}, "model_invalid"),
+        ({"local_epochs": 50}, "policy_refused"),
+        ({"batch_size": 1024, "input_size": 512}, "usage"),
+    ],
+)
+def test_train_with_a_hostile_recipe_is_refused(
+    service: TrainingService, start: Arrays, change: dict[str, Any], code: str
+) -> None:
+    request = train_request(recipe=RECIPE.model_copy(update=change))
+    assert refusal(service.handle(request, start)).code == code
+
+
+def test_train_for_other_base_weights_is_refused(service: TrainingService, start: Arrays) -> None:
+    assert refusal(service.handle(train_request(base="0" * 64), start)).code == "model_invalid"
+
+
+def test_train_alone_is_refused_by_policy(service: TrainingService, start: Arrays) -> None:
+    assert refusal(service.handle(train_request(participants=1), start)).code == "policy_refused"
+
+
+def test_train_leaves_out_forbidden_sources(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "h", policy='[training]\ndatasets = ["other"]\n')
+    assert refusal(TrainingService(home).handle(train_request(), start)).code == "policy_refused"
+
+
+def test_train_skips_a_damaged_image(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "h", val=1, test=0)
+    victim = next((home / "images").rglob("*.png"))
+    victim.chmod(0o600)
+    victim.write_bytes(b"broken")
+    reply, _ = TrainingService(home).handle(train_request(), start)
+    assert isinstance(reply, TrainReply)
+    assert reply.examples + reply.received.n == 26
+
+
+def test_train_on_a_full_disk_is_refused(tmp_path: Path, start: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = make_home(tmp_path / "h")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert refusal(TrainingService(home).handle(train_request(), start)).code == "no_space"
+    assert not list((home / "training").rglob("*.part"))
+
+
+def test_train_ends_when_the_trainer_stops(tmp_path: Path, start: Arrays) -> None:
+    service = TrainingService(make_home(tmp_path / "h"), stopping=lambda: True)
+    assert refusal(service.handle(train_request(), start)).code == "service_unavailable"
+
+
+def test_an_inner_failure_is_refused_without_detail(
+    service: TrainingService, start: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: /secret/path")
+
+    monkeypatch.setattr("client_node.training.service.train", explode)
+    answer = refusal(service.handle(train_request(), start))
+    assert "memory" in answer.reason
+    assert "secret" not in answer.reason
+
+
+def test_training_is_repeatable_and_uses_its_cache(home: Path, start: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[Request] = [train_request(), train_request()]
+    service = TrainingService(home)
+    _, one = service.handle(requests[0], start)
+    monkeypatch.setattr(cache.FeatureCache, "_compute", lambda *_: pytest.fail("computed again"))
+    _, two = service.handle(requests[1], start)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
