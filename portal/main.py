@@ -11,6 +11,7 @@ from portal.access import authorise
 from portal.security import SecurityHeaders
 from portal.views import ROUTERS
 from server.app import create_node_api
+from server.limits import BodyLimit
 from server.runtime import Runtime, build_runtime
 from server.settings import get_settings
 from shared.logging import configure_logging
@@ -30,6 +31,7 @@ def create_app(runtime: Runtime | None = None) -> FastAPI:
         app.include_router(router, dependencies=[Depends(authorise)])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     errors.register(app)
+    app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)
     if runtime.settings.demo:
         app.add_middleware(NodeApiBeside, node_api=create_node_api(runtime))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from server import errors
+from server.limits import BodyLimit
 from server.runtime import Runtime, build_runtime
 from server.settings import get_settings
 
@@ -31,6 +32,7 @@ def create_node_api(runtime: Runtime | None = None) -> FastAPI:
         app.include_router(router)
     app.add_api_route("/healthz", health, methods=["GET"])
     errors.register(app)
+    app.add_middleware(BodyLimit)
     return app
 
 

@@ -14,7 +14,7 @@ from shared.reporting.identity import Identity
 class LocalContext(BaseModel):
     """``context.json``. Unknown fields are refused: nothing unlisted slips through, and a typo shows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     identity: Identity | None = None
     """Never leaves the hospital."""

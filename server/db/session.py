@@ -20,12 +20,13 @@ def engine_for(url: str) -> Engine:
         return _sqlite_engine(url, in_memory=parsed.database in {None, "", ":memory:"})
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
-    return create_engine(parsed, pool_pre_ping=True)
+    return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
 
 
 def _sqlite_engine(url: str, *, in_memory: bool) -> Engine:
     pool: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"pool_size": 10, "max_overflow": 30}
-    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10}, **pool)
+    # Errors end up in logs; the values of a statement are patients' pseudonyms, hashes and readers' words.
+    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10}, hide_parameters=True, **pool)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:

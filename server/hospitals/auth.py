@@ -18,7 +18,6 @@ from server.models.base import utc_now
 from server.runtime import Runtime
 from shared.contracts.enrolment import EnrolmentRequest, EnrolmentState
 from shared.contracts.errors import (
-    DataInvalidError,
     KitOtherServerError,
     NotApprovedError,
     UnauthenticatedError,
@@ -26,17 +25,11 @@ from shared.contracts.errors import (
 from shared.crypto.signing import VerifyKey
 from shared.crypto.tokens import PROOF_WINDOW, check_proof, proof_issuer
 
-LARGEST_BODY = 8 * 1024 * 1024
 _REMEMBER = 2 * PROOF_WINDOW + timedelta(seconds=5)
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the body, which a proof covers; too large a one is refused unread."""
-    announced = request.headers.get("content-length")
-    if announced is None and "transfer-encoding" in request.headers:
-        raise DataInvalidError("Send the request with a Content-Length.")
-    if announced is not None and (not announced.isdigit() or int(announced) > LARGEST_BODY):
-        raise DataInvalidError("The request is too large; upload large content to the object store.")
+    """Return the body, which a proof covers; `server.limits.BodyLimit` has bounded it."""
     return await request.body()
 
 

@@ -12,9 +12,11 @@ Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class Contract(BaseModel):
-    """Base of everything on the wire: immutable, and refusing unknown fields."""
+    """Base of everything on the wire: immutable, refusing unknown fields, and never repeating a value in an error:
+    errors end up in logs.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
 
 class Severity(StrEnum):

@@ -16,7 +16,7 @@ class Identity(BaseModel):
     these are ignored.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     name: Short = ""
     """As it is to be printed: family name, given names."""

@@ -12,7 +12,7 @@ from httpx2 import Response
 from server.accounts.schemas import COMMAND_LINE
 from server.app import create_node_api
 from server.hospitals import service
-from server.hospitals.auth import LARGEST_BODY
+from server.limits import LARGEST_BODY
 from server.models.base import utc_now
 from server.runtime import Runtime
 from shared.contracts.enrolment import Heartbeat, HeartbeatReply, Kit, LedgerTotals, NodeMode
@@ -173,7 +173,7 @@ def test_body_that_does_not_fit_names_fields_not_values(
 
 def test_oversize_body_is_refused_unread(client: TestClient, node: NodeSide) -> None:
     headers = node.headers("POST", f"{API}/heartbeat") | {"Content-Length": str(LARGEST_BODY + 1)}
-    assert code(beat(client, headers, b"x")) == (422, "data_invalid")
+    assert code(beat(client, headers, b"x")) == (413, "data_invalid")
 
 
 def test_unknown_address_is_an_answer_in_the_same_form(client: TestClient) -> None:
