@@ -118,9 +118,12 @@ def _serve_or_loop(
 def _serve(platform: Platform) -> None:
     _print_logins(platform)
     _console.print("Serving; Ctrl-C ends everything.")
-    while True:
-        platform.check()
-        time.sleep(1)
+    try:
+        while True:
+            platform.check()
+            time.sleep(1)
+    except SystemExit:  # the supervisor's way of passing a signal on; here it is the way to end
+        platform.say("ending everything")
 
 
 def _print_logins(platform: Platform) -> None:

@@ -69,6 +69,8 @@ class Platform:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             # One thread a process: three trainers and all servers share the cores.
             "OMP_NUM_THREADS": "1",
+            # Fewer malloc arenas: threads of twenty processes would each hold on to memory they no longer use.
+            "MALLOC_ARENA_MAX": "2",
         }
 
     @property
