@@ -4,7 +4,6 @@ import hashlib
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -15,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from client_node.cases.ledger import Ledger
 from client_node.home import NodeHome
+from shared import addresses
 from shared.contracts.case import CaseReceipt, GrantRequest, Grants
 from shared.contracts.enrolment import (
     EnrolmentRequest,
@@ -231,11 +231,7 @@ def read_server_keys(home: NodeHome) -> ServerKeys:
 
 def is_loopback(url: str) -> bool:
     """Whether an address is this machine's own."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return addresses.is_loopback(urlsplit(url).hostname or "")
 
 
 def _parsed(content: bytes, answer: type[Answer]) -> Answer:

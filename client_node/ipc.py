@@ -1,7 +1,7 @@
 """Local sockets between a node's processes, and the lease by which training makes way for an urgent smear.
 
 A frame is a 4-byte big-endian header length, a JSON header, an 8-byte body length and the body (safetensors
-or nothing). A call is one connection with one frame each way. Only processes of the same user are answered.
+or nothing). A call is one connection with one frame each way. Only processes of the same user are answered and called.
 """
 
 import fcntl
@@ -182,7 +182,7 @@ def _check_peer(connection: socket.socket) -> None:
         return
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
     if uid not in (os.getuid(), 0):
-        raise ConfigError("A process of another user called this node's socket.")
+        raise ConfigError("A process of another user is at the other end of this node's socket.")
 
 
 def call(path: Path, header: Header, body: bytes = b"", *, timeout: float = 30.0) -> tuple[Header, bytes]:
@@ -194,6 +194,7 @@ def call(path: Path, header: Header, body: bytes = b"", *, timeout: float = 30.0
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
             connection.connect(os.fspath(path))
+            _check_peer(connection)
             with suppress(BrokenPipeError):  # refused before all was sent: the answer says why
                 _send(connection, header, body)
             answer, tensors = _receive(connection)

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from portal.rendering import is_partial, page, wants_json
+from portal.security import HEADERS
 from shared.contracts.errors import HematovisionError, UnauthenticatedError
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("portal.unexpected_error", path=request.url.path, kind=type(error).__name__, exc_info=error)
-    return _answer(
+    answer = _answer(
         request, 500, "unexpected", "Nothing was changed. Try again; if it stays so, tell your administrator."
     )
+    # The framework answers this one outside all middleware.
+    for name, value in {**HEADERS, "Cache-Control": "no-store"}.items():
+        answer.headers[name] = value
+    return answer

@@ -9,7 +9,6 @@ from sqlmodel import Session
 
 from server.runtime import Runtime
 from server.vault.port import Vault
-from shared.storage import ObjectStore
 
 
 def get_runtime(connection: HTTPConnection) -> Runtime:
@@ -45,11 +44,3 @@ def get_vault(runtime: RuntimeDep) -> Vault:
 
 
 VaultDep = Annotated[Vault, Depends(get_vault)]
-
-
-def get_store(runtime: RuntimeDep) -> ObjectStore:
-    """Return the object store."""
-    return runtime.store
-
-
-StoreDep = Annotated[ObjectStore, Depends(get_store)]

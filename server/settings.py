@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from shared.addresses import is_loopback
 from shared.contracts.errors import ConfigError
 from shared.settings import Settings
 
@@ -43,6 +44,14 @@ class ServerSettings(Settings):
     log_json: bool = False
     """One JSON object a line, for a log collector."""
     log_level: str = "INFO"
+
+    @field_validator("superlink_control")
+    @classmethod
+    def _on_loopback(cls, value: str) -> str:
+        """Whoever reaches the Control API runs code on nodes: it has no authentication, so it stays on this machine."""
+        if value and not is_loopback(value.rpartition(":")[0].strip("[]")):
+            raise ValueError("the Control API must be on loopback, e.g. 127.0.0.1:9093")
+        return value
 
     @property
     def effective_database_url(self) -> str:

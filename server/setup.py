@@ -1,6 +1,5 @@
 """Making a centre's folder: keys, certificates, settings, database, bucket. Nothing is ever overwritten."""
 
-import ipaddress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ from server.db import migrate
 from server.runtime import open_store
 from server.settings import ENV_FILE, ENV_PREFIX, ServerSettings
 from server.vault.file_vault import FileVault
+from shared.addresses import is_loopback
 from shared.contracts.errors import ConfigError, ConflictError
 from shared.crypto.pki import DemoCA, write_private
 from shared.storage import S3Store, self_test
@@ -87,16 +87,9 @@ def _public_host(settings: ServerSettings) -> str:
     parts = urlsplit(settings.public_url)
     if parts.scheme not in {"https", "http"} or not parts.hostname:
         raise ConfigError("Give --public-url as https://host:port, the way hospitals reach the node API.")
-    if parts.scheme == "http" and not (settings.demo and _is_loopback(parts.hostname)):
+    if parts.scheme == "http" and not (settings.demo and is_loopback(parts.hostname)):
         raise ConfigError("Hospitals reach the node API over https:// only; give --public-url https://host:port.")
     return parts.hostname
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _host_of(address: str) -> list[str]:

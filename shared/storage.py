@@ -65,11 +65,16 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, most: int | None = None) -> bytes:
         """Read an object whole.
+
+        Args:
+            key: its path.
+            most: bytes that are read at the most; what others wrote may be of any size.
 
         Raises:
             NotFoundError: there is none.
+            DataInvalidError: it is larger than ``most``.
         """
         ...
 
@@ -111,13 +116,16 @@ class MemoryStore:
                 raise _already_there()
             self._objects[key] = (bytes(data), self._clock())
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, most: int | None = None) -> bytes:
         """See `ObjectStore.get`."""
         check_key(key)
         with self._lock:
             if key not in self._objects:
                 raise _not_there()
-            return self._objects[key][0]
+            data = self._objects[key][0]
+        if most is not None and len(data) > most:
+            raise _too_large()
+        return data
 
     def head(self, key: str) -> ObjectInfo | None:
         """See `ObjectStore.head`."""
@@ -228,7 +236,6 @@ class S3Store:
             self._client.put_object(self._bucket, key, io.BytesIO(data), len(data))
 
     def _put_if_absent(self, key: str, data: bytes) -> None:
-        # The SDK offers no conditional put; a presigned address with the header does, since only x-amz-*
         # The SDK has no conditional put; a presigned address takes the header (only x-amz-* must be signed).
         address = self.presign_put(key, expires=timedelta(minutes=5))
         with _translated():
@@ -240,16 +247,19 @@ class S3Store:
         if response.status != 200:
             raise _unavailable()
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, most: int | None = None) -> bytes:
         """See `ObjectStore.get`."""
         check_key(key)
         with _translated():
             response = self._client.get_object(self._bucket, key)
             try:
-                return response.read()
+                data: bytes = response.read(None if most is None else most + 1)
             finally:
                 response.close()
                 response.release_conn()
+        if most is not None and len(data) > most:
+            raise _too_large()
+        return data
 
     def head(self, key: str) -> ObjectInfo | None:
         """See `ObjectStore.head`."""
@@ -350,6 +360,10 @@ def _from_code(code: str) -> HematovisionError:
 
 def _not_there() -> NotFoundError:
     return NotFoundError("There is no such object in the store.")
+
+
+def _too_large() -> DataInvalidError:
+    return DataInvalidError("The object is larger than it may be; do not use it.")
 
 
 def _already_there() -> ConflictError:

@@ -1,15 +1,22 @@
 """The package is this repository, cannot be uploaded by accident, and keeps heavy libraries where they belong."""
 
+import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from server.federation.tasks import MANIFEST
+
 ROOT = Path(__file__).parents[1]
+# Parts of what is named, imported by their own name: fastapi is starlette, sqlmodel SQLAlchemy, minio urllib3 …
+COME_ALONG = {"starlette", "sqlalchemy", "urllib3", "asn1crypto", "pyhanko-certvalidator", "click", "redis"}
 
 # What a process may import to start, and what must then not have been loaded. `server` and `portal` mean every module
 # below them that a web process reaches.
@@ -54,7 +61,52 @@ def test_upload_is_refused_and_all_packages_are_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "Private :: Do Not Upload" in project["project"]["classifiers"]
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert {"shared", "client_node", "server", "portal"} <= set(wheel)
+    assert {"shared", "client_node", "server", "portal", "deploy"} == set(wheel)
+    # What the commands and the centre's release of the Flower app stand on must be among them.
+    started = {place.partition(".")[0] for place in project["project"]["scripts"].values()}
+    assert started | {MANIFEST.relative_to(ROOT).parts[0]} <= set(wheel)
+
+
+@pytest.mark.parametrize(
+    ("packages", "extras"),
+    [
+        (["shared"], []),
+        (["server", "portal", "shared/reporting"], ["server"]),
+        (["client_node", "shared/reporting", "shared/vision"], ["node"]),
+        (["deploy", "tests"], ["server", "node", "dev"]),
+    ],
+    ids=lambda value: "+".join(value) or "base",
+)
+def test_each_library_a_package_imports_is_in_its_extra(packages: list[str], extras: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(line for name in extras for line in project["optional-dependencies"][name])]
+    named = {_normal(re.split(r"[^A-Za-z0-9_.-]", line)[0]) for line in wanted}
+    missing = {
+        library
+        for library in _imported(packages)
+        if not {_normal(name) for name in packages_distributions()[library]} & (named | COME_ALONG)
+    }
+    assert missing == set()
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _imported(packages: list[str]) -> set[str]:
+    """Return the top names that files below ``packages`` import and that are neither ours nor Python's own."""
+    ours = {*sys.stdlib_module_names, "shared", "client_node", "server", "portal", "deploy", "tests"}
+    found: set[str] = set()
+    for package in packages:
+        for file in (ROOT / package).rglob("*.py"):
+            # These two parts of `shared` are imported with an extra only.
+            if package == "shared" and file.relative_to(ROOT).parts[1] in {"reporting", "vision"}:
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                found |= {name.partition(".")[0] for name in names}
+    return found - ours
 
 
 @pytest.mark.parametrize(("modules", "forbidden"), LIGHT, ids=lambda value: "+".join(value))

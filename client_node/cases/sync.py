@@ -53,6 +53,9 @@ class Sender:
                 except HematovisionError as error:
                     self._outbox.failed(case.case_id, error.message)
                     log.warning("case.not_sent", case_id=case.case_id, code=error.code)
+                except (OSError, KeyError) as error:  # a file of the parcel, or an address among the grants, is missing
+                    self._outbox.failed(case.case_id, "The case could not be read or sent: see the agent's log.")
+                    log.exception("case.not_sent", case_id=case.case_id, kind=type(error).__name__)
         return received
 
     def _advance(self, case: Outgoing) -> SendState:

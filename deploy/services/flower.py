@@ -1,7 +1,8 @@
 """The centre's Flower processes: a SuperLink with TLS and node authentication, and the SuperExec that runs ServerApps.
 
 Both listen on loopback only. With ``process`` isolation and a database file a run survives a SuperLink that is killed
-and started again. In production only the paths ``/v1/fleet/*`` are put before the world; see the nginx configuration.
+and started again. The Control API on the same port asks nobody who they are: in production a proxy puts nothing but the
+paths ``/v1/fleet/*`` before the world.
 """
 
 import http.client

@@ -76,7 +76,7 @@ def start(
     who: SignedIn,
     rounds: Annotated[int, Form(ge=1, le=100)] = 3,
     min_sites: Annotated[int, Form(ge=1)] = 2,
-    local_epochs: Annotated[str, Form()] = "",
+    local_epochs: Annotated[int | None, Form(ge=1, le=50)] = None,
     deadline_minutes: Annotated[int, Form(ge=1, le=1440)] = 10,
     classes: Annotated[list[CellClass] | None, Form()] = None,
 ) -> Response:
@@ -84,7 +84,7 @@ def start(
     plan = RunPlan(
         rounds=rounds,
         min_sites=min_sites,
-        local_epochs=int(local_epochs) if local_epochs.isdecimal() else None,
+        local_epochs=local_epochs,
         round_deadline_seconds=deadline_minutes * 60,
         classes=classes or None,
     )

@@ -33,10 +33,11 @@ def _plain(runtime: Runtime, hospital_id: str, case_id: str, blob: Blob, actor: 
     key = ring_of(runtime.vault).key(
         runtime.store, runtime.vault, hospital_id=hospital_id, case_id=case_id, actor=actor
     )
-    cipher = runtime.store.get(f"{bundle.prefix(hospital_id, case_id)}/blobs/{blob.name}")
+    place = f"{bundle.prefix(hospital_id, case_id)}/blobs/{blob.name}"
     try:
+        cipher = runtime.store.get(place, most=blob.size)
         return bundle.decrypt(key, blob, cipher)
-    except bundle.BundleRefusedError:
+    except (bundle.BundleRefusedError, DataInvalidError):
         raise DataInvalidError(
             "The image was changed after it was taken in; tell the centre's administrator."
         ) from None

@@ -6,11 +6,13 @@ Everything here was written by another party: it is hostile until every check ha
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
 
+from server.cases.images import MEDIA_TYPES, is_image
 from server.vault.port import Vault
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import Blob, BlobKind, CaseBody, CaseManifest, SignedManifest
@@ -25,7 +27,8 @@ MANIFEST_LIMIT: Final = 4 * 1024**2
 BLOB_LIMIT: Final = 64 * 1024**2
 CASE_LIMIT: Final = 1024**3
 CELL_LIMIT: Final = 20_000
-_MAGIC: Final = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+KEY_LIMIT: Final = 64 * 1024
+_CELL_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 
 
 class BundleRefusedError(HematovisionError):
@@ -64,8 +67,8 @@ def read_manifest(store: ObjectStore, hospital_id: str, case_id: str) -> SignedM
     if info.size > MANIFEST_LIMIT:
         raise BundleRefusedError("too_large", "The manifest is too large; send fewer cells or fields.")
     try:
-        signed = SignedManifest.model_validate_json(store.get(key))
-    except ValidationError:
+        signed = SignedManifest.model_validate_json(store.get(key, most=MANIFEST_LIMIT))
+    except (ValidationError, DataInvalidError):
         raise BundleRefusedError(
             "manifest_invalid", "The manifest cannot be read; update the node's software."
         ) from None
@@ -95,9 +98,9 @@ def check(store: ObjectStore, vault: Vault, signed: SignedManifest, node_key: Ve
         ) from None
     _check_sizes(manifest)
     key = _open_key(store, vault, manifest)
-    body = _read_body(_plain(store, manifest, manifest.body, key))
+    body = read_body(_plain(store, manifest, manifest.body, key))
     for blob in manifest.blobs:
-        if not _plain(store, manifest, blob, key).startswith(_MAGIC[blob.media_type]):
+        if not is_image(_plain(store, manifest, blob, key), blob.media_type):
             raise BundleRefusedError("blob_invalid", f"The part {blob.name} is not the image it claims to be.")
     _check_consistency(manifest, body)
     return CheckedCase(signed, body)
@@ -105,7 +108,8 @@ def check(store: ObjectStore, vault: Vault, signed: SignedManifest, node_key: Ve
 
 def open_key(store: ObjectStore, vault: Vault, hospital_id: str, case_id: str, *, actor: str) -> CaseKey:
     """Open a case's key on an audited lease."""
-    return vault.open_case_key(case_id, _sealed_key(store.get(f"{prefix(hospital_id, case_id)}/key.json")), actor=actor)
+    raw = store.get(f"{prefix(hospital_id, case_id)}/key.json", most=KEY_LIMIT)
+    return vault.open_case_key(case_id, _sealed_key(raw), actor=actor)
 
 
 def _check_sizes(manifest: CaseManifest) -> None:
@@ -118,15 +122,17 @@ def _check_sizes(manifest: CaseManifest) -> None:
         raise BundleRefusedError("inconsistent", "Two parts of the case have the same name.")
     if (manifest.body.name, manifest.body.kind) != (BODY_NAME, BlobKind.BODY):
         raise BundleRefusedError("inconsistent", "The case's body is not where it belongs.")
-    if any(blob.kind is BlobKind.BODY or blob.media_type not in _MAGIC for blob in manifest.blobs):
+    if any(blob.kind is BlobKind.BODY or blob.media_type not in MEDIA_TYPES for blob in manifest.blobs):
         raise BundleRefusedError("blob_invalid", "The case holds a part that is neither PNG nor JPEG.")
 
 
 def _open_key(store: ObjectStore, vault: Vault, manifest: CaseManifest) -> CaseKey:
     try:
-        raw = store.get(f"{prefix(manifest.hospital_id, manifest.case_id)}/key.json")
+        raw = store.get(f"{prefix(manifest.hospital_id, manifest.case_id)}/key.json", most=KEY_LIMIT)
     except NotFoundError:
         raise BundleRefusedError("incomplete", "The case's key is missing; send the case again.") from None
+    except DataInvalidError:
+        raise BundleRefusedError("too_large", "The case's key is far too large; send the case again.") from None
     if hashlib.sha256(raw).hexdigest() != manifest.key_sha256:
         raise BundleRefusedError("key_tampered", "The case's key is not the one that was signed; send the case again.")
     try:
@@ -147,18 +153,18 @@ def _sealed_key(raw: bytes) -> bytes:
 def _plain(store: ObjectStore, manifest: CaseManifest, blob: Blob, key: CaseKey) -> bytes:
     place = f"{prefix(manifest.hospital_id, manifest.case_id)}/blobs/{blob.name}"
     try:
-        cipher = store.get(place)
+        cipher = store.get(place, most=max(0, blob.size))
     except NotFoundError:
         raise BundleRefusedError("incomplete", f"The part {blob.name} is missing; send the case again.") from None
+    except DataInvalidError:
+        raise _tampered(blob) from None
     return decrypt(key, blob, cipher)
 
 
 def decrypt(key: CaseKey, blob: Blob, cipher: bytes) -> bytes:
     """Return a part's plain content, its hash and its binding to case and name checked."""
     if len(cipher) != blob.size or hashlib.sha256(cipher).hexdigest() != blob.sha256:
-        raise BundleRefusedError(
-            "blob_tampered", f"The part {blob.name} is not what the manifest says; send the case again."
-        )
+        raise _tampered(blob)
     try:
         return key.decrypt(blob.name, cipher)
     except DataInvalidError:
@@ -167,13 +173,23 @@ def decrypt(key: CaseKey, blob: Blob, cipher: bytes) -> bytes:
         ) from None
 
 
-def _read_body(plain: bytes) -> CaseBody:
+def _tampered(blob: Blob) -> BundleRefusedError:
+    return BundleRefusedError(
+        "blob_tampered", f"The part {blob.name} is not what the manifest says; send the case again."
+    )
+
+
+def read_body(plain: bytes) -> CaseBody:
+    """Return the body, or refuse what is none; every number in it is one."""
     try:
-        return CaseBody.model_validate_json(plain)
-    except ValidationError:
+        body = CaseBody.model_validate_json(plain)
+        # NaN and infinity are no JSON: no page could show them, and no database keep them alike.
+        json.dumps(body.model_dump(mode="json"), allow_nan=False)
+    except ValueError:  # ValidationError is one
         raise BundleRefusedError(
             "body_invalid", "The case's body cannot be read; update the node's software."
         ) from None
+    return body
 
 
 def _check_consistency(manifest: CaseManifest, body: CaseBody) -> None:
@@ -182,8 +198,9 @@ def _check_consistency(manifest: CaseManifest, body: CaseBody) -> None:
     fields_known = all(names.get(field.path) is BlobKind.FIELD for field in smear.fields)
     cells_known = all(names.get(f"cell-{cell.id}.png", names.get(cell.source or "")) for cell in smear.cells)
     places = all(cell.field is None or 0 <= cell.field < len(smear.fields) for cell in smear.cells)
+    named = all(_CELL_ID.fullmatch(cell.id) for cell in smear.cells)
     unique = len({cell.id for cell in smear.cells}) == len(smear.cells)
-    if not (fields_known and cells_known and places and unique and smear.cells):
+    if not (fields_known and cells_known and places and named and unique and smear.cells):
         raise BundleRefusedError("inconsistent", "The case's body names parts that the case does not have.")
     if smear.model_version != manifest.model_version:
         raise BundleRefusedError("inconsistent", "The case's body and manifest name different models.")

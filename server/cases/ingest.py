@@ -47,8 +47,9 @@ def ingest(runtime: Runtime, *, hospital_id: str, case_id: str) -> CaseState | N
 
 
 def commit_notice(session: Session, *, hospital_id: str, case_id: str) -> None:
-    """Note that a node has uploaded a case's manifest; a worker takes it in."""
-    outbox.add(session, INGEST, {"hospital_id": hospital_id, "case_id": case_id})
+    """Note that a node has uploaded a case's manifest; a worker takes it in. A notice that waits is not repeated."""
+    if not repository.pending_ingest(session, INGEST, hospital_id, case_id):
+        outbox.add(session, INGEST, {"hospital_id": hospital_id, "case_id": case_id})
 
 
 def scan(runtime: Runtime) -> int:

@@ -157,5 +157,7 @@ def known_case_ids(session: Session) -> set[tuple[str, str]]:
 
 def pending_ingest(session: Session, kind: str, hospital_id: str, case_id: str) -> bool:
     """Whether a notice of this case is still to be worked on."""
-    query = select(OutboxEntry.payload).where(OutboxEntry.kind == kind, col(OutboxEntry.done_at).is_(None))
+    query = select(OutboxEntry.payload).where(
+        OutboxEntry.kind == kind, col(OutboxEntry.done_at).is_(None), col(OutboxEntry.gave_up_at).is_(None)
+    )
     return {"hospital_id": hospital_id, "case_id": case_id} in session.exec(query).all()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from server.federation.states import RunState
 from server.models.federation import CensusRecord, RoundRecord, Run, RunEvent, SiteRound
@@ -80,12 +80,6 @@ def events(session: Session, run_id: str, after_id: int, limit: int) -> Sequence
         .order_by(col(RunEvent.id))
         .limit(limit)
     ).all()
-
-
-def last_event(session: Session, run_id: str) -> RunEvent | None:
-    """Return the last line of the log book."""
-    newest_id = select(func.max(RunEvent.id)).where(RunEvent.run_id == run_id).scalar_subquery()
-    return session.exec(select(RunEvent).where(RunEvent.id == newest_id)).first()
 
 
 def censuses(session: Session) -> Sequence[CensusRecord]:

@@ -52,11 +52,6 @@ def nodes(session: Session, *, hospital_id: str | None = None, state: EnrolmentS
     return list(session.exec(statement).all())
 
 
-def proof_seen(session: Session, jti: str) -> bool:
-    """Return whether the proof was used before."""
-    return session.get(SeenProof, jti) is not None
-
-
 def forget_proofs(session: Session, now: datetime) -> None:
     """Drop the proofs that are too old to be accepted anyway."""
     session.exec(delete(SeenProof).where(col(SeenProof.expires_at) < now))

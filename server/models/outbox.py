@@ -26,6 +26,6 @@ class OutboxEntry(SQLModel, table=True):
     """A worker has it in hand and renews this; a lease that ran out means that the worker died."""
     lease_owner: str | None = None
     gave_up_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """Set after the last attempt; a person must look."""
+    """Set after the last of many unexpected errors; a person must look."""
     attempts: int = 0
     error: str | None = None

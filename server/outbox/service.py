@@ -60,7 +60,9 @@ def dispatch_pending(database: Database, send: Send) -> int:
 def run_entry(database: Database, entry_id: int, work: Callable[[dict[str, Any]], None]) -> bool:
     """Carry one row out with ``work``; return whether it ran and succeeded.
 
-    A failure is written down and the row is due again after a growing wait; after the last attempt a person must look.
+    A failure is written down and the row is due again after a growing wait. A business error (the store is away, the
+    hospital has no approved node) may mend itself any day, so its row stays due, at last every five minutes; after
+    `MOST_ATTEMPTS` unexpected errors a person must look.
     """
     owner = uuid.uuid4().hex
     with database.session() as session:
@@ -91,11 +93,12 @@ def _failed(database: Database, entry_id: int, owner: str, kind: str, error: Exc
             return
         entry.attempts += 1
         entry.error, entry.lease_until, entry.lease_owner, entry.dispatched_at = public, None, None, None
-        entry.not_before = utc_now() + min(timedelta(seconds=2**entry.attempts), _LONGEST_WAIT)
-        if entry.attempts >= MOST_ATTEMPTS:
+        entry.not_before = utc_now() + min(timedelta(seconds=2 ** min(entry.attempts, 10)), _LONGEST_WAIT)
+        if entry.attempts >= MOST_ATTEMPTS and not isinstance(error, HematovisionError):
             entry.gave_up_at = utc_now()
         attempts, gave_up = entry.attempts, entry.gave_up_at is not None
-    log.warning("outbox.failed", entry=entry_id, kind=kind, attempts=attempts, gave_up=gave_up, exc_info=error)
+    told = log.error if gave_up else log.warning
+    told("outbox.failed", entry=entry_id, kind=kind, attempts=attempts, gave_up=gave_up, exc_info=error)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def promote(session: Session, principal: Principal, version: str, *, override_re
 
     Raises:
         GateBlockedError: the gate does not pass and no reason to override it was given.
-        ConflictError: the version is current already, or a newer decision stands against it.
+        ConflictError: the version is current already.
     """
     _require(principal, _PROMOTERS)
     row = _get(session, version)
@@ -104,11 +104,6 @@ def current(session: Session) -> SignedModelCard | None:
     """Return the card of the current model, as it was signed."""
     row = repository.current(session)
     return _signed(row) if row else None
-
-
-def signed_card(session: Session, version: str) -> SignedModelCard:
-    """Return the signed card of a version."""
-    return _signed(_get(session, version))
 
 
 def check_downloadable(session: Session, version: str, name: str) -> None:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -27,6 +28,7 @@ PROOF_WINDOW: Final = timedelta(seconds=60)
 _ALGORITHM: Final = "Ed25519"
 _TYPE: Final = "hv-proof+jwt"
 _LONGEST: Final = 4096
+_ISSUER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
 
 def make_proof(
@@ -68,10 +70,10 @@ def proof_issuer(token: str) -> str:
         raise _refused()
     try:
         claims: Any = json.loads(extract_compact(token.encode()).payload)  # JSON of an unknown sender
-    except (JoseError, ValueError):
+    except (JoseError, ValueError, RecursionError):
         raise _refused() from None
     issuer = claims.get("iss") if isinstance(claims, dict) else None
-    if not isinstance(issuer, str) or not issuer:
+    if not isinstance(issuer, str) or not _ISSUER.fullmatch(issuer):
         raise _refused()
     return issuer
 
@@ -98,7 +100,7 @@ def check_proof(
         raise _refused()
     try:
         proof = jwt.decode(token, _public_jwk(key), algorithms=[_ALGORITHM])
-    except (JoseError, ValueError):
+    except (JoseError, ValueError, RecursionError):
         raise _refused() from None
     claims = proof.claims
     expected = {
@@ -108,7 +110,10 @@ def check_proof(
         "htu": path,
         "bdh": _body_hash(body),
     }
-    same = all(hmac.compare_digest(str(claims.get(name)).encode(), value.encode()) for name, value in expected.items())
+    same = all(
+        hmac.compare_digest(str(claims.get(name)).encode(errors="replace"), value.encode())
+        for name, value in expected.items()
+    )
     issued, token_id = claims.get("iat"), claims.get("jti")
     if proof.header.get("typ") != _TYPE or not same or not isinstance(token_id, str) or not token_id:
         raise _refused()

@@ -9,8 +9,6 @@ from shared.contracts.errors import ModelInvalidError
 from shared.vision.backbones import BackboneEntry, get
 from shared.vision.weights import base_model
 
-_REMEDY = "ask the centre for a new model"
-
 
 class CellModel(nn.Module):
     """Pretrained backbone, cut in two, with a linear head.

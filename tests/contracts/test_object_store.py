@@ -87,6 +87,13 @@ def test_get_returns_what_was_put(store: ObjectStore, size: int) -> None:
     assert abs(datetime.now(UTC) - info.modified) < timedelta(minutes=5)
 
 
+def test_get_of_more_than_is_wanted_is_refused(store: ObjectStore) -> None:
+    store.put("large", b"x" * 1000)
+    assert store.get("large", most=1000) == b"x" * 1000
+    with pytest.raises(DataInvalidError):
+        store.get("large", most=999)
+
+
 def test_put_replaces_whole(store: ObjectStore) -> None:
     store.put("a", b"long content")
     first = store.head("a")

@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 import portal
+from portal.main import create_app
 from portal.security import HEADERS
+from portal.sessions import SESSION_COOKIE
 from tests.factories import PASSWORD
 from tests.portal.client import Browser, hidden
 from tests.portal.factories import Network, add_waiting_node, staffed
@@ -39,6 +43,17 @@ def test_every_answer_carries_the_security_headers(reader: Browser, path: str) -
     assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
 
 
+def test_inner_error_tells_nothing_and_carries_the_headers_too(network: Network) -> None:
+    with network.centre.runtime.database.session() as session:
+        session.connection().execute(text("ALTER TABLE user_session RENAME TO lost"))
+    with TestClient(create_app(network.centre.runtime), raise_server_exceptions=False) as client:
+        client.cookies.set(SESSION_COOKIE, "secret-token")
+        answer = client.get("/worklist")
+    assert answer.status_code == 500
+    assert not any(word in answer.text for word in ("user_session", "secret-token"))
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+
+
 @pytest.mark.parametrize("username", ["reader", "coordinator", "auditor", "admin"])
 def test_start_page_is_the_first_of_the_menu(visitor: Browser, username: str) -> None:
     target = visitor.sign_in(username).get("/").headers["location"]
@@ -46,10 +61,6 @@ def test_start_page_is_the_first_of_the_menu(visitor: Browser, username: str) ->
 
 
 def test_every_page_stands_in_an_empty_centre(tmp_path: Path) -> None:
-    from fastapi.testclient import TestClient
-
-    from portal.main import create_app
-
     empty = staffed(tmp_path)
     with TestClient(create_app(empty.centre.runtime), follow_redirects=False) as client:
         browser = Browser(client).sign_in("admin")
@@ -188,10 +199,6 @@ def test_audit_is_searched_by_subject(visitor: Browser, network: Network) -> Non
 
 def test_node_api_is_beside_the_portal_in_the_demo(network: Network) -> None:
     from dataclasses import replace
-
-    from fastapi.testclient import TestClient
-
-    from portal.main import create_app
 
     runtime = network.centre.runtime
     demo = replace(runtime, settings=runtime.settings.model_copy(update={"demo": True}))

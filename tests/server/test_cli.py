@@ -77,6 +77,12 @@ def test_init_refuses_an_address_without_tls(tmp_path: Path, call: Call, url: st
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0:9093", "centre.example:9093", ":9093"])
+def test_init_keeps_the_control_api_on_this_machine(tmp_path: Path, call: Call, address: str) -> None:
+    call("init", "--home", str(tmp_path / "c"), "--superlink-control", address, status=ExitCode.CONFIG)
+    assert not (tmp_path / "c").exists()
+
+
 def test_user_add_reads_the_password_from_stdin(home: Path, call: Call) -> None:
     arguments = ("user", "add", "ada", "--role", "hematologist", "--name", "Ada", "--home", str(home))
     said = call(*arguments, "--password-stdin", stdin="correct horse battery\n")

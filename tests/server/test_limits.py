@@ -61,5 +61,9 @@ def _ask(app: ASGIApp, receive: Receive) -> list[int]:
         "path": ENROL, "raw_path": ENROL.encode(), "query_string": b"", "root_path": "", "server": ("centre", 443),
         "client": ("node", 1), "headers": [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")],
     }  # fmt: skip
-    asyncio.run(app(scope, receive, send))
+
+    async def ask() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(ask())
     return statuses

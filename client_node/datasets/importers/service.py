@@ -50,7 +50,7 @@ def import_source(
     findings = _findings(Path(src), fmt, labels)
     if site is not None:
         findings = [one for one in findings if not isinstance(one, Candidate) or one.site == site]
-    if not any(isinstance(one, Candidate) for one in findings) and not findings:
+    if not findings:
         raise NoLabelsError(_NO_LABELS.format(name=Path(src).name))
     skipped = [one for one in findings if isinstance(one, SkippedFile)]
     found = [one for one in findings if isinstance(one, Candidate)]

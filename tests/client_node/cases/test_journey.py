@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
+from client_node.cases.bundle import Part
 from client_node.cases.context import read_context
 from client_node.cases.intake import send_flagged
 from client_node.cases.ledger import Ledger
@@ -106,6 +107,17 @@ def test_smear_is_never_sent_twice(centre: LiveCentre, tmp_path: Path) -> None:
     (first,) = send_flagged(home, (smear,), context)
     (again,) = send_flagged(home, (smear,), context)
     assert (again.case_id, again.new) == (first.case_id, False)
+
+
+def test_damaged_parcel_keeps_no_other_case_back(centre: LiveCentre, tmp_path: Path) -> None:
+    home = joined(centre, tmp_path / "home")
+    damaged, sound = queue(home, tmp_path), queue(home, tmp_path)
+    box = Outbox(home)
+    box.packed(damaged, [Part("key.json", "0" * 64, 1)])  # as after a power cut: noted, but not on the disk
+    send(home)
+    assert box.get(sound).state is SendState.COMMITTED
+    assert (box.get(damaged).state, box.get(damaged).attempts) == (SendState.PACKED, 1)
+    assert box.waiting() == 2
 
 
 def test_unflagged_smear_stays(centre: LiveCentre, tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ import json
 import pytest
 from sqlmodel import select
 
+from server.cases.bundle import BundleRefusedError, read_body
 from server.cases.ingest import commit_notice, ingest, scan
 from server.models import AuditEntry, Case, CaseCell, CaseField, OutboxEntry, Quarantine
-from shared.contracts.case import CaseState, Priority
+from shared.contracts.case import CaseBody, CaseState, Priority
 from shared.crypto.envelope import EnvelopePrivateKey
 from shared.crypto.signing import SigningKey
-from tests.factories import Centre, NodeIdentity, Parcel, centre_key, pack
+from tests.factories import Centre, NodeIdentity, Parcel, centre_key, make_context, make_smear, pack
 
 
 @pytest.fixture
@@ -148,3 +149,29 @@ def test_scan_leaves_known_and_quarantined_cases_alone(centre: Centre, node: Nod
     with centre.runtime.database.session() as session:
         commit_notice(session, hospital_id="a", case_id=noticed.case_id)
     assert scan(centre.runtime) == 0
+
+
+@pytest.mark.parametrize("cell_id", ["1²2", "9" * 5000, "a/b", ""])
+def test_ingest_of_a_cell_id_no_page_could_show_goes_into_quarantine(
+    centre: Centre, node: NodeIdentity, cell_id: str
+) -> None:
+    smear = make_smear()
+    odd = smear.cells[0].model_copy(update={"id": cell_id})
+    parcel = pack(node, centre_key(centre), smear=smear.model_copy(update={"cells": (odd, *smear.cells[1:])}))
+    assert _take_in(centre, parcel) is None
+    assert (_case_count(centre), _quarantine_codes(centre)) == (0, ["inconsistent"])
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-1e999"])
+def test_body_with_a_number_that_is_none_is_refused(number: bytes) -> None:
+    plain = CaseBody(smear=make_smear(), context=make_context()).model_dump_json(by_alias=True).encode()
+    assert read_body(plain).smear.cells[0].ood_score == 0.3
+    with pytest.raises(BundleRefusedError):
+        read_body(plain.replace(b'"ood_score":0.3', b'"ood_score":' + number, 1))
+
+
+def test_ingest_reads_no_more_of_a_part_than_the_manifest_says(centre: Centre, node: NodeIdentity) -> None:
+    parcel = pack(node, centre_key(centre))
+    parcel.objects["blobs/cell-c3.png"] += b"x" * 1000
+    assert _take_in(centre, parcel) is None
+    assert _quarantine_codes(centre) == ["blob_tampered"]

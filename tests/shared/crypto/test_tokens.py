@@ -1,5 +1,6 @@
 """A proof is good for one node, server, method, path, body and minute."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -63,6 +64,13 @@ def test_proof_refused_outside_its_minute(key: SigningKey, off: timedelta) -> No
 def test_proof_refused_for_another_key(key: SigningKey) -> None:
     with pytest.raises(UnauthenticatedError):
         check_proof(make_proof(SigningKey.generate(), **REQUEST, now=NOW), key=key.public, **REQUEST, now=NOW)
+
+
+@pytest.mark.parametrize("claims", [b'{"iss": "\\ud800"}', b'{"iss": "a\\u0000"}', b'{"iss": ""}', b"[" * 2500])
+def test_proof_with_an_odd_issuer_is_refused(claims: bytes) -> None:
+    header, payload = (base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (b'{"alg": "Ed25519"}', claims))
+    with pytest.raises(UnauthenticatedError):
+        proof_issuer(f"{header}.{payload}.AA")
 
 
 @pytest.mark.parametrize(
