@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def call(module: str, *arguments: str | Path, days_ago: int = 0) -> subprocess.CompletedProcess[str]:
+def call(module: str, *arguments: object, days_ago: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a command as a process of its own, if asked with a clock that is ``days_ago`` behind."""
     started = ["-m", module]
     if days_ago:
