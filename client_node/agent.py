@@ -185,7 +185,9 @@ class Agent:
             self._outbox.wake()
 
     def _post_census(self) -> None:
-        mark = _changed_at(self._home)
+        heart, mark = self._heart.status, _changed_at(self._home)
+        if heart.last_success_at is None or heart.problem:
+            return  # not approved, or the centre is away: each attempt would stand in the ledger as sent
         if mark is None or mark == self._census_mark:
             return
         load_policy(self._home)  # an unreadable policy allows nothing

@@ -44,6 +44,7 @@ class AnalyzeOutput(BaseModel):
                 f"  {cls.value}: {share.count} ({share.percent:.1f} %)" for cls, share in smear.differential.items()
             ]
             lines += [f"  flag {flag.id} [{flag.severity.value}]: {flag.evidence.text}" for flag in smear.flags]
+            lines += [f"  not read: {warning}" for warning in smear.quality.warnings]
         for case in self.sent or ():
             lines.append(f"{case.smear_id} {'leaves' if case.new else 'had left before'} as {case.case_id}")
         if self.sent == ():

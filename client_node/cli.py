@@ -15,10 +15,8 @@ from shared.contracts.case import Priority
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 from shared.contracts.errors import UsageError
 
-app = typer.Typer(
-    name="hematovision-node", help="Run a hospital's node of Hematovision.", no_args_is_help=True, add_completion=False
-)
-model_app = typer.Typer(help="The model that analyses here.", no_args_is_help=True)
+app = typer.Typer(name="hematovision-node", help="Run a hospital's node of Hematovision.", add_completion=False)
+model_app = typer.Typer(help="The model that analyses here.")
 app.add_typer(model_app, name="model")
 
 HomeOption = Annotated[Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")]
@@ -124,6 +122,7 @@ def evaluate(
         output = evaluate_csv(home, data, labels, model_dir=model, progress=reporter)
     lines = [f"accuracy {output.accuracy:.3f}, macro-F1 {output.macro_f1:.3f} on {output.n} cells"]
     lines += [f"  {cls.value}: F1 {row.f1:.3f} of {row.support}" for cls, row in output.per_class.items()]
+    lines += [f"  left out {skipped.path}: {skipped.reason}" for skipped in output.skipped]
     emit(output, as_json=as_json, text="\n".join(lines))
 
 

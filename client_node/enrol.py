@@ -5,6 +5,7 @@ Every step may be repeated: `init` run again after a crash or a failed network g
 first step until the approval, and tells a home that is half-way from one that is done.
 """
 
+import errno
 import secrets
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from client_node.centre import Centre, read_signing_key
 from client_node.home import NodeConfig, NodeHome
-from client_node.policy import write_default_policy
+from client_node.policy import remove_default_policy, write_default_policy
 from client_node.supernode import trusted_entities
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.enrolment import EnrolmentRequest, EnrolmentState, EnrolmentStatus, Kit, NodeKeys, NodeMode
@@ -28,6 +29,7 @@ from shared.contracts.errors import (
     KitExpiredError,
     KitInvalidError,
     KitOtherServerError,
+    KitUsedError,
     NoSpaceError,
     NotApprovedError,
     ServiceUnavailableError,
@@ -118,7 +120,12 @@ def init(home: NodeHome, kit_path: Path, *, mode: NodeMode) -> InitOutput:
             return enrolment_status(home)
     mode = note.mode if note is not None else mode
     _prepare(home, kit, mode)
-    status = _request(home, kit, mode)
+    try:
+        status = _request(home, kit, mode)
+    except (KitInvalidError, KitExpiredError, KitUsedError, KitOtherServerError):
+        if not home.initialised:
+            _forget(home, kit)
+        raise
     config = NodeConfig(
         hospital_id=kit.hospital_id, hospital_name=kit.hospital_name, node_id=status.node_id, mode=mode,
         server_url=kit.server_url, server_id=kit.server_id, superlink=status.superlink, enrolled_at=datetime.now(UTC),
@@ -200,10 +207,19 @@ def _prepare(home: NodeHome, kit: Kit, mode: NodeMode) -> None:
         release = VerifyKey.from_base64(kit.keys.release)
         write_private(home.trusted, trusted_entities(release.to_openssh()).encode())
         write_default_policy(home, release_key=release.key_id)
-    except PermissionError:
-        raise ConflictError(f"{home.path} cannot be written: choose another folder with --home.") from None
     except OSError as error:
-        raise NoSpaceError(f"The home folder cannot be made: {error.strerror}.") from None
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpaceError(
+                f"No space is left for {home.path}: free some, or choose another folder with --home, then run it again."
+            ) from None
+        raise ConflictError(f"{home.path} cannot be written: choose another folder with --home.") from None
+
+
+def _forget(home: NodeHome, kit: Kit) -> None:
+    """Drop what a refused kit brought, so that a good one can take its place; the node's own keys stay."""
+    remove_default_policy(home, release_key=VerifyKey.from_base64(kit.keys.release).key_id)
+    for file in (home.ca, home.server_keys, home.trusted, _note_file(home)):
+        file.unlink(missing_ok=True)
 
 
 def _make_keys(home: NodeHome) -> None:

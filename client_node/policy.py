@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from string import Template
@@ -153,7 +154,18 @@ def load_policy(home: NodeHome | Path) -> Policy:
 def write_default_policy(home: NodeHome, *, release_key: str) -> None:
     """Write the commented default policy, unless the hospital has one already."""
     if not home.policy_file.exists():
-        write_private(home.policy_file, Template(_DEFAULT.read_text()).substitute(release_key=release_key).encode())
+        write_private(home.policy_file, _default_text(release_key).encode())
+
+
+def remove_default_policy(home: NodeHome, *, release_key: str) -> None:
+    """Take back what `write_default_policy` wrote; a policy that the hospital has edited stays."""
+    with suppress(OSError):
+        if home.policy_file.read_text() == _default_text(release_key):
+            home.policy_file.unlink()
+
+
+def _default_text(release_key: str) -> str:
+    return Template(_DEFAULT.read_text()).substitute(release_key=release_key)
 
 
 def within(hours: str, moment: time) -> bool:

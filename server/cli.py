@@ -26,11 +26,10 @@ from shared.processes import require_port
 app = typer.Typer(
     name="hematovision-server",
     help="The centre of the Hematovision network.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-audit_app = typer.Typer(help="The tamper-evident audit.", no_args_is_help=True)
+audit_app = typer.Typer(help="The tamper-evident audit.")
 app.add_typer(accounts.app, name="user")
 app.add_typer(hospitals.app, name="hospital")
 app.add_typer(audit_app, name="audit")

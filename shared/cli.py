@@ -1,6 +1,5 @@
 """What every command-line program of the product shares: exit codes, one clear line for an error, JSON on demand."""
 
-import errno
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from shared.contracts.errors import ExitCode, HematovisionError, NoSpaceError
+from shared.space import is_disk_full
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 """Every command takes it; `emit` obeys it."""
@@ -48,7 +48,7 @@ def run(app: typer.Typer) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: a person gets a line, the details go to a file
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if is_disk_full(error):
             return fail(NoSpaceError.code, _NO_SPACE, ExitCode.NO_SPACE)
         return fail("error", _unexpected(error), ExitCode.FAILED)
     if status == ExitCode.INTERRUPTED:  # typer turns an interrupt into this status by itself

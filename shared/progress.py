@@ -61,6 +61,11 @@ class _Lines(Reporter):
             self._next = time.monotonic() + _LINE_EVERY_S
             self._write(f"{self.done}" if self.total is None else f"{self.done} of {self.total}")
 
+    def stopped(self) -> None:
+        """Write the closing line of work that ended early; what went wrong at once is told by its error alone."""
+        if time.monotonic() - self._started >= _LINE_EVERY_S:
+            self.finish("stopped")
+
     def finish(self, word: str) -> None:
         """Write the closing line."""
         self._write(f"{word} after {time.monotonic() - self._started:.1f} s")
@@ -88,6 +93,6 @@ def progress(description: str, total: int | None = None, *, stream: TextIO | Non
     try:
         yield lines
     except BaseException:
-        lines.finish("stopped")
+        lines.stopped()
         raise
     lines.finish("done")

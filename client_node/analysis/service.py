@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
+_BATCH = 64
+"""So many cells are classified at a time."""
 _EXPECTED = (
     CellClass.BLAST,
     CellClass.IMMATURE_GRANULOCYTE,
@@ -66,6 +68,7 @@ class _Work:
     warnings: list[str] = field(default_factory=list)
     pending: list[tuple[int | None, Box, str | None, Trace]] = field(default_factory=list)
     crops: list[Pixels] = field(default_factory=list)
+    """Of the cells that are not read yet."""
 
 
 class Analyser:
@@ -105,34 +108,38 @@ class Analyser:
         options = options or Options()
         plans = plan_smears(paths, options.kind)
         total, done = sum(len(plan.images) for plan in plans), 0
-        smears = []
-        for plan in plans:
-            smear = self._smear(plan, options)
-            smears.append(smear)
-            done += len(plan.images)
+
+        def taken() -> None:
+            nonlocal done
+            done += 1
             if progress is not None:
                 progress(done, total)
+
+        smears = [self._smear(plan, options, taken) for plan in plans]
         if all(len(s.quality.warnings) == len(p.images) and not s.cells for s, p in zip(smears, plans, strict=True)):
-            raise DataInvalidError("None of the images can be read: export them again as JPEG, PNG or TIFF.")
+            first = smears[0].quality.warnings[0].rstrip(".")
+            raise DataInvalidError(f"None of the images can be read ({first}): export them again as JPEG, PNG or TIFF.")
         return AnalysisOutput(smears=tuple(smears))
 
-    def _smear(self, plan: SmearPlan, options: Options) -> Smear:
+    def _smear(self, plan: SmearPlan, options: Options, taken: Callable[[], None]) -> Smear:
         work = _Work(id=_smear_id(plan))
         try:
-            return self._analysed(work, plan, options)
+            return self._analysed(work, plan, options, taken)
         except BaseException:
             self._store.discard(work.id)
             raise
 
-    def _analysed(self, work: _Work, plan: SmearPlan, options: Options) -> Smear:
+    def _analysed(self, work: _Work, plan: SmearPlan, options: Options, taken: Callable[[], None]) -> Smear:
         model, rules = self.model, load_rules(self._home)
         for image in plan.images:
             try:
                 self._take(work, image)
             except DataInvalidError as error:
                 work.warnings.append(f"{image.path.name}: {error.message}")
-        for number, reading in enumerate(model.read(work.crops)):
-            work.cells.append(_cell(work, number, reading))
+            if len(work.crops) >= _BATCH:
+                _read(model, work)
+            taken()
+        _read(model, work)
         cells = tuple(work.cells)
         figures = quality.summary(cells, work.focus, work.brightness, work.warnings)
         smear = Smear(
@@ -174,13 +181,20 @@ class Analyser:
         place: int | None,
     ) -> None:  # fmt: skip
         crop = cell_crop(pixels, box)
-        crop_box = self._store.put_cell(work.id, _cell_id(len(work.crops)), pixels, box)
+        crop_box = self._store.put_cell(work.id, _cell_id(len(work.pending)), pixels, box)
         work.pending.append((place, shown, source, Trace(digest, box, crop_box)))
         work.crops.append(crop)
 
 
 def _cell_id(number: int) -> str:
     return f"c{number + 1:04d}"
+
+
+def _read(model: LoadedModel, work: _Work) -> None:
+    """Classify the cells that wait; so the crops of a large smear never lie in memory together."""
+    for reading in model.read(work.crops):
+        work.cells.append(_cell(work, len(work.cells), reading))
+    work.crops.clear()
 
 
 def _cell(work: _Work, number: int, reading: Reading) -> Cell:

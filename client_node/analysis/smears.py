@@ -72,7 +72,7 @@ def plan_smears(paths: Sequence[Path], kind: SmearKind = SmearKind.AUTO) -> list
         elif path.exists():
             loose[path.parent].append(path)
         else:
-            raise NotFoundError(f"There is no {path.name}: check the path.")
+            raise NotFoundError(f"There is no {path}: check the path.")
     plans.extend(_plan(folder.resolve().name, folder, files, {}, kind) for folder, files in loose.items())
     if not plans:
         raise NothingToDoError("No images were found: give image files, or folders that hold them.")

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from client_node.datasets.images import space_guard, write_atomic
+from client_node.datasets.images import write_atomic
 from shared.contracts.analysis import Smear
 from shared.contracts.errors import DataInvalidError, NotFoundError
+from shared.space import space_guard
 
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
@@ -102,7 +103,7 @@ class SmearStore:
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
-        with space_guard():
+        with space_guard(path.parent):
             write_atomic(path, data)
 
 

@@ -47,7 +47,7 @@ def read_context(file: Path | None) -> LocalContext:
         context = LocalContext.model_validate_json(file.read_bytes())
         ClinicalContext.model_validate({**context.model_dump(exclude={"identity"}), "patient_pseudonym": "0" * 32})
     except OSError:
-        raise DataInvalidError(f"The context file {file.name} cannot be read: check its path.") from None
+        raise DataInvalidError(f"The context file {file} cannot be read: check its path.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "its JSON"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from client_node.home import NodeHome
 from shared.contracts.errors import ConfigError, DataInvalidError
 from shared.reporting.identity import Identity
+from shared.space import space_guard
 
 _NONCE_BYTES: Final = 12
 _SCHEMA: Final = "CREATE TABLE IF NOT EXISTS identity (case_id TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT"
@@ -33,9 +34,10 @@ class IdentityStore:
         """Keep who the patient of a case is."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._aead.encrypt(nonce, identity.model_dump_json().encode(), case_id.encode())
-        self._file.touch(mode=0o600)
-        with closing(self._connect()) as connection, connection:
-            connection.execute("INSERT OR REPLACE INTO identity (case_id, sealed) VALUES (?, ?)", (case_id, sealed))
+        with space_guard(self._file.parent):
+            self._file.touch(mode=0o600)
+            with closing(self._connect()) as connection, connection:
+                connection.execute("INSERT OR REPLACE INTO identity (case_id, sealed) VALUES (?, ?)", (case_id, sealed))
 
     def get(self, case_id: str) -> Identity | None:
         """Return who the patient of a case is, or None where the hospital gave no identity.

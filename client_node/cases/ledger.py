@@ -1,6 +1,5 @@
 """The ledger: every byte that left the building, append-only, in a hash chain. Import-light: the relay uses it."""
 
-import errno
 import hashlib
 import json
 import sqlite3
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from client_node.home import NodeHome
 from shared.contracts.enrolment import LedgerTotals
 from shared.contracts.errors import AuditBrokenError, ConfigError, HematovisionError, NoSpaceError
+from shared.space import is_disk_full
 
 GENESIS: Final = "0" * 64
 _SCHEMA: Final = """
@@ -140,7 +140,7 @@ class Ledger:
         try:
             self._file.touch(mode=0o600)
         except OSError as error:
-            raise _cannot_open(error) from error
+            raise self._cannot_open(error) from error
         try:
             with closing(sqlite3.connect(self._file, timeout=30.0, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -148,15 +148,14 @@ class Ledger:
                 connection.executescript(_SCHEMA)
                 yield connection
         except sqlite3.OperationalError as error:
-            raise _cannot_open(error) from error
+            raise self._cannot_open(error) from error
         except sqlite3.DatabaseError as error:
             raise AuditBrokenError("The ledger is damaged: keep the file and restore it from a backup.") from error
 
-
-def _cannot_open(error: OSError | sqlite3.Error) -> HematovisionError:
-    if getattr(error, "errno", None) == errno.ENOSPC or "full" in str(error):
-        return NoSpaceError("The disk is full, and nothing leaves unrecorded: make room, then retry.")
-    return ConfigError("The ledger cannot be opened: check the home folder and its permissions.")
+    def _cannot_open(self, error: OSError | sqlite3.Error) -> HematovisionError:
+        if is_disk_full(error, self._file.parent):
+            return NoSpaceError("The disk is full, and nothing leaves unrecorded: make room, then retry.")
+        return ConfigError("The ledger cannot be opened: check the home folder and its permissions.")
 
 
 def _append(

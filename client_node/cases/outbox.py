@@ -15,6 +15,7 @@ from client_node.cases.pseudonym import new_case_id
 from client_node.home import NodeHome
 from shared.contracts.case import ClinicalContext, Priority
 from shared.contracts.errors import ConfigError, NoSpaceError, NotFoundError
+from shared.space import is_disk_full
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS outgoing (
@@ -173,11 +174,9 @@ class Outbox:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(_SCHEMA)
                 yield connection
-        except sqlite3.OperationalError as error:
-            if "full" in str(error):
+        except (OSError, sqlite3.OperationalError) as error:
+            if is_disk_full(error, self._file.parent):
                 raise NoSpaceError("No space is left for the outbox: make room, then send again.") from None
-            raise ConfigError("The outbox cannot be opened: check the home folder and its permissions.") from error
-        except OSError as error:
             raise ConfigError("The outbox cannot be opened: check the home folder and its permissions.") from error
 
 

@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from client_node.cases.feedback import join_labels
 from client_node.cases.identity import IdentityStore
 from client_node.centre import Centre, read_server_keys
-from client_node.datasets.images import space_guard
 from client_node.home import NodeHome
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ConfigError, DataInvalidError, HematovisionError, SignatureInvalidError
@@ -26,6 +25,7 @@ from shared.contracts.report import Acknowledgement, ReportBundle, ReportNotice
 from shared.crypto.envelope import EnvelopePrivateKey
 from shared.crypto.signing import VerifyKey
 from shared.reporting.bundle import FHIR, HL7, PDF, open_bundle
+from shared.space import space_guard
 
 ACKNOWLEDGED: Final = "acknowledged.json"
 _BUNDLE: Final = "bundle.json"
@@ -43,7 +43,7 @@ def fetch_reports(home: NodeHome | Path, centre: Centre) -> tuple[int, int]:
     place, reports, labels = NodeHome(home), 0, 0
     for notice in sorted(centre.reports(), key=lambda notice: (notice.case_id, notice.version)):
         try:
-            with space_guard():
+            with space_guard(place.path):
                 joined = _bring_home(place, centre, notice)
         except (HematovisionError, OSError) as error:
             reason = {"code": error.code, "reason": error.message} if isinstance(error, HematovisionError) else {}

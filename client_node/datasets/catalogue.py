@@ -11,11 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from client_node.datasets.images import ImageStore, StoredImage, read_limited, space_guard
+from client_node.datasets.images import ImageStore, StoredImage, read_limited
 from client_node.datasets.splits import Split
 from shared.contracts.errors import ConfigError, DataInvalidError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, ClassCensus
+from shared.space import is_disk_full, space_guard
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels."""
@@ -185,13 +186,13 @@ class Catalogue:
         self.home = Path(home)
         self._images = self.home / "images"
         self._file = self.home / "catalogue.sqlite"
-        with space_guard():
+        with space_guard(self.home):
             try:
                 self.home.mkdir(parents=True, exist_ok=True)
                 with closing(self._connect()) as connection:
                     connection.executescript(_SCHEMA)
             except (sqlite3.DatabaseError, PermissionError, NotADirectoryError, FileExistsError) as error:
-                if "disk is full" in str(error):
+                if is_disk_full(error, self.home):
                     raise
                 raise ConfigError(
                     "The node's catalogue cannot be opened: check the home folder and its permissions."
@@ -208,7 +209,7 @@ class Catalogue:
     def writing(self) -> Iterator[Writer]:
         """Open a transaction over rows and images: on any error neither is kept."""
         store = ImageStore(self._images)
-        with space_guard(), closing(self._connect()) as connection:
+        with space_guard(self.home), closing(self._connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield Writer(connection, store)

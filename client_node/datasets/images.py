@@ -1,27 +1,24 @@
 """The node's own copies of images: content-addressed, written whole or not at all, read-only."""
 
-import errno
 import hashlib
 import io
 import os
-import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from shared.contracts.errors import DataInvalidError, NoSpaceError
+from shared.contracts.errors import DataInvalidError
+from shared.space import space_guard
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _SUFFIX_OF_FORMAT: Final = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 _MAX_BYTES: Final = 256 * 1024 * 1024
 _MAX_PIXELS: Final = 120_000_000
-_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +30,6 @@ class StoredImage:
     """Below the home's ``images`` folder."""
     width: int
     height: int
-
-
-@contextmanager
-def space_guard() -> Iterator[None]:
-    """Turn every form of "disk full" into `NoSpaceError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL_ERRNOS:
-            raise NoSpaceError(_NO_SPACE) from error
-        raise
-    except sqlite3.OperationalError as error:
-        if "disk is full" in str(error):
-            raise NoSpaceError(_NO_SPACE) from error
-        raise
-
-
-_NO_SPACE: Final = (
-    "No space is left on the disk of the node's home folder. Nothing was kept of this step: "
-    "free some space or choose another home, then start it again."
-)
 
 
 def inspect_image(data: bytes) -> tuple[int, int, str]:
@@ -129,7 +105,7 @@ class ImageStore:
         relative = f"{sha256[:2]}/{sha256}{suffix}"
         target = self.root / relative
         if not target.exists():
-            with space_guard():
+            with space_guard(self.root.parent):
                 write_atomic(target, data, mode=0o440)
             self.added.append(target)
         return StoredImage(sha256, relative, width, height)

@@ -15,10 +15,11 @@ from PIL import Image
 
 from client_node.datasets import painter
 from client_node.datasets.catalogue import Box
-from client_node.datasets.images import space_guard, write_atomic
+from client_node.datasets.images import write_atomic
 from client_node.datasets.splits import Split
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass
+from shared.space import space_guard
 
 MARKER: Final = "SYNTHETIC"
 COLUMNS: Final = (
@@ -88,7 +89,7 @@ def make_synthetic(
     out = Path(out)
     per_patient = max(1, fields_per_site // _PATIENTS)
     rows: list[dict[str, object]] = []
-    with space_guard():
+    with space_guard(out):
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / MARKER, _README.encode(), mode=0o644)
         for patient in _patients(sites):

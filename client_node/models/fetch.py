@@ -5,7 +5,6 @@ import shutil
 from typing import Final
 
 from client_node.centre import Centre, read_server_keys
-from client_node.datasets.images import space_guard
 from client_node.home import NodeHome
 from client_node.models.store import CARD, DECISION, present
 from client_node.policy import load_policy
@@ -13,6 +12,7 @@ from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ModelInvalidError, SignatureInvalidError
 from shared.contracts.model_card import SignedModelCard
 from shared.crypto.signing import VerifyKey
+from shared.space import space_guard
 
 _NAMES: Final = ("model.onnx", "delta.safetensors")
 _RESERVED: Final = ("base",)
@@ -51,7 +51,7 @@ def fetch_model(home: NodeHome, centre: Centre, signed: SignedModelCard) -> None
         raise ModelInvalidError("The model's card lists other files than this software knows: update it.")
     if card.version in _RESERVED:
         raise ModelInvalidError("The model's version has a name that no version may have.")
-    with space_guard():
+    with space_guard(home.path):
         _bring(home, centre, signed)
 
 

@@ -5,6 +5,7 @@ others are random looks that depend on the cell's hash alone.
 """
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -89,6 +90,8 @@ class FeatureCache:
         if int(np.prod(shape)) * 2 <= _MEMORY:
             return np.empty(shape, np.float16)
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - lives as long as the array
+        # Claims the disk now: a write into a hole of a mapped file would end the process where the disk is full.
+        os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 2)
         return np.memmap(file, np.float16, "w+", shape=shape)
 
     def _cell(self, cell: LabelledCell, views: int, between: Between) -> Maps:

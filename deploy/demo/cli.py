@@ -37,13 +37,15 @@ def demo(
     work: Annotated[Path | None, typer.Option(help="Where everything is kept; a temporary folder without it.")] = None,
     hospitals: Annotated[int, typer.Option(min=2, max=12, help="How many hospitals.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of the federated run.")] = 3,
-    port: Annotated[int | None, typer.Option(help="The portal's port; a free one without it.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The portal's port; else a free one.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Run the loop once, write the JSON, end.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where --once writes its figures.")] = None,
 ) -> None:
     """Run object store, broker, centre and hospitals on loopback; serve until Ctrl-C, or go through the loop once."""
     if json_file is not None and not once:
         raise UsageError("--json goes with --once.")
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ConfigError(f"There is no folder {json_file.parent} for --json: make it first.")
     if port is not None:
         require_port(port)
     rows_of = data and read_labels(data)  # before anything starts: a wrong folder is told at once
@@ -63,7 +65,7 @@ def demo(
         platform = Platform(folder, supervisor, say, port or free_port(), synthetic)
         partition = assign(rows_of or [], hospitals)
         for part in partition:
-            set_aside(part)
+            set_aside(part, data)
         node = Command("client_node.cli", platform.env)
         members = [DemoHospital(part, folder / "nodes" / part.id, node) for part in partition]
         loop = Loop(platform, members)
@@ -151,7 +153,10 @@ def _work_folder(given: Path | None, *, keep: bool) -> Iterator[Path]:
         raise ConfigError(
             f"{given} is not empty. Name an empty or new folder with --work: a demonstration starts afresh."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise ConfigError(f"The folder {given} cannot be made: name another one with --work.") from None
     yield folder
 
 

@@ -18,6 +18,8 @@ COLUMNS = (
     "path", "kind", "class", "subtype", "source", "site", "group", "split", "xmin", "ymin", "xmax", "ymax",
 )  # fmt: skip
 
+_OURS = {"labels.csv", "SYNTHETIC"}
+
 
 @dataclass
 class HospitalData:
@@ -39,12 +41,15 @@ def read_labels(data: Path) -> list[Row]:
         raise NoLabelsError(f"{data} is not a folder. Give --data a folder that holds a labels.csv.")
     if not labels.is_file():
         raise NoLabelsError(f"{data} holds no labels.csv. Add one (columns: {', '.join(COLUMNS)}) or leave --data out.")
-    with labels.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = {"path", "kind", "class", "group", "split"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataInvalidError(f"{labels} lacks the columns {', '.join(sorted(missing))}.")
-        rows = [{column: row.get(column) or "" for column in COLUMNS} for row in reader]
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = {"path", "kind", "class", "group", "split"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataInvalidError(f"{labels} lacks the columns {', '.join(sorted(missing))}.")
+            rows = [{column: row.get(column) or "" for column in COLUMNS} for row in reader]
+    except (csv.Error, OSError, UnicodeDecodeError):
+        raise DataInvalidError(f"{labels} is no readable UTF-8 CSV file: export it again.") from None
     if not any(row["class"] for row in rows):
         raise NoLabelsError(f"{labels} names no class in any row: there is nothing to learn from.")
     return rows
@@ -101,10 +106,21 @@ def assign(rows: list[Row], hospitals: int) -> list[HospitalData]:
     return result
 
 
+def image_of(row: Row, data: Path) -> Path | None:
+    """Return the image file of a row, or None where there is none below ``data``."""
+    path = Path(row["path"])
+    if not row["path"] or path.is_absolute() or ".." in path.parts or path.name in _OURS:
+        return None
+    return data / path if (data / path).is_file() else None
+
+
 def write_import_folder(hospital: HospitalData, *, data: Path, out: Path) -> Path:
-    """Write the folder that the hospital imports: its own ``labels.csv`` beside links to the image folders."""
+    """Write the folder that the hospital imports: its own ``labels.csv`` beside links to the image folders.
+
+    Every row is in it, so that the import counts and names those whose image is missing.
+    """
     out.mkdir(parents=True)
-    for top in sorted({Path(row["path"]).parts[0] for row in hospital.rows}):
+    for top in sorted({image.relative_to(data).parts[0] for row in hospital.rows if (image := image_of(row, data))}):
         (out / top).symlink_to((data / top).resolve())
     if (data / "SYNTHETIC").exists():
         (out / "SYNTHETIC").touch()

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.demo.partition import HospitalData, Row, unit
+from deploy.demo.partition import HospitalData, Row, image_of, unit
 from shared.contracts.ontology import CellClass, parse_class
 
 UNREMARKABLE = {
@@ -43,9 +43,9 @@ class PseudoSmear:
     """Clinical context to send along; the identity in it stays at the hospital."""
 
 
-def set_aside(hospital: HospitalData) -> None:
+def set_aside(hospital: HospitalData, data: Path) -> None:
     """Move the training groups that the hospital's pseudo-smears need from its rows to its pool."""
-    train = [row for row in hospital.rows if row["split"] == "train"]
+    train = [row for row in hospital.rows if row["split"] == "train" and image_of(row, data)]
     needed = Counter[CellClass]()
     for _, wanted in GALLERIES:
         needed.update(wanted)
@@ -58,7 +58,7 @@ def set_aside(hospital: HospitalData) -> None:
     fields = {row["group"] for row in train if row["kind"] == "field"}
     aside = min(FIELDS_PER_SMEAR * FIELD_SMEARS, int(len(fields) * MOST_FIELDS_ASIDE))
     groups |= set(sorted(fields, key=lambda g: unit("pool:" + g))[:aside])
-    hospital.pool = [row for row in hospital.rows if row["group"] in groups]
+    hospital.pool = [row for row in hospital.rows if row["group"] in groups and image_of(row, data)]
     hospital.rows = [row for row in hospital.rows if row["group"] not in groups]
 
 

@@ -11,7 +11,7 @@ from server.accounts.roles import Role
 from server.commands import COMMAND_LINE, HomeOption, JsonOption, emit, open_runtime
 from shared.contracts.errors import UsageError
 
-app = typer.Typer(help="People who sign in at the portal.", no_args_is_help=True)
+app = typer.Typer(help="People who sign in at the portal.")
 
 
 @app.command()

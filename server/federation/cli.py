@@ -18,7 +18,7 @@ from server.settings import load_settings
 from shared.contracts.errors import RunFailedError, UsageError
 from shared.contracts.ontology import parse_class
 
-app = typer.Typer(no_args_is_help=True, help="Launch and follow federated runs.")
+app = typer.Typer(help="Launch and follow federated runs.")
 
 RunArgument = Annotated[str | None, typer.Argument(help="Run key; the newest run if left out.")]
 _ACTOR: Principal = COMMAND_LINE

@@ -10,7 +10,7 @@ from server.hospitals import service
 from shared.contracts.errors import ConflictError
 from shared.crypto.pki import write_private
 
-app = typer.Typer(help="Hospitals and their nodes.", no_args_is_help=True)
+app = typer.Typer(help="Hospitals and their nodes.")
 
 HospitalId = Annotated[str, typer.Argument(metavar="ID", help="Short id of the hospital, e.g. st-anna.")]
 NodeId = Annotated[str, typer.Argument(metavar="NODE_ID")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from server.accounts.schemas import COMMAND_LINE, Principal
 from server.commands import HomeOption, JsonOption, emit
@@ -13,7 +13,7 @@ from server.db.session import Database
 from server.registry import service
 from server.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True, help="Model versions: list, promote, roll back.")
+app = typer.Typer(help="Model versions: list, promote, roll back.")
 
 _ACTOR: Principal = COMMAND_LINE
 
@@ -26,11 +26,12 @@ def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         emit(models, as_json=True)
         return
-    table = Table("version", "state", "gate", "hospitals", "accuracy by hospital", "sha256")
+    # The whole version, however narrow the terminal: `promote` asks for it.
+    table = Table(Column("version", no_wrap=True), "state", "gate", "accuracy by hospital", "sha256")
     for model in models:
-        accuracies = ", ".join(f"{row.hospital_id} {row.candidate.accuracy:.1%}" for row in model.matrix)
+        accuracies = "\n".join(f"{row.hospital_id} {row.candidate.accuracy:.1%}" for row in model.matrix)
         passed = "passed" if model.gate.passed else "blocked"
-        table.add_row(model.version, model.state, passed, str(len(model.matrix)), accuracies, model.sha256[:12])
+        table.add_row(model.version, model.state, passed, accuracies, model.sha256[:12])
     Console().print(table)
 
 

