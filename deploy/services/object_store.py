@@ -46,7 +46,8 @@ def start_object_store(work: Path, supervisor: Supervisor, *, port: int | None =
     service = Service(
         "object store",
         _argv(home, ports),
-        env={**os.environ, "WEED_S3_SSE_KEK_PASSPHRASE": secret_key},
+        # Go's collector lets memory double before it runs; a store beside everything else on one machine should not.
+        env={"GOMEMLIMIT": "256MiB", "GOGC": "50", **os.environ, "WEED_S3_SSE_KEK_PASSPHRASE": secret_key},
         cwd=home,
         log_path=work / "logs" / "object-store.log",
         # Its own orderly end takes 25 s; acknowledged writes survive SIGKILL, so two seconds must do.

@@ -41,6 +41,8 @@ def cpu_session(file: Path) -> Any:  # Any: ONNX Runtime ships no types
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
     options.log_severity_level = 3
+    # Its arena keeps the largest batch's memory for good; a resident analyser mostly waits.
+    options.enable_cpu_mem_arena = False
     try:
         return onnxruntime.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own error classes have no common base
