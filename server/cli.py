@@ -16,7 +16,7 @@ from server.audit import service as audit
 from server.commands import HomeOption, JsonOption, emit, open_runtime
 from server.db import migrate as migrations
 from server.hospitals import cli as hospitals
-from server.settings import HOME_VARIABLE, ServerSettings, load_settings
+from server.settings import ENV_PREFIX, HOME_VARIABLE, ServerSettings, load_settings
 from server.setup import initialise
 from shared.cli import run
 from shared.contracts.errors import ConfigError, ExitCode
@@ -44,8 +44,13 @@ def init(
     public_url: Annotated[
         str, typer.Option("--public-url", help="https://host:port of the node API.")
     ] = "https://localhost:8443",
-    database_url: Annotated[str, typer.Option("--database-url", help="Else SQLite inside the folder.")] = "",
-    broker_url: Annotated[str, typer.Option("--broker-url", help="redis://:password@host:port/0")] = "",
+    # Both may hold a password, and arguments show in the list of processes: the environment does as well.
+    database_url: Annotated[
+        str, typer.Option("--database-url", envvar=f"{ENV_PREFIX}DATABASE_URL", help="Else SQLite inside the folder.")
+    ] = "",
+    broker_url: Annotated[
+        str, typer.Option("--broker-url", envvar=f"{ENV_PREFIX}BROKER_URL", help="redis://:password@host:port/0")
+    ] = "",
     store_endpoint: Annotated[str, typer.Option("--store-endpoint", help="http(s)://host:port of the S3 store.")] = "",
     store_access_key: Annotated[str, typer.Option("--store-access-key")] = "",
     store_secret_key_stdin: Annotated[

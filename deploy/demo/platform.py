@@ -133,13 +133,14 @@ class Platform:
             "--home": str(self.home),
             "--store-endpoint": f"http://{endpoint}",
             "--store-access-key": access_key,
-            "--broker-url": broker,
             "--public-url": f"https://{LOOPBACK}:{self.api_port}",
             "--superlink": f"{LOOPBACK}:{superlink}",
             "--superlink-control": f"{LOOPBACK}:{superlink}",
         }
         flags = ["--demo", "--store-secret-key-stdin"] + (["--synthetic"] if self.synthetic else [])
-        self.command.json("init", *(part for pair in options.items() for part in pair), *flags, stdin=secret_key)
+        # Passwords go by the environment and standard input: arguments show in the list of processes.
+        command = Command(self.command.module, {**self.env, "HEMATOVISION_SERVER_BROKER_URL": broker})
+        command.json("init", *(part for pair in options.items() for part in pair), *flags, stdin=secret_key)
         return superlink
 
     def _celery(self) -> None:

@@ -71,6 +71,15 @@ def test_init_keeps_secrets_with_every_letter(tmp_path: Path, call: Call) -> Non
     assert load_settings(tmp_path / "c").broker_url.get_secret_value() == f"redis://:{secret}@h/0"
 
 
+def test_init_takes_addresses_with_passwords_from_the_environment(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEMATOVISION_SERVER_BROKER_URL", "redis://:secret@h/0")
+    call("init", "--home", str(tmp_path / "c"))
+    monkeypatch.delenv("HEMATOVISION_SERVER_BROKER_URL")
+    assert load_settings(tmp_path / "c").broker_url.get_secret_value() == "redis://:secret@h/0"
+
+
 @pytest.mark.parametrize("url", ["http://centre.example", "centre.example", "ftp://x"])
 def test_init_refuses_an_address_without_tls(tmp_path: Path, call: Call, url: str) -> None:
     call("init", "--home", str(tmp_path / "c"), "--public-url", url, status=ExitCode.CONFIG)
