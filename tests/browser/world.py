@@ -160,6 +160,8 @@ def chromium() -> Iterator[Browser]:
 def sign_in(page: Page, address: str, username: str) -> None:
     """Sign in by the form, from the keyboard."""
     page.goto(f"{address}/login")
+    # The field has the focus by itself, but a page in the background may get it late.
+    page.locator("input[name=username]").focus()
     page.keyboard.type(username)
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
