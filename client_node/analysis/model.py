@@ -49,8 +49,8 @@ class LoadedModel:
         readings: list[Reading] = []
         inputs = (preprocessing.to_input(crop, self.card.recipe.input_size, entry.mean, entry.std) for crop in crops)
         for batch in _batches(inputs):
-            logits, features = self.engine.run(batch)
-            readings.extend(self._readings(logits, features))
+            outputs = self.engine.run(batch)
+            readings.extend(self._readings(outputs.logits, outputs.features))
         return readings
 
     def _readings(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Iterator[Reading]:

@@ -47,7 +47,7 @@ class _Run:
         recipe = self.model.card.recipe
         entry = backbones.get(recipe.backbone)
         inputs = [preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops]
-        logits, features = self.model.engine.run(np.stack(inputs))
+        logits, features, _ = self.model.engine.run(np.stack(inputs))
         if logits.shape != (len(crops), len(recipe.classes)) or not np.isfinite(logits).all():
             raise ModelInvalidError("The model gives no usable figures; ask the centre for a new one.")
         self.logits.append(logits)

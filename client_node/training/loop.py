@@ -87,7 +87,7 @@ def train(model: CellModel, maps: Maps, labels: Labels, recipe: Recipe, *, seed:
 
 
 def _trainable(model: CellModel) -> list[nn.Parameter]:
-    return [value for value in model.parameters() if value.requires_grad]
+    return [*model.tail.parameters(), *model.head.parameters()]
 
 
 def _optimiser(model: CellModel, recipe: Recipe) -> torch.optim.Optimizer:

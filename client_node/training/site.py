@@ -56,7 +56,7 @@ def _run(engine: Engine, recipe: Recipe, cells: Sequence[LabelledCell]) -> tuple
     logits = [np.zeros((0, len(recipe.classes)), np.float32)]
     for chunk, images in _batches(cells, recipe):
         kept.extend(chunk)
-        logits.append(engine.run(images)[0])
+        logits.append(engine.run(images).logits)
     return kept, np.concatenate(logits)
 
 

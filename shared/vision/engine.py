@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,17 @@ ONNX_FILE = "model.onnx"
 DELTA_FILE = "delta.safetensors"
 
 
+class Outputs(NamedTuple):
+    """What a model says of N images."""
+
+    logits: Arrays
+    """N × K, in the order of the recipe's classes."""
+    features: Arrays
+    """N × F, pooled."""
+    objects: Arrays
+    """N × `finder.OUTPUTS`: whether it is a cell, and where; see `shared.vision.finder`."""
+
+
 class Engine(Protocol):
     """A loaded model."""
 
@@ -23,8 +34,8 @@ class Engine(Protocol):
     def name(self) -> str:
         """``onnxruntime`` or ``torch``; stands in every analysis."""
 
-    def run(self, batch: Arrays) -> tuple[Arrays, Arrays]:
-        """Return (logits N × K, features N × F) of normalised images (N × 3 × S × S float32)."""
+    def run(self, batch: Arrays) -> Outputs:
+        """Return the outputs of normalised images (N × 3 × S × S float32)."""
 
 
 def cpu_session(file: Path) -> Any:  # Any: ONNX Runtime ships no types
@@ -57,13 +68,12 @@ class OnnxEngine:
     def __init__(self, file: Path, classes: int) -> None:
         self._session = cpu_session(file)
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
-        if set(outputs) != {"logits", "features"} or outputs["logits"][-1] != classes:
+        if set(outputs) != set(Outputs._fields) or outputs["logits"][-1] != classes:
             raise ModelInvalidError("The model file does not fit its card; install the model again.")
 
-    def run(self, batch: Arrays) -> tuple[Arrays, Arrays]:
-        """Return (logits, features); see `Engine`."""
-        logits, features = self._session.run(["logits", "features"], {"images": batch})
-        return logits, features
+    def run(self, batch: Arrays) -> Outputs:
+        """Return the outputs; see `Engine`."""
+        return Outputs(*self._session.run(list(Outputs._fields), {"images": batch}))
 
 
 def load_engine(model_dir: Path, recipe: Recipe) -> Engine:

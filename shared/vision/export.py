@@ -16,7 +16,7 @@ from torch import nn
 from shared.contracts.errors import ExitCode, HematovisionError, ModelInvalidError, UsageError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe
-from shared.vision.engine import OnnxEngine
+from shared.vision.engine import OnnxEngine, Outputs
 from shared.vision.model import CellModel, build
 from shared.vision.torch_engine import load_model
 from shared.vision.weights import base_sha256
@@ -52,12 +52,12 @@ def trace(module: nn.Module, size: int, out: Path, outputs: tuple[str, ...]) -> 
 
 
 def export_onnx(model: CellModel, size: int, out: Path) -> float:
-    """Write ``model`` as one ONNX file with a free batch size; return the largest difference of a logit from torch.
+    """Write ``model`` as one ONNX file with a free batch size; return the largest difference of a logit or object from torch.
 
     Raises `ModelInvalidError`, leaving no file, if that is `TOLERANCE` or more.
     """
     part = out.with_name(f"{out.name}.part")
-    trace(model, size, part, ("logits", "features"))
+    trace(model, size, part, Outputs._fields)
     try:
         onnx.checker.check_model(str(part))
         difference = _difference(model, part, size)
@@ -71,10 +71,10 @@ def export_onnx(model: CellModel, size: int, out: Path) -> float:
 
 def _difference(model: CellModel, file: Path, size: int) -> float:
     images = np.random.default_rng(0).normal(0.0, 0.6, (3, 3, size, size)).astype(np.float32)
-    logits, _ = OnnxEngine(file, model.head.out_features).run(images)
+    found = OnnxEngine(file, model.head.out_features).run(images)
     with torch.inference_mode():
-        expected, _ = model(torch.from_numpy(images))
-    return float(np.abs(logits - expected.numpy()).max())
+        logits, _, objects = model(torch.from_numpy(images))
+    return max(float(np.abs(found.logits - logits.numpy()).max()), float(np.abs(found.objects - objects.numpy()).max()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The cell classifier: a frozen pretrained trunk, and a tail and head that hospitals train together."""
+"""The cell model: a frozen pretrained trunk, and a tail and two heads that hospitals train together."""
 
 from collections.abc import Mapping
 
@@ -7,14 +7,16 @@ from torch import Tensor, nn
 
 from shared.contracts.errors import ModelInvalidError
 from shared.vision.backbones import BackboneEntry, get
+from shared.vision.finder import Finder
 from shared.vision.weights import base_model
 
 
 class CellModel(nn.Module):
-    """Pretrained backbone, cut in two, with a linear head.
+    """Pretrained backbone, cut in two, with a head that names the cell and one that says whether it is one.
 
-    ``trunk``: images (N × 3 × S × S float32) → maps; frozen. ``tail`` and ``head``: maps → pooled features
-    (N × F) → logits (N × classes); trainable. Batch normalisation always uses its pretrained statistics: a
+    ``trunk``: images (N × 3 × S × S float32) → maps; frozen. ``tail``: maps → unpooled features (N × F × H × W);
+    ``head``: pooled features (N × F) → logits (N × classes); ``finder``: unpooled features → objects (N ×
+    `finder.OUTPUTS`); all trainable. Batch normalisation always uses its pretrained statistics: a
     small hospital's own would be noise, and the average over different stains would fit none of them.
     """
 
@@ -30,6 +32,7 @@ class CellModel(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             self.head.weight.normal_(0.0, 0.01, generator=generator)
             self.head.bias.zero_()
+        self.finder = Finder(entry.feature_size, seed=seed)
         self.trunk.requires_grad_(False)
         self.tail.requires_grad_(True)
         self.eval()
@@ -43,10 +46,11 @@ class CellModel(nn.Module):
         """Return pooled features of the trunk's maps."""
         return self.tail(maps).mean(dim=(2, 3))  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (logits, features) of normalised images."""
-        features = self.features(self.trunk(images))
-        return self.head(features), features
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (logits, features, objects) of normalised images; see the class."""
+        maps = self.tail(self.trunk(images))
+        features = maps.mean(dim=(2, 3))
+        return self.head(features), features, self.finder(maps)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return copies of the tensors that learn, by name."""

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from shared.contracts.errors import ModelInvalidError
 from shared.contracts.training import Recipe
-from shared.vision.engine import Arrays
+from shared.vision.engine import Arrays, Outputs
 from shared.vision.model import CellModel, build
 
 
@@ -31,8 +31,7 @@ class TorchEngine:
     def __init__(self, delta: Path, recipe: Recipe) -> None:
         self._model = load_model(delta, recipe)
 
-    def run(self, batch: Arrays) -> tuple[Arrays, Arrays]:
-        """Return (logits, features); see `shared.vision.engine.Engine`."""
+    def run(self, batch: Arrays) -> Outputs:
+        """Return the outputs; see `shared.vision.engine.Engine`."""
         with torch.inference_mode():
-            logits, features = self._model(torch.from_numpy(batch))
-        return logits.numpy(), features.numpy()
+            return Outputs(*(value.numpy() for value in self._model(torch.from_numpy(batch))))

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from shared.contracts.model_card import ModelCard
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import CalibrationSummary, Recipe
+from shared.vision import finder
 
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.EOSINOPHIL, CellClass.IMMATURE_GRANULOCYTE)
 COLOURS = {
@@ -32,15 +33,24 @@ def make_model(folder: Path, version: str = "test-1") -> Path:
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["features"]),
         helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"], transB=1),
+        helper.make_node("Gemm", ["features", "nothing", "object"], ["objects"], transB=1),
     ]
     shapes: dict[str, list[str | int | None]] = {
         "images": ["n", 3, _SIDE, _SIDE],
         "logits": ["n", len(CLASSES)],
         "features": ["n", 3],
+        "objects": ["n", finder.OUTPUTS],
     }
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
-    initial = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias.astype(np.float32), "bias")]
-    graph = helper.make_graph(nodes, "colours", [values["images"]], [values["logits"], values["features"]], initial)
+    constants = {
+        "weights": weights,
+        "bias": bias,
+        "nothing": np.zeros((finder.OUTPUTS, 3)),
+        "object": np.array([5.0] + [0.0] * (finder.OUTPUTS - 1)),
+    }
+    initial = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    outputs = [values[name] for name in ("logits", "features", "objects")]
+    graph = helper.make_graph(nodes, "colours", [values["images"]], outputs, initial)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, str(folder / "model.onnx"))
     card = ModelCard(

@@ -40,7 +40,7 @@ def test_model_computes_what_timm_does(model: CellModel) -> None:
     batch = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = base.forward_head(base.forward_features(batch), pre_logits=True)  # type: ignore[operator]
-        _, features = model(batch)
+        _, features, _ = model(batch)
     assert torch.allclose(features, expected, atol=1e-5)
     assert features.abs().mean() > 0.01
 
@@ -77,7 +77,7 @@ def test_export_base_and_onnx_agree_with_torch(
     classes = ",".join(RECIPE.classes)
     assert main(["base", "--backbone", LITE.name, "--classes", classes, "--out", str(delta)]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts == {"base_sha256": base_sha256(LITE), "tensors": 14, "bytes": delta.stat().st_size}
+    assert facts == {"base_sha256": base_sha256(LITE), "tensors": 18, "bytes": delta.stat().st_size}
     torch_engine = load_engine(tmp_path, RECIPE)
     assert torch_engine.name == "torch"
 
