@@ -52,7 +52,7 @@ def trace(module: nn.Module, size: int, out: Path, outputs: tuple[str, ...]) -> 
 
 
 def export_onnx(model: CellModel, size: int, out: Path) -> float:
-    """Write ``model`` as one ONNX file with a free batch size; return the largest difference of a logit or object from torch.
+    """Write ``model`` as one ONNX file with a free batch size; return the largest difference of an output from torch.
 
     Raises `ModelInvalidError`, leaving no file, if that is `TOLERANCE` or more.
     """
