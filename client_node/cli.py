@@ -13,7 +13,7 @@ from client_node.home import HOME_VARIABLE, NodeHome
 from shared.cli import JsonOption, emit, run
 from shared.contracts.case import Priority
 from shared.contracts.enrolment import EnrolmentState, NodeMode
-from shared.contracts.errors import UsageError
+from shared.contracts.errors import DependencyMissingError, UsageError
 from shared.vision.precision import Precision
 
 app = typer.Typer(name="hematovision-node", help="Run a hospital's node of Hematovision.", add_completion=False)
@@ -42,7 +42,13 @@ def init(
 ) -> None:
     """Make this node's keys and ask the centre to let it join; run it again to go on after an interruption."""
     from client_node import enrol
+    from client_node.doctor import TRAINING_PACKAGES, missing_packages
 
+    if mode is NodeMode.TRAINING and (missing := missing_packages(TRAINING_PACKAGES)):
+        raise DependencyMissingError(
+            f"This install can only analyse ({', '.join(missing)} missing): add --mode inference, or install "
+            "hematovision[node]."
+        )
     output = enrol.init(NodeHome(home), kit, mode=mode)
     if wait and output.state is not EnrolmentState.APPROVED:
         sys.stderr.write(f"Read this fingerprint to the coordinator and wait: {output.fingerprint}\n")

@@ -69,7 +69,12 @@ def choose_providers(available: Sequence[str], asked: str) -> tuple[str, ...]:
 
 def on_cpu() -> bool:
     """Whether ONNX Runtime will compute on the CPU here; see `session` for the errors."""
-    return choose_providers(_runtime().get_available_providers(), asked_device()) == (CPU,)
+    return runs_on() == CPU
+
+
+def runs_on() -> str:
+    """Return the provider that ONNX Runtime will try first here; see `session` for the errors."""
+    return choose_providers(_runtime().get_available_providers(), asked_device())[0]
 
 
 def session(file: Path, *, asked: str | None = None) -> Any:  # Any: ONNX Runtime ships no types
