@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -106,6 +107,7 @@ def field_row(model_dir: Path, fields: Sequence[Path], *, repeats: int = 5) -> S
                 begin = time.perf_counter()
                 (smear,) = analyser.analyze([path], options=options).smears
                 taken.append((time.perf_counter() - begin) * 1e3)
+                shutil.rmtree(Path(home) / "smears")  # a new smear each time
                 cells += len(smear.cells) if number == 0 else 0
     with Image.open(fields[0]) as image:
         size = f"{image.width}×{image.height}"
@@ -127,6 +129,7 @@ def analysis_row(model_dir: Path, *, repeats: int = 15, cells: int = 24) -> Spee
             whole, (smear,) = _timed(lambda: analyser.analyze([path], options=Options(kind=SmearKind.FIELDS)).smears)
             bare, _ = _timed(lambda: _forward(analyser.model, inputs))
             ratios.append(bare / whole)
+            shutil.rmtree(Path(home) / "smears")  # a new smear each time
             found = len(smear.cells)
     note = f"640×480 drawn field, {found} cells, {analyser.model.engine.name}"
     return _row("analysis beside the bare forward", ratios[1:], RATIO_GOAL, RATIO_STRETCH, note, at_most=False)
