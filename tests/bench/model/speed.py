@@ -32,8 +32,8 @@ from client_node.datasets.catalogue import as_predicted
 from client_node.datasets.synthetic import SCANNERS
 from shared.contracts.ontology import CellClass, parse_class
 from shared.vision import backbones, preprocessing
-from shared.vision.engine import INT8_FILE, ONNX_FILE, OnnxEngine
-from shared.vision.precision import Precision
+from shared.vision.engine import OnnxEngine
+from shared.vision.precision import INT8_FILE, ONNX_FILE, Precision
 from shared.vision.quantise import quantise
 from tests.client_node.analysis.factories import save
 

@@ -14,7 +14,7 @@ from shared.vision.simplify import fold_padding
 
 def _network(file: Path, *, level: float = 0.0, batch_dependent: bool = False) -> Path:
     """Write a network that computes its padding from the shape of its images, as exported "same" padding does."""
-    constants = {
+    constants: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {
         "two": np.array([2], np.int64),
         "zeros": np.zeros(2, np.int64),
         "first": np.array([0], np.int64),
