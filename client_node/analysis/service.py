@@ -21,7 +21,7 @@ from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Smear
 from shared.contracts.errors import DataInvalidError
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
-from shared.vision.preprocessing import cell_crop, load_image
+from shared.vision.preprocessing import cell_crop, load_image, white_point
 
 log = structlog.get_logger(__name__)
 
@@ -173,14 +173,15 @@ class Analyser:
         index = len(work.fields)
         self._store.put_field(work.id, index, pixels)
         work.fields.append(FieldImage(path=str(image.path), width=width, height=height))
+        white = white_point(pixels)
         for box in detect_white_cells(pixels):
-            self._add(work, pixels, box, box, digest, source=None, place=index)
+            self._add(work, pixels, box, box, digest, source=None, place=index, white=white)
 
     def _add(
         self, work: _Work, pixels: Pixels, box: Box | None, shown: Box, digest: str, *, source: str | None,
-        place: int | None,
+        place: int | None, white: NDArray[np.float64] | None = None,
     ) -> None:  # fmt: skip
-        crop = cell_crop(pixels, box)
+        crop = cell_crop(pixels, box, white)
         crop_box = self._store.put_cell(work.id, _cell_id(len(work.pending)), pixels, box)
         work.pending.append((place, shown, source, Trace(digest, box, crop_box)))
         work.crops.append(crop)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
+from client_node.analysis.png import encode_png
 from client_node.datasets.images import write_atomic
 from shared.contracts.analysis import Smear
 from shared.contracts.errors import DataInvalidError, NotFoundError
@@ -62,9 +63,7 @@ class SmearStore:
     def put_cell(self, smear_id: str, cell_id: str, image: Pixels, box: Box | None) -> Box | None:
         """Store a cell's picture and return the cell's box in it (None: the picture shows just this cell)."""
         picture, crop_box = (image, None) if box is None else cut_context(image, box)
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-        self._write(self.folder(smear_id) / "cells" / f"{cell_id}.png", buffer.getvalue())
+        self._write(self.folder(smear_id) / "cells" / f"{cell_id}.png", encode_png(picture))
         return crop_box
 
     def discard(self, smear_id: str) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client_node.analysis.model import LoadedModel, load_model
+from client_node.analysis.model import LoadedModel, adapter_file, load_model
 from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.home import NodeHome
 from client_node.ipc import Lease
@@ -21,8 +21,9 @@ from client_node.policy import load_policy
 from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
 from shared.crypto.pki import write_private
 from shared.vision import backbones, calibration, preprocessing
+from shared.vision.precision import Precision
 
-_BATCH: Final = 32
+_BATCH: Final = 8
 _MOST_CELLS: Final = 1500
 _LEAST_TO_FIT: Final = 20
 _PROBE_SIDE: Final = 64
@@ -30,7 +31,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 
-class _Run:
+class Run:
     """One model's outputs on the cells, gathered batch by batch."""
 
     def __init__(self, model: LoadedModel) -> None:
@@ -70,11 +71,11 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     Raises:
         ModelInvalidError: ``version`` cannot be loaded, or does not compute.
     """
-    candidate = load_model(home.model(version))
+    candidate = load_model(home.model(version), precision=Precision.FP32)
     classes = len(candidate.classes)
-    _Run(candidate).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
-    runs = [_Run(candidate), *_other(home, against)]
-    cells = _feed(home, runs)
+    Run(candidate).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
+    runs = [Run(candidate), *_other(home, against)]
+    cells = feed(home, runs)
     if not cells:
         return Trial(n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False)
     accuracies = [float(run.hits(cells).mean()) for run in runs]
@@ -83,19 +84,19 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
         accuracy=accuracies[0],
         current_accuracy=accuracies[1] if len(runs) > 1 else None,
         classes=classes,
-        fitted=_fit(home, runs[0], cells),
+        fitted=fit(home, runs[0], cells),
     )
 
 
-def _other(home: NodeHome, version: str | None) -> Iterator[_Run]:
+def _other(home: NodeHome, version: str | None) -> Iterator[Run]:
     if version is not None:
         try:
-            yield _Run(load_model(home.model(version)))
+            yield Run(load_model(home.model(version)))
         except HematovisionError:
             return  # a damaged current model is no reason to refuse a sound one
 
 
-def _feed(home: NodeHome, runs: list[_Run]) -> list[LabelledCell]:
+def feed(home: NodeHome, runs: list[Run]) -> list[LabelledCell]:
     """Run all models on the cells that any of them knows; return the cells whose images could be read."""
     policy, lease, done = load_policy(home), Lease(home.path), []
     known = {cls for run in runs for cls in run.model.classes}
@@ -116,7 +117,7 @@ def _feed(home: NodeHome, runs: list[_Run]) -> list[LabelledCell]:
     return done
 
 
-def _fit(home: NodeHome, run: _Run, cells: list[LabelledCell]) -> bool:
+def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
     """Write the site's calibration of the candidate, on the cells that it can predict."""
     classes = run.model.classes
     truths = [as_predicted(cell.cls, classes) for cell in cells]
@@ -126,7 +127,9 @@ def _fit(home: NodeHome, run: _Run, cells: list[LabelledCell]) -> bool:
     labels = np.asarray([classes.index(truth) for truth in truths if truth is not None], dtype=np.int64)
     logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
     adapter = calibration.fit_adapter(logits, features, labels)
-    write_private(home.model(run.model.card.version) / "adapter.json", adapter.model_dump_json().encode())
+    write_private(
+        home.model(run.model.card.version) / adapter_file(run.model.engine), adapter.model_dump_json().encode()
+    )
     return True
 
 

@@ -114,7 +114,7 @@ class Smear(Contract):
     quality: Quality
     model_version: str
     engine: str
-    """Which runtime classified: "onnxruntime" or "torch"."""
+    """Which runtime classified: "onnxruntime", "onnxruntime-int8" or "torch"; on a GPU with "-cuda" behind it."""
     untrained_classes: tuple[CellClass, ...] = ()
     """Classes a reader may expect that this model cannot predict (above all `blast`)."""
     pseudo: bool = False

@@ -18,6 +18,7 @@ from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe
 from shared.vision.engine import OnnxEngine, Outputs
 from shared.vision.model import CellModel, build
+from shared.vision.simplify import fold_padding
 from shared.vision.torch_engine import load_model
 from shared.vision.weights import base_sha256
 
@@ -49,6 +50,7 @@ def trace(module: nn.Module, size: int, out: Path, outputs: tuple[str, ...]) -> 
             output_names=list(outputs),
             dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)},
         )
+    fold_padding(out)
 
 
 def export_onnx(model: CellModel, size: int, out: Path) -> float:

@@ -86,14 +86,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def cell_crop(image: Pixels, box: Box | None) -> Pixels:
+def cell_crop(image: Pixels, box: Box | None, white: NDArray[np.float64] | None = None) -> Pixels:
     """Cut the square that shows one cell.
 
     Without ``box`` the image is a single-cell image, and its central `CELL_FRACTION` is kept; with one
     (x0, y0, x1, y1 in pixels of ``image``) the box is made square, widened by `BOX_MARGIN` and continued past
-    the image's edge by repeating the edge. Raises `DataInvalidError` for a box outside the image or empty.
+    the image's edge by repeating the edge. ``white``: the image's `white_point`, if the caller has it already.
+    Raises `DataInvalidError` for a box outside the image or empty.
     """
-    return balanced(_cut(image, box), white_point(image))
+    return balanced(_cut(image, box), white_point(image) if white is None else white)
 
 
 def white_point(image: Pixels) -> NDArray[np.float64]:
@@ -145,6 +146,7 @@ def to_input(
     crop: Pixels, size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> NDArray[np.float32]:
     """Return ``crop`` as the network's float32 3 × size × size input, normalised per channel in 0–1."""
-    pixels = scale(crop, size).astype(np.float32) / np.float32(255.0)
-    normal = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return np.ascontiguousarray(normal.transpose(2, 0, 1))
+    levels = np.arange(256, dtype=np.float32) / np.float32(255.0)
+    tables = (levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
+    pixels = scale(crop, size)
+    return np.stack([tables[channel][pixels[..., channel]] for channel in range(3)])

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from shared.contracts.errors import ModelInvalidError
 from shared.contracts.training import Recipe
-from shared.vision.engine import Arrays, Outputs
+from shared.vision.device import mixed_precision, placed, torch_device
+from shared.vision.engine import CPU_BATCH, GPU_BATCH, Arrays, Outputs
 from shared.vision.model import CellModel, build
 
 
@@ -24,14 +25,18 @@ def load_model(delta: Path, recipe: Recipe) -> CellModel:
 
 
 class TorchEngine:
-    """Eager torch on the CPU."""
-
-    name = "torch"
+    """Eager torch: on a GPU in half precision where that is safe, else on the CPU."""
 
     def __init__(self, delta: Path, recipe: Recipe) -> None:
-        self._model = load_model(delta, recipe)
+        self._device = torch_device()
+        self._model = placed(load_model(delta, recipe), self._device)
+        self.batch = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
+        self.name = "torch" if self._device.type == "cpu" else f"torch-{self._device.type}"
 
     def run(self, batch: Arrays) -> Outputs:
         """Return the outputs; see `shared.vision.engine.Engine`."""
-        with torch.inference_mode():
-            return Outputs(*(value.numpy() for value in self._model(torch.from_numpy(batch))))
+        images = torch.from_numpy(batch).to(self._device)
+        if self._device.type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), mixed_precision(self._device):
+            return Outputs(*(value.float().cpu().numpy() for value in self._model(images)))

@@ -1,0 +1,1 @@
+"""Measures the model: accuracy, doubt and speed."""

@@ -1,0 +1,264 @@
+"""Speed and size of a model folder on one core: a field with all steps, the analysis beside the bare network, INT8.
+
+The variants that a row compares run in turn within one run, because the machines are noisy; values are medians, with
+the least and greatest beside them. ``python -m tests.bench.model.speed MODEL --data DATA`` prints all rows.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import binomtest
+
+from client_node.analysis.detection import detect_white_cells
+from client_node.analysis.model import LoadedModel, load_model
+from client_node.analysis.service import Analyser, Options
+from client_node.analysis.smears import SmearKind
+from client_node.datasets import painter
+from client_node.datasets.catalogue import as_predicted
+from client_node.datasets.synthetic import SCANNERS
+from shared.contracts.ontology import CellClass, parse_class
+from shared.vision import backbones, preprocessing
+from shared.vision.engine import OnnxEngine
+from shared.vision.precision import INT8_FILE, ONNX_FILE, Precision
+from shared.vision.quantise import quantise
+from tests.client_node.analysis.factories import save
+
+Floats = NDArray[np.float32]
+T = TypeVar("T")
+FIELD_GOAL, FIELD_STRETCH = 150.0, 60.0
+RATIO_GOAL, RATIO_STRETCH = 0.7, 0.85
+INT8_SPEED_GOAL, INT8_SPEED_STRETCH = 1.3, 2.0
+INT8_LOSS_GOAL, INT8_LOSS_STRETCH = 1.0, 0.3
+_CALIBRATION: Final = 128
+_CELL_SCALE: Final = 20.0
+_WHITE: Final = (
+    CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.MONOCYTE, CellClass.EOSINOPHIL, CellClass.BASOPHIL,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRow:
+    """One measured figure."""
+
+    measure: str
+    value: float
+    least: float
+    greatest: float
+    n: int
+    goal: float
+    stretch: float
+    at_most: bool
+    """Whether less is better."""
+    note: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the goal is met."""
+        return self.value <= self.goal if self.at_most else self.value >= self.goal
+
+
+def cpu_flags() -> str:
+    """Return the processor's name and those of its vector instructions that matter for INT8."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    facts = dict(part.split(":", 1) for line in text.splitlines() if ":" in line and (part := line.replace("\t", "")))
+    words = (facts.get("flags") or facts.get("Features") or "").split()
+    wanted = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
+    return f"{facts.get('model name', platform.machine()).strip()}: {' '.join(w for w in wanted if w in words)}"
+
+
+def all_rows(model_dir: Path, data: Path | None, *, split: str = "test", repeats: int = 15) -> list[SpeedRow]:
+    """Return every row for the model in ``model_dir``; those on real smears need the folder ``data``.
+
+    Raises `RuntimeError` unless OMP_NUM_THREADS is 1: the goals are for one core.
+    """
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        raise RuntimeError("set OMP_NUM_THREADS=1: the goals are for one core")
+    rows = [analysis_row(model_dir, repeats=repeats)]
+    if data is not None:
+        rows.append(field_row(model_dir, _fields(data, "train", 12), repeats=max(3, repeats // 3)))
+        rows += int8_rows(model_dir, data, split=split, repeats=repeats)
+    return rows
+
+
+def field_row(model_dir: Path, fields: Sequence[Path], *, repeats: int = 5) -> SpeedRow:
+    """Return milliseconds a real field from its file to the stored analysis; the model is loaded already."""
+    taken: list[float] = []
+    cells = 0
+    with tempfile.TemporaryDirectory(prefix="hematovision-speed-") as home:
+        analyser = Analyser(Path(home), model_dir=model_dir)
+        options = Options(kind=SmearKind.FIELDS)
+        analyser.analyze(fields[:1], options=options)
+        for number in range(repeats):
+            for path in fields:
+                begin = time.perf_counter()
+                (smear,) = analyser.analyze([path], options=options).smears
+                taken.append((time.perf_counter() - begin) * 1e3)
+                shutil.rmtree(Path(home) / "smears")  # a new smear each time
+                cells += len(smear.cells) if number == 0 else 0
+    with Image.open(fields[0]) as image:
+        size = f"{image.width}×{image.height}"
+    note = f"{len(fields)} real {size} fields, {cells / len(fields):.1f} cells each, {analyser.model.engine.name}"
+    return _row("field, all steps, one core (ms)", taken, FIELD_GOAL, FIELD_STRETCH, note, at_most=True)
+
+
+def analysis_row(model_dir: Path, *, repeats: int = 15, cells: int = 24) -> SpeedRow:
+    """Return how fast a whole analysis of a dense drawn field is beside the network alone on the very same crops."""
+    pixels = dense_field(cells)
+    ratios: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="hematovision-speed-") as home:
+        path = save(Path(home) / "dense.png", pixels)
+        analyser = Analyser(Path(home), model_dir=model_dir)
+        boxes = detect_white_cells(preprocessing.load_image(path))
+        inputs = _inputs(analyser.model, [preprocessing.cell_crop(pixels, box) for box in boxes])
+        found = 0
+        for _ in range(repeats + 1):
+            whole, (smear,) = _timed(lambda: analyser.analyze([path], options=Options(kind=SmearKind.FIELDS)).smears)
+            bare, _ = _timed(lambda: _forward(analyser.model, inputs))
+            ratios.append(bare / whole)
+            shutil.rmtree(Path(home) / "smears")  # a new smear each time
+            found = len(smear.cells)
+    note = f"640×480 drawn field, {found} cells, {analyser.model.engine.name}"
+    return _row("analysis beside the bare forward", ratios[1:], RATIO_GOAL, RATIO_STRETCH, note, at_most=False)
+
+
+def int8_rows(model_dir: Path, data: Path, *, split: str = "test", repeats: int = 15) -> list[SpeedRow]:
+    """Return the speed-up and the paired loss of accuracy of INT8, calibrated on cells of the training split."""
+    model = load_model(model_dir, precision=Precision.FP32)
+    fp32 = OnnxEngine(model_dir / ONNX_FILE, len(model.classes), device="cpu")
+    calibration, _ = labelled(model, data, "train", most=_CALIBRATION)
+    images, truths = labelled(model, data, split)
+    with tempfile.TemporaryDirectory(prefix="hematovision-speed-") as folder:
+        file = Path(folder) / INT8_FILE
+        batches = (calibration[k : k + fp32.batch] for k in range(0, len(calibration), fp32.batch))
+        quantise(model_dir / ONNX_FILE, file, batches)
+        int8 = OnnxEngine(file, len(model.classes), device="cpu")
+        sizes = (model_dir / ONNX_FILE).stat().st_size / 1e6, file.stat().st_size / 1e6
+        one, two = (replace(model, engine=engine) for engine in (fp32, int8))
+        batch = images[: fp32.batch]
+        ratios, times = [], ([], [])  # type: tuple[list[float], tuple[list[float], list[float]]]
+        for number in range(repeats + 2):
+            plain, _ = _timed(lambda: fp32.run(batch))
+            small, _ = _timed(lambda: int8.run(batch))
+            if number > 1:
+                ratios.append(plain / small)
+                times[0].append(plain / len(batch) * 1e3)
+                times[1].append(small / len(batch) * 1e3)
+        hits = [_forward(this, images).argmax(axis=1) == truths for this in (one, two)]
+    lost, won = int((hits[0] & ~hits[1]).sum()), int((~hits[0] & hits[1]).sum())
+    p_value = float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+    points = (lost - won) / len(truths) * 100
+    spread = 196 * np.sqrt(max(lost + won - (lost - won) ** 2 / len(truths), 0.0)) / len(truths)
+    speed = f"{np.median(times[0]):.2f} ms a crop in fp32, {np.median(times[1]):.2f} in INT8; {cpu_flags()}"
+    paired = (
+        f"{split} split: fp32 {hits[0].mean():.4f}, INT8 {hits[1].mean():.4f}; right in fp32 only {lost}, in INT8 only "
+        f"{won}, McNemar p = {p_value:.2f}; {sizes[0]:.1f} MB, {sizes[1]:.1f} MB; limits: 95 % of the difference"
+    )
+    loss = SpeedRow(
+        "INT8, paired loss of accuracy (points)", points, points - spread, points + spread, len(truths),
+        INT8_LOSS_GOAL, INT8_LOSS_STRETCH, at_most=True, note=paired,
+    )  # fmt: skip
+    return [
+        _row("INT8, speed-up over fp32 ONNX", ratios, INT8_SPEED_GOAL, INT8_SPEED_STRETCH, speed, at_most=False),
+        loss,
+    ]
+
+
+def dense_field(cells: int = 24) -> NDArray[np.uint8]:
+    """Return a drawn 640×480 field with about so many white cells on a grid."""
+    columns = 6
+    rows = -(-cells // columns)
+    random, scanner = np.random.default_rng(0), SCANNERS[1]
+    canvas = painter.blank(640, 480)
+    for number in range(cells):
+        x, y = 60.0 + 104 * (number % columns), 480 / rows * (number // columns + 0.5)
+        painter.paint_white_cell(canvas, _WHITE[number % len(_WHITE)], x, y, _CELL_SCALE, random)
+    for number in range(columns * rows):
+        painter.paint_red_cell(canvas, 8.0 + 104 * (number % columns), 480 / rows * (number // columns), 16.0, random)
+    return painter.develop(canvas, scanner, random)
+
+
+def labelled(
+    model: LoadedModel, data: Path, split: str, *, most: int | None = None
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the network's inputs and class positions of a split's cells that the model can predict.
+
+    ``most``: take only so many, spread over the split, white cells of all sources mixed.
+    """
+    with (data / "labels.csv").open() as handle:
+        rows = [row for row in csv.DictReader(handle) if row["split"] == split and row["kind"] != "field"]
+    known: list[tuple[dict[str, str], int]] = []
+    for row in rows:
+        cls = parse_class(row["class"]) if row["class"] else None
+        truth = as_predicted(cls, model.classes) if cls else None
+        if truth is not None:
+            known.append((row, model.classes.index(truth)))
+    order = np.random.default_rng(0).permutation(len(known))[:most]
+    crops, truths = [], []
+    for number in sorted(order, key=lambda place: known[place][0]["path"]):
+        row, truth_position = known[number]
+        corners = [row[name] for name in ("xmin", "ymin", "xmax", "ymax")]
+        box = tuple(round(float(value)) for value in corners) if all(corners) else None
+        pixels = preprocessing.load_image(data / row["path"])
+        crops.append(preprocessing.cell_crop(pixels, box))  # type: ignore[arg-type]  # four of them
+        truths.append(truth_position)
+    shuffled = np.random.default_rng(1).permutation(len(crops))
+    return _inputs(model, crops)[shuffled], np.array(truths, np.int64)[shuffled]
+
+
+def _fields(data: Path, split: str, most: int) -> list[Path]:
+    with (data / "labels.csv").open() as handle:
+        rows = [row for row in csv.DictReader(handle) if row["split"] == split and row["kind"] == "field"]
+    return [data / path for path in sorted({row["path"] for row in rows})[:most]]
+
+
+def _inputs(model: LoadedModel, crops: Sequence[NDArray[np.uint8]]) -> Floats:
+    recipe = model.card.recipe
+    entry = backbones.get(recipe.backbone)
+    return np.stack([preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops])
+
+
+def _forward(model: LoadedModel, inputs: Floats) -> Floats:
+    size = model.engine.batch
+    return np.concatenate([model.engine.run(inputs[k : k + size]).logits for k in range(0, len(inputs), size)])
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    begin = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begin, result
+
+
+def _row(measure: str, values: Sequence[float], goal: float, stretch: float, note: str, *, at_most: bool) -> SpeedRow:
+    middle = float(np.median(values))
+    return SpeedRow(measure, middle, min(values), max(values), len(values), goal, stretch, at_most, note)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the rows as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.model.speed", description=__doc__)
+    parser.add_argument("model", type=Path, help="a model's folder")
+    parser.add_argument("--data", type=Path, help="the folder of real smears")
+    parser.add_argument("--split", default="val", help="whose cells judge INT8")
+    arguments = parser.parse_args(argv)
+    rows = all_rows(arguments.model, arguments.data, split=arguments.split)
+    sys.stdout.write(json.dumps([asdict(row) | {"holds": row.holds} for row in rows], indent=2, ensure_ascii=False))
+    sys.stdout.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

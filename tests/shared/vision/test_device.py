@@ -1,0 +1,66 @@
+"""Choosing where a model runs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared.contracts.errors import ConfigError, ModelInvalidError
+from shared.vision import device
+from shared.vision.device import CPU, CUDA, DEVICE_VARIABLE, THREADS_VARIABLE, choose_providers
+
+
+@pytest.mark.parametrize(
+    ("available", "asked", "expected"),
+    [
+        ((CPU,), "auto", (CPU,)),
+        ((CUDA, CPU), "auto", (CUDA, CPU)),
+        (("TensorrtExecutionProvider", CUDA, CPU), "auto", (CUDA, CPU)),
+        ((CUDA, CPU), "cpu", (CPU,)),
+        ((CPU,), "cuda", (CPU,)),
+        (("OpenVINOExecutionProvider", CPU), "OpenVINOExecutionProvider", ("OpenVINOExecutionProvider", CPU)),
+        ((CPU,), f"OpenVINOExecutionProvider,{CPU}", (CPU,)),
+    ],
+)
+def test_choose_providers_takes_what_is_there_and_ends_with_the_cpu(
+    available: tuple[str, ...], asked: str, expected: tuple[str, ...]
+) -> None:
+    assert choose_providers(available, asked) == expected
+
+
+def test_a_device_that_is_not_there_is_logged(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choose_providers((CPU,), "cuda")
+    assert "device.not_available" in capsys.readouterr().out + caplog.text
+    choose_providers((CPU,), "auto")
+    assert "device.not_available" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", "auto"), (" CPU ", "cpu"), ("cuda", "cuda"), (CUDA, CUDA)])
+def test_asked_device_reads_the_setting(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
+    monkeypatch.setenv(DEVICE_VARIABLE, text)
+    assert device.asked_device() == expected
+
+
+def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEVICE_VARIABLE, "gpu")
+    with pytest.raises(ConfigError, match=DEVICE_VARIABLE):
+        device.asked_device()
+    monkeypatch.setenv(THREADS_VARIABLE, "many")
+    with pytest.raises(ConfigError, match=THREADS_VARIABLE):
+        device.threads()
+
+
+def test_session_of_no_network_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelInvalidError):
+        device.session(tmp_path / "model.onnx")
+
+
+def test_torch_part_on_the_cpu_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
+    place = device.torch_device()
+    layer = device.placed(torch.nn.Linear(2, 2), place)
+    with device.mixed_precision(place):
+        assert (place.type, layer(torch.zeros(1, 2)).dtype) == ("cpu", torch.float32)
