@@ -63,7 +63,7 @@ def get_tensors(model: CellModel, like: Mapping[str, NDArray[np.generic]]) -> Te
     """
     with np.errstate(over="ignore"):
         result: Tensors = {
-            name: value.numpy().astype(like[name].dtype) for name, value in model.trainable_state().items()
+            name: value.cpu().numpy().astype(like[name].dtype) for name, value in model.trainable_state().items()
         }
     if not all(np.isfinite(array.astype(np.float32)).all() for array in result.values()):
         raise ModelInvalidError(

@@ -8,15 +8,17 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.catalogue import Catalogue, LabelledCell
 from client_node.ipc import Lease
 from client_node.policy import load_policy
-from client_node.training.cache import FeatureCache, Maps
+from client_node.training import augment
+from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.evaluation import site_metrics
-from client_node.training.loop import Labels, predict, train
+from client_node.training.loop import Labels, balanced_loss, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
 from client_node.training.site import allowed_cells, current_metrics, positions
+from client_node.training.sources import CropSource, MapSource, Source
 from shared.contracts.errors import HematovisionError, NothingToDoError, ServiceUnavailableError, UsageError
 from shared.contracts.training import (
     CensusReply,
@@ -26,7 +28,6 @@ from shared.contracts.training import (
     Refusal,
     Reply,
     Request,
-    SiteMetrics,
     TrainReply,
     TrainRequest,
 )
@@ -35,6 +36,9 @@ from shared.vision.model import CellModel
 
 _MOST_BATCH_VALUES = 4_000_000
 """Values of a batch's maps: training holds about a hundred bytes for each."""
+_MOST_BATCH_PIXELS = 2_000_000
+"""Pixels of a batch where the whole network learns: training holds about two kilobytes for each."""
+_TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
 
 log = structlog.get_logger(__name__)
 
@@ -87,21 +91,22 @@ class TrainingService:
         cells = allowed_cells(self._home, "train", recipe.classes)
         load_policy(self._home).check_train(request, len(cells))
         model = self._loaded(request, tensors)
-        cache = self._cache(request, model)
-        if recipe.batch_size * cache.map_values > _MOST_BATCH_VALUES:
-            raise UsageError("The batch is too large for a node's memory; ask for a smaller batch or input size.")
-        received = self._received(cache, model, request)
-        cells, maps = cache.load(cells, recipe.views, between=self._between)
+        validation, val_labels = self._split(request, model, "val")
+        received = site_metrics(self._predicted(model, validation)[0], val_labels, recipe.classes)
+        cells, source = self._source(request, model, cells, recipe.views)
         if not cells:
             raise NothingToDoError("This hospital has no readable labelled cells of the asked classes.")
         cached = time.monotonic()
         loss = train(
             model,
-            maps,
+            source,
             positions(cells, recipe.classes),
             recipe,
             seed=recipe.seed * 1000 + request.round,
             between=self._between,
+            validate=(lambda now: balanced_loss(self._predicted(now, validation)[0], val_labels))
+            if len(val_labels)
+            else None,
         )
         update = get_tensors(model, tensors)
         manifest, feedback = write_manifest(self._home / "training" / "manifests", request, cells)
@@ -130,9 +135,9 @@ class TrainingService:
         test = allowed_cells(self._home, "test", classes)
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
-        cache = self._cache(request, model)
-        logits, _, labels = self._outputs(cache, model, request, "test")
-        adapter = self._adapter(cache, model, request)
+        source, labels = self._split(request, model, "test")
+        logits, _ = self._predicted(model, source)
+        adapter = self._adapter(model, request)
         return EvaluateReply(
             candidate=site_metrics(logits, labels, classes),
             current=current_metrics(self._home, "test"),
@@ -145,31 +150,44 @@ class TrainingService:
         set_tensors(model, tensors)
         return model
 
-    def _cache(self, request: TrainRequest | EvaluateRequest, model: CellModel) -> FeatureCache:
-        folder = self._home / "training" / "cache"
-        size = request.recipe.input_size
-        return FeatureCache(
+    def _adapter(self, model: CellModel, request: EvaluateRequest) -> calibration.Adapter:
+        source, labels = self._split(request, model, "val")
+        logits, features = self._predicted(model, source)
+        reference, _ = self._split(request, model, "train")
+        return calibration.fit_adapter(logits, features, labels, reference=self._predicted(model, reference)[1])
+
+    def _split(self, request: TrainRequest | EvaluateRequest, model: CellModel, split: str) -> tuple[Source, Labels]:
+        """Return a split's cells as analysis sees them, and their class positions."""
+        cells, source = self._source(request, model, allowed_cells(self._home, split, request.recipe.classes), 1)
+        return source, positions(cells, request.recipe.classes)
+
+    def _predicted(self, model: CellModel, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return predict(model, source, between=self._between)
+
+    def _source(
+        self, request: TrainRequest | EvaluateRequest, model: CellModel, cells: list[LabelledCell], views: int
+    ) -> tuple[list[LabelledCell], Source]:
+        """Return the cells that could be read, and their source: cached maps, or crops where nothing is frozen.
+
+        Raises:
+            UsageError: a batch of the recipe's would not fit a node's memory.
+        """
+        recipe, folder = request.recipe, self._home / "training" / "cache"
+        size, strength = recipe.input_size, augment.STRENGTHS[recipe.augmentation]
+        if next(model.trunk.parameters(), None) is None:
+            if recipe.batch_size * size**2 > _MOST_BATCH_PIXELS:
+                raise UsageError(_TOO_LARGE)
+            kept, crops = CropCache(folder, size=size).load(cells, between=self._between)
+            return kept, CropSource(crops, model, size, strength)
+        cache = FeatureCache(
             folder,
             model,
             base_sha256=request.base_sha256,
             size=size,
+            strength=strength,
             trunk=lambda: self._models.trunk(model, size),
         )
-
-    def _received(self, cache: FeatureCache, model: CellModel, request: TrainRequest) -> SiteMetrics:
-        logits, _, labels = self._outputs(cache, model, request, "val")
-        return site_metrics(logits, labels, request.recipe.classes)
-
-    def _adapter(self, cache: FeatureCache, model: CellModel, request: EvaluateRequest) -> calibration.Adapter:
-        logits, features, labels = self._outputs(cache, model, request, "val")
-        _, reference, _ = self._outputs(cache, model, request, "train")
-        return calibration.fit_adapter(logits, features, labels, reference=reference)
-
-    def _outputs(
-        self, cache: FeatureCache, model: CellModel, request: TrainRequest | EvaluateRequest, split: str
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], Labels]:
-        """Return logits, features and class positions of a split's cells, as analysis sees them."""
-        cells, maps = cache.load(allowed_cells(self._home, split, request.recipe.classes), 1, between=self._between)
-        plain: Maps = maps[:, 0]
-        logits, features = predict(model, plain, between=self._between)
-        return logits, features, positions(cells, request.recipe.classes)
+        if recipe.batch_size * cache.map_values > _MOST_BATCH_VALUES:
+            raise UsageError(_TOO_LARGE)
+        kept, maps = cache.load(cells, views, between=self._between)
+        return kept, MapSource(maps, next(model.parameters()).device)

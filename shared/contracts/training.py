@@ -4,6 +4,7 @@ These objects travel as one JSON string inside a Flower ``ConfigRecord`` (key ``
 local socket between relay and trainer. Tensors travel beside them. A request is hostile input to a node.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,6 +14,25 @@ from shared.contracts.ontology import CellClass
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
+
+
+class Augmentation(StrEnum):
+    """How far training's looks at a cell go; see `client_node.training.augment`."""
+
+    MILD = "mild"
+    STRONG = "strong"
+
+
+class Balance(StrEnum):
+    """What is done about rare classes."""
+
+    SAMPLER = "sampler"
+    """Rare classes are drawn more often."""
+    LOGIT = "logit"
+    """Logits are adjusted by the classes' frequencies in the loss (Menon et al. 2021)."""
+    FOCAL = "focal"
+    """Drawn by frequency, and sure cells weigh less in the loss (Lin et al. 2017)."""
+    NONE = "none"
 
 
 class Recipe(Contract):
@@ -32,6 +52,15 @@ class Recipe(Contract):
     input_size: int = Field(default=112, ge=32, le=512)
     views: int = Field(default=4, ge=1, le=32)
     """Augmented views cached per image in front of the unfrozen stages."""
+    augmentation: Augmentation = Augmentation.STRONG
+    balance: Balance = Balance.SAMPLER
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay a step of the weights' moving average, which then is the result; 0 = the last weights are."""
+    head_epochs: int = Field(default=0, ge=0, le=50)
+    """First so many of the local epochs only the head learns (staged unfreezing)."""
+    patience: int = Field(default=0, ge=0, le=50)
+    """Stop after so many local epochs without a better balanced loss on the site's validation groups, and return the
+    best; 0 = train all epochs and return the last."""
     seed: int = 0
 
 

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from shared.contracts.errors import DataInvalidError
 
-VERSION = 1
+VERSION = 2
 """Part of the key of cached features: raise it when a crop of the same cell would look different."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
@@ -21,9 +21,9 @@ MAX_BYTES = 512 * 1024 * 1024
 MAX_PIXELS = 89_000_000
 """Just below Pillow's own warning level: a field image has 0.3 to 20 million."""
 MIN_SIDE = 8
-CELL_FRACTION = 0.6
+CELL_FRACTION = 0.72
 """Share of a single-cell image's shorter side that is kept: the cell and little of its neighbours."""
-BOX_MARGIN = 1.3
+BOX_MARGIN = 1.24
 """How much wider than its box a cell is cut from a field: both kinds of crop then show like surrounds."""
 WHITE = 235.0
 """Grey level to which the light that passes beside the cells is brought, channel by channel."""
@@ -86,15 +86,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def cell_crop(image: Pixels, box: Box | None, white: NDArray[np.float64] | None = None) -> Pixels:
+def cell_crop(
+    image: Pixels, box: Box | None, white: NDArray[np.float64] | None = None, *, surround: float = 1.0
+) -> Pixels:
     """Cut the square that shows one cell.
 
     Without ``box`` the image is a single-cell image, and its central `CELL_FRACTION` is kept; with one
     (x0, y0, x1, y1 in pixels of ``image``) the box is made square, widened by `BOX_MARGIN` and continued past
     the image's edge by repeating the edge. ``white``: the image's `white_point`, if the caller has it already.
+    ``surround`` widens the square further, for training's turned looks.
     Raises `DataInvalidError` for a box outside the image or empty.
     """
-    return balanced(_cut(image, box), white_point(image) if white is None else white)
+    return balanced(_cut(image, box, surround), white_point(image) if white is None else white)
 
 
 def white_point(image: Pixels) -> NDArray[np.float64]:
@@ -112,17 +115,17 @@ def balanced(crop: Pixels, white: NDArray[np.float64]) -> Pixels:
     return np.stack([tables[channel][crop[..., channel]] for channel in range(3)], axis=-1)
 
 
-def _cut(image: Pixels, box: Box | None) -> Pixels:
+def _cut(image: Pixels, box: Box | None, surround: float) -> Pixels:
     height, width = image.shape[:2]
     if box is None:
-        side = max(MIN_SIDE, round(min(height, width) * CELL_FRACTION))
+        side = max(MIN_SIDE, round(min(height, width) * CELL_FRACTION * surround))
         return _square(image, width / 2, height / 2, side)
     x0, y0, x1, y1 = box
     if x1 <= x0 or y1 <= y0 or x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
         raise DataInvalidError("A cell's box is empty or outside its image; correct the label file.")
     if max(x1 - x0, y1 - y0) > 4 * max(height, width):
         raise DataInvalidError("A cell's box is far larger than its image; correct the label file.")
-    return _square(image, (x0 + x1) / 2, (y0 + y1) / 2, max(2, round(max(x1 - x0, y1 - y0) * BOX_MARGIN)))
+    return _square(image, (x0 + x1) / 2, (y0 + y1) / 2, max(2, round(max(x1 - x0, y1 - y0) * BOX_MARGIN * surround)))
 
 
 def _square(image: Pixels, centre_x: float, centre_y: float, side: int) -> Pixels:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from client_node.training.loop import ABSENT_SHARE, predict, train
+from client_node.training.loop import ABSENT_SHARE, balanced_loss, predict, train
+from client_node.training.sources import MapSource
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Recipe
+from shared.contracts.training import Balance, Recipe
 from shared.vision.model import CellModel, build
 
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.MONOCYTE)
@@ -24,18 +25,22 @@ def maps(count: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.float16]]":
     return result
 
 
-def recipe(**change: float) -> Recipe:
+def recipe(**change: object) -> Recipe:
     return Recipe.model_validate({"classes": CLASSES, "local_epochs": 1, "batch_size": 8, **change})
+
+
+def source(count: int) -> MapSource:
+    return MapSource(maps(count))
 
 
 def test_train_holds_back_what_it_says_of_absent_classes(model: CellModel) -> None:
     before = {name: value.numpy() for name, value in model.trainable_state().items()}
     labels = np.array([0] * 8 + [1] * 8)
-    train(model, maps(16), labels, recipe(), seed=1, between=lambda: None)
+    train(model, source(16), labels, recipe(), seed=1, between=lambda: None)
     after = {name: value.numpy() for name, value in model.trainable_state().items()}
     moved = np.abs(after["head.weight"] - before["head.weight"]).mean(axis=1)
     assert 0 < moved[2] < ABSENT_SHARE * 2 * min(moved[:2])
-    logits, features = predict(model, maps(16)[:, 0], between=lambda: None)
+    logits, features = predict(model, source(16), between=lambda: None)
     assert logits.shape == (16, 3)
     assert features.shape == (16, 1280)
     assert (logits.argmax(axis=1) == labels).mean() > 0.9
@@ -43,7 +48,7 @@ def test_train_holds_back_what_it_says_of_absent_classes(model: CellModel) -> No
 
 def test_train_leaves_trunk_and_statistics_alone(model: CellModel) -> None:
     frozen = {name: value.clone() for name, value in model.state_dict().items() if name not in model.trainable_state()}
-    train(model, maps(8), np.array([0] * 4 + [2] * 4), recipe(), seed=1, between=lambda: None)
+    train(model, source(8), np.array([0] * 4 + [2] * 4), recipe(), seed=1, between=lambda: None)
     assert all(torch.equal(value, frozen[name]) for name, value in model.state_dict().items() if name in frozen)
 
 
@@ -53,12 +58,54 @@ def test_train_with_a_strong_proximal_term_stays_near(model: CellModel) -> None:
     distances = []
     for mu in (0.0, 10.0):
         model.load_trainable(start)
-        train(model, maps(8), labels, recipe(proximal_mu=mu), seed=1, between=lambda: None)
+        train(model, source(8), labels, recipe(proximal_mu=mu), seed=1, between=lambda: None)
         pairs = zip(start.values(), model.trainable_state().values(), strict=True)
         distances.append(sum(float(((a - b) ** 2).sum()) for a, b in pairs))
     assert distances[1] < 0.5 * distances[0]
 
 
 def test_train_on_one_class_does_not_fail(model: CellModel) -> None:
-    loss = train(model, maps(4), np.array([1] * 4), recipe(), seed=1, between=lambda: None)
+    loss = train(model, source(4), np.array([1] * 4), recipe(), seed=1, between=lambda: None)
     assert np.isfinite(loss)
+
+
+@pytest.mark.parametrize("balance", list(Balance))
+def test_train_learns_with_every_balance_and_twice_alike(model: CellModel, balance: Balance) -> None:
+    labels, start = np.array([0] * 8 + [1] * 8), model.trainable_state()
+    results = []
+    for _ in range(2):
+        model.load_trainable(start)
+        train(model, source(16), labels, recipe(balance=balance, ema=0.9), seed=3, between=lambda: None)
+        results.append(model.trainable_state())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in start)
+    logits, _ = predict(model, source(16), between=lambda: None)
+    assert (logits.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_train_moves_the_head_alone_at_first(model: CellModel) -> None:
+    tail = [value.detach().clone() for value in model.tail.parameters()]
+    head = model.head.weight.detach().clone()
+    train(model, source(8), np.array([0] * 4 + [1] * 4), recipe(head_epochs=1), seed=1, between=lambda: None)
+    assert all(torch.equal(a, b) for a, b in zip(tail, model.tail.parameters(), strict=True))
+    assert not torch.equal(head, model.head.weight)
+
+
+def test_train_returns_the_best_epoch_and_stops_early(model: CellModel) -> None:
+    heads, losses = [], iter([0.5, 0.3, 0.9, 0.8, 0.1])
+
+    def validate(now: CellModel) -> float:
+        heads.append(now.head.weight.detach().clone())
+        return next(losses)
+
+    asked = recipe(local_epochs=5, patience=2)
+    train(
+        model, source(8), np.array([0] * 3 + [1] * 3 + [2] * 2), asked, seed=1, between=lambda: None, validate=validate
+    )
+    assert len(heads) == 4
+    assert torch.equal(model.head.weight, heads[1])
+
+
+def test_balanced_loss_weighs_classes_alike() -> None:
+    logits = np.array([[9.0, 0.0]] * 9 + [[9.0, 0.0]], np.float32)
+    labels = np.array([0] * 9 + [1])
+    assert balanced_loss(logits, labels) == pytest.approx(4.5, abs=0.01)

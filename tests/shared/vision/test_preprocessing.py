@@ -74,21 +74,22 @@ def test_cell_crop_without_box_keeps_the_centre() -> None:
     image = np.zeros((100, 120, 3), np.uint8)
     image[50, 60] = 255
     crop = cell_crop(image, None)
-    assert crop.shape == (60, 60, 3)
-    assert crop[30, 30].tolist() == [255, 255, 255]
+    assert crop.shape == (72, 72, 3)
+    assert crop[36, 36].tolist() == [255, 255, 255]
+    assert cell_crop(image, None, surround=1.25).shape == (90, 90, 3)
 
 
 def test_cell_crop_with_box_is_square_and_wider() -> None:
     crop = cell_crop(np.zeros((480, 640, 3), np.uint8), (100, 100, 200, 150))
-    assert crop.shape == (130, 130, 3)
+    assert crop.shape == (124, 124, 3)
 
 
 def test_cell_crop_at_the_edge_repeats_the_edge() -> None:
     image = np.full((50, 50, 3), 100, np.uint8)
     image[:, 0] = 190
     crop = cell_crop(image, (0, 10, 20, 30))
-    assert crop.shape == (26, 26, 3)
-    assert np.array_equal(crop[:, 0], crop[:, 2])
+    assert crop.shape == (25, 25, 3)
+    assert np.array_equal(crop[:, 0], crop[:, 1])
     assert crop[0, 0, 0] > crop[0, 4, 0]
 
 
