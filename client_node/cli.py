@@ -19,6 +19,8 @@ from shared.vision.precision import Precision
 app = typer.Typer(name="hematovision-node", help="Run a hospital's node of Hematovision.", add_completion=False)
 model_app = typer.Typer(help="The model that analyses here.")
 app.add_typer(model_app, name="model")
+weights_app = typer.Typer(help="Pretrained weights of the networks that can be trained here.")
+app.add_typer(weights_app, name="weights")
 
 HomeOption = Annotated[Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")]
 
@@ -241,6 +243,32 @@ def model_precision(
     now = switch_precision(NodeHome(home), precision, version)
     _reload(home)
     emit({"precision": now.value}, as_json=as_json, text=f"{now.value} analyses from now on.")
+
+
+@weights_app.command("add")
+def weights_add(
+    backbone: Annotated[str, typer.Argument(help="The network's name, see `weights list`.")],
+    file: Annotated[Path, typer.Argument(help="Its weights: .safetensors, or a torch state.")],
+    sha256: Annotated[str, typer.Option("--sha256", help="The checksum that the file's publisher states.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a file of pretrained weights and keep a copy for this installation."""
+    from shared.vision import backbones
+    from shared.vision.weights import add_weights
+
+    target = add_weights(backbones.get(backbone), file, sha256)
+    emit({"backbone": backbone, "file": str(target)}, as_json=as_json, text=f"{backbone} can be trained here now.")
+
+
+@weights_app.command("list")
+def weights_list(as_json: JsonOption = False) -> None:
+    """Name every network that can be trained, and whether its pretrained weights are here."""
+    from shared.vision import backbones
+    from shared.vision.weights import available
+
+    rows = {name: available(backbones.get(name)) for name in backbones.names()}
+    lines = [f"{name:<24} {place or f'missing ({backbones.get(name).hub})'}" for name, place in rows.items()]
+    emit(rows, as_json=as_json, text="\n".join(lines))
 
 
 def _initialised(home: Path) -> None:

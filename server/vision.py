@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 def export_base(recipe: Recipe, out: Path) -> str:
     """Write the initial trainable tensors of a recipe to ``out``; return the hash of the frozen base weights."""
     classes = ",".join(recipe.classes)
-    printed = _export("base", "--backbone", recipe.backbone, "--classes", classes, "--out", str(out))
+    cut = () if recipe.frozen_stages is None else ("--frozen-stages", str(recipe.frozen_stages))
+    printed = _export("base", "--backbone", recipe.backbone, "--classes", classes, "--out", str(out), *cut)
     return str(json.loads(printed[printed.index("{") :])["base_sha256"])
 
 
@@ -52,7 +53,7 @@ def _export(*arguments: str) -> str:
     log.error("vision.export_failed", command=arguments[0], status=done.returncode, tail=done.stderr[-2000:])
     if done.returncode == ExitCode.WEIGHTS_MISSING:
         raise WeightsMissingError(
-            "The backbone's pretrained weights are missing; install hematovision with its `node` extra."
+            "The backbone's pretrained weights are missing at the centre; docs/backbones.md says where they come from."
         )
     if "ModuleNotFoundError" in done.stderr:
         raise DependencyMissingError(

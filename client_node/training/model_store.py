@@ -21,13 +21,13 @@ class ModelStore:
     """Holds the last model used; a request for another backbone or number of classes replaces it."""
 
     def __init__(self) -> None:
-        self._key: tuple[str, int] | None = None
+        self._key: tuple[str, int, int | None] | None = None
         self._model: CellModel | None = None
-        self._trunks: dict[tuple[str, int], Trunk] = {}
+        self._trunks: dict[tuple[str, int, int], Trunk] = {}
 
     def trunk(self, model: CellModel, size: int) -> Trunk:
-        """Return the runner of the model's trunk; it depends on backbone and input size alone."""
-        key = (model.entry.name, size)
+        """Return the runner of the model's trunk; it depends on backbone, cut and input size alone."""
+        key = (model.entry.name, len(model.trunk), size)
         if key not in self._trunks:
             self._trunks.clear()
             self._trunks[key] = Trunk(model, size)
@@ -41,10 +41,10 @@ class ModelStore:
         entry = backbones.get(recipe.backbone)
         if base_sha256(entry) != expected_base:
             raise ModelInvalidError("This node has other base weights than the centre; install the same release.")
-        key = (recipe.backbone, len(recipe.classes))
+        key = (recipe.backbone, len(recipe.classes), recipe.frozen_stages)
         if self._model is None or self._key != key:
             self._model = None  # never two in memory
-            self._model = build(recipe.backbone, len(recipe.classes))
+            self._model = build(recipe.backbone, len(recipe.classes), frozen_stages=recipe.frozen_stages)
             self._key = key
         return self._model
 

@@ -27,7 +27,7 @@ class Start:
 
 
 def start_tensors(runtime: Runtime, recipe: Recipe) -> Start:
-    """Return the start of a run: the current model if base, backbone, classes and input size agree, else pretrained."""
+    """Return the start of a run: the current model if base and shape agree, else pretrained."""
     body, base_sha256 = _base(runtime.store, recipe)
     with runtime.database.session(read_only=True) as session:
         parent = _fitting_parent(session, recipe, base_sha256)
@@ -41,13 +41,18 @@ def _fitting_parent(session: Session, recipe: Recipe, base_sha256: str) -> str |
     if signed is None or signed.card.base_sha256 != base_sha256:
         return None
     used = signed.card.recipe
-    same = (used.backbone, used.classes, used.input_size) == (recipe.backbone, recipe.classes, recipe.input_size)
-    return signed.card.version if same else None
+    return signed.card.version if _shape(used) == _shape(recipe) else None
+
+
+def _shape(recipe: Recipe) -> tuple[object, ...]:
+    """What two recipes must have in common for the tensors of one to start the other."""
+    return recipe.backbone, recipe.classes, recipe.input_size, recipe.frozen_stages
 
 
 def _base(store: ObjectStore, recipe: Recipe) -> tuple[bytes, str]:
-    """Return the pretrained trainable tensors and the base's hash; made once for each backbone and class list."""
-    name = sha256(json.dumps([recipe.backbone, [str(cls) for cls in recipe.classes]]).encode()).hexdigest()[:24]
+    """Return the pretrained trainable tensors and the base's hash; made once for each backbone, cut and class list."""
+    facts = [recipe.backbone, [str(cls) for cls in recipe.classes], recipe.frozen_stages]
+    name = sha256(json.dumps(facts).encode()).hexdigest()[:24]
     body_key, facts_key = f"federation/base/{name}/tensors.safetensors", f"federation/base/{name}/facts.json"
     if store.head(facts_key) is not None:
         return store.get(body_key), str(json.loads(store.get(facts_key))["base_sha256"])

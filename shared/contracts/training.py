@@ -41,6 +41,9 @@ class Recipe(Contract):
     backbone: Identifier = "tf_efficientnet_lite0"
     classes: tuple[CellClass, ...] = Field(min_length=2)
     """The ordered classes the head predicts."""
+    frozen_stages: int | None = Field(default=None, ge=0, le=64)
+    """Stages of the backbone that stay as pretrained, with the stem; 0 = everything learns, None = as the backbone's
+    entry says."""
     local_epochs: int = Field(default=5, ge=1, le=50)
     batch_size: int = Field(default=32, ge=1, le=1024)
     learning_rate: float = Field(default=1e-3, gt=0, le=0.1)

