@@ -85,21 +85,23 @@ def fit_adapter(
     labels: NDArray[np.int64],
     *,
     reference: NDArray[np.float32] | None = None,
+    level: float = LEVEL,
 ) -> Adapter:
     """Fit an adapter on N validation cells (N may be 0).
 
     ``logits`` N × K, ``features`` N × F, ``labels`` N class positions. ``reference`` (M × F) are features of training
     cells: with them the feature space is fitted there and only its threshold on the validation cells, which a site
-    with few of those needs.
+    with few of those needs. ``level`` is the share of cells whose true class the prediction sets shall hold.
     """
     count = len(labels)
     temperature = _fit_temperature(logits.astype(np.float64), labels) if count else 1.0
     quantile = DEFAULT_QUANTILE
     if count >= LEAST_CELLS:
-        quantile = _fit_quantile(_softmax(logits.astype(np.float64) / temperature), labels)
+        quantile = _fit_quantile(_softmax(logits.astype(np.float64) / temperature), labels, level)
     return Adapter(
         temperature=temperature,
         conformal_quantile=quantile,
+        level=level,
         space=_fit_space(features, reference),
         cells=count,
     )
@@ -159,10 +161,10 @@ def _fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
     return float(np.exp((low + high) / 2.0))
 
 
-def _fit_quantile(probabilities: Floats, labels: NDArray[np.int64]) -> float:
+def _fit_quantile(probabilities: Floats, labels: NDArray[np.int64], level: float) -> float:
     """Return the split-conformal quantile of the true classes' scores (Romano et al. 2020, without randomness)."""
     scores = np.sort(_likelier(probabilities)[np.arange(len(labels)), labels])
-    rank = int(np.ceil((len(labels) + 1) * LEVEL))
+    rank = int(np.ceil((len(labels) + 1) * level))
     return float(min(1.0, scores[min(rank, len(scores)) - 1]))
 
 
