@@ -92,7 +92,7 @@ def test_each_library_a_package_imports_is_in_its_extra(packages: list[str], ext
 
 def _lines(project: dict[str, Any], extra: str) -> list[str]:
     """The requirements of an extra, with those of the extras of ours that it names."""
-    lines = []
+    lines: list[str] = []
     for line in project["optional-dependencies"][extra]:
         own = re.fullmatch(r"hematovision\[([a-z-]+)\]", line)
         lines += _lines(project, own[1]) if own else [line]

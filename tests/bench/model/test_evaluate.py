@@ -1,0 +1,53 @@
+"""The bench's own figures, on numbers small enough to check by hand."""
+
+import numpy as np
+import pytest
+
+from tests.bench.model.evaluate import Answers, area, balanced, classification, macro_f1, novelty, share
+from tests.bench.model.train import CLASSES
+
+
+def answers(labels: list[int], said: list[int]) -> Answers:
+    logits = np.zeros((len(labels), len(CLASSES)), np.float32)
+    logits[np.arange(len(said)), said] = 5.0
+    return Answers(logits, np.zeros((len(labels), 4), np.float32), np.array(labels, np.int64))
+
+
+def test_area_counts_pairs_and_ties() -> None:
+    assert area(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
+    assert area(np.array([0.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx((0.5 + 0.75) / 2)
+
+
+def test_macro_f1_takes_the_classes_that_occur() -> None:
+    truth, said = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
+    assert macro_f1(truth, said) == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
+
+
+def test_five_classes_are_asked_among_the_five() -> None:
+    found = answers([0, 1, 5, 3], [0, 5, 5, 2])  # the second cell's best of five is the first class, a tie
+    rows = {str(row["measure"]): row for row in classification(found)}
+    five = rows["PBC five classes, accuracy (asked among the five)"]
+    assert (five["n"], five["value"], five["holds"]) == (3, pytest.approx(1 / 3), False)
+    assert rows["PBC eight classes, accuracy"]["value"] == 0.5
+
+
+def test_balanced_accuracy_leaves_out_single_cells() -> None:
+    row = balanced("x", answers([0, 0, 0, 0, 1, 1, 4], [0, 0, 0, 1, 1, 1, 0]), 0.5)
+    assert row["value"] == pytest.approx((0.75 + 1.0) / 2)
+    assert row["n"] == 6
+
+
+def test_share_has_an_exact_interval() -> None:
+    row = share("x", np.array([True] * 50 + [False] * 50), goal=0.6)
+    assert (row["value"], row["holds"]) == (0.5, False)
+    assert row["low"] == pytest.approx(0.398, abs=1e-3)
+
+
+def test_novelty_tells_far_features_from_near_ones() -> None:
+    random = np.random.default_rng(0)
+    near = [random.normal(0, 1, (200, 8)).astype(np.float32) for _ in range(3)]
+    first = novelty(*near, random.normal(3, 1, (100, 8)).astype(np.float32), "x")[0]
+    assert isinstance(first["value"], float)
+    assert first["value"] > 0.95
+    same = novelty(*near, random.normal(0, 1, (200, 8)).astype(np.float32), "x")[0]["value"]
+    assert same == pytest.approx(0.5, abs=0.1)
