@@ -48,6 +48,6 @@ def test_novelty_tells_far_features_from_near_ones() -> None:
     near = [random.normal(0, 1, (200, 8)).astype(np.float32) for _ in range(3)]
     first = novelty(*near, random.normal(3, 1, (100, 8)).astype(np.float32), "x")[0]
     assert isinstance(first["value"], float)
-    assert first["value"] > 0.95
+    assert first["value"] > 0.9
     same = novelty(*near, random.normal(0, 1, (200, 8)).astype(np.float32), "x")[0]["value"]
     assert same == pytest.approx(0.5, abs=0.1)

@@ -8,7 +8,7 @@ import torch
 from shared.contracts.errors import UsageError
 from shared.vision.export import export_onnx
 from shared.vision.model import CellModel, build
-from shared.vision.prune import prune
+from tests.bench.model.prune import prune
 
 SIZE = 64
 
