@@ -1,0 +1,92 @@
+"""What a trained finder makes of proposals: accepts those that show a cell, and puts their boxes right.
+
+Needs numpy only; it runs on every node.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_node.analysis.detection.proposals import Box, overlap, touches_edge
+from shared.contracts.objects import ObjectKind
+from shared.vision.boxes import KINDS, decode
+
+Floats = NDArray[np.float32]
+
+LEAST_SCORE: Final = 0.5
+"""Chosen on training and validation fields; see docs/model-quality.md."""
+SAME_CELL: Final = 0.4
+"""Intersection over union from which two accepted boxes are one cell: the surer one stays."""
+INSIDE: Final = 0.75
+"""Share of the smaller of two accepted boxes within the other from which they are one cell: a lobe of its nucleus."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An accepted cell."""
+
+    proposal: int
+    """Which of the proposals it was."""
+    box: Box
+    """Put right by the finder, in pixels of the field."""
+    edge: bool
+    """Whether the field's edge cuts it."""
+    score: float
+    """Probability, 0 to 1, that it is a nucleated cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A field's accepted cells, top to bottom, and how many proposals were something else."""
+
+    cells: tuple[Found, ...]
+    rejected: dict[ObjectKind, int]
+
+
+def scores(objects: Floats) -> Floats:
+    """Return the probabilities of the kinds (N × kinds) from a finder's outputs (N × `boxes.OUTPUTS`)."""
+    logits = objects[:, : len(KINDS)].astype(np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+def accept(
+    proposals: Sequence[Box], objects: Floats, width: int, height: int, *, least_score: float = LEAST_SCORE
+) -> Judged:
+    """Return what the finder's outputs (N × `boxes.OUTPUTS`) make of N proposed boxes of a field in pixels.
+
+    Of several accepted boxes of one cell the surest stays. Raises ValueError where the outputs are not finite.
+    """
+    if not np.isfinite(objects).all():
+        raise ValueError("the finder's outputs are not finite")
+    if not proposals:
+        return Judged((), {})
+    probabilities = scores(objects)
+    sure = probabilities[:, KINDS.index(ObjectKind.CELL)]
+    best = probabilities.argmax(axis=1)
+    kept: list[Found] = []
+    rejected: Counter[ObjectKind] = Counter()
+    for number in np.argsort(-sure, kind="stable"):
+        score = float(sure[number])
+        if score < least_score:
+            kind = KINDS[int(best[number])]
+            rejected[kind if kind is not ObjectKind.CELL else ObjectKind.BACKGROUND] += 1
+            continue
+        box = decode(objects[number, len(KINDS) :], proposals[number], width, height)
+        if not any(_same(box, other.box) for other in kept):
+            kept.append(Found(int(number), box, touches_edge(box, width, height), score))
+    ordered = sorted(kept, key=lambda one: (one.box[1], one.box[0]))
+    return Judged(tuple(ordered), {kind: rejected[kind] for kind in KINDS if rejected[kind]})
+
+
+def _same(one: Box, other: Box) -> bool:
+    if overlap(one, other) >= SAME_CELL:
+        return True
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return max(0, across) * max(0, down) >= INSIDE * least
