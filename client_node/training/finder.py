@@ -6,7 +6,7 @@ it looks at are the classifier's, and stay as the classifier's training left the
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from client_node.training.cache import Between, Maps
 from shared.contracts.objects import ObjectKind
 from shared.vision.boxes import BOX_VALUES, KINDS, encode
 from shared.vision.finder import Finder
-from shared.vision.preprocessing import CELL_FRACTION, Pixels
+from shared.vision.preprocessing import CELL_FRACTION, Pixels, cell_crop
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -34,13 +34,14 @@ NO_CELL: Final = 0.25
 _COVERED: Final = 0.6
 _JITTERS: Final = 6
 _OFF_CENTRE: Final = 2
+_CUTS: Final = 2
 _OTHERS: Final = 3
 _ELSEWHERE: Final = 3
 _SHIFT: Final = 0.22
 _ZOOM: Final = 0.35
 _TRIES: Final = 30
 
-STEPS: Final = 400
+STEPS: Final = 300
 _BATCH: Final = 64
 _RATE: Final = 2e-3
 _DECAY: Final = 0.02
@@ -64,8 +65,10 @@ class Example:
     seen: Box
     kind: ObjectKind
     cell: Box | None
-    plain: bool
+    plain: bool = False
     """Seen as analysis sees it: a proposal. The others are seen in other colours too."""
+    frame: Box | None = None
+    """The part of the image that counts as the field; None: all of it."""
 
 
 def field_examples(
@@ -78,19 +81,21 @@ def field_examples(
     height, width = image.shape[:2]
     cells = [one.box for one in objects if one.kind is ObjectKind.CELL]
     places = [proposal.box for proposal in propose(image, generous=True)]
-    examples = [judged(place, objects, plain=True) for place in places]
+    found = [judged(place, objects, plain=True) for place in places]
     for cell in cells:
-        examples += [judged(_moved(cell, random, near=True), objects, plain=False) for _ in range(_JITTERS)]
-        examples += [judged(_moved(cell, random, near=False), objects, plain=False) for _ in range(_OFF_CENTRE)]
-    others = [one for one in objects if one.kind is not ObjectKind.CELL]
-    for position in random.permutation(len(others))[:_OTHERS]:
-        examples.append(judged(_moved(others[position].box, random, near=True), objects, plain=False))
+        found += [judged(_moved(cell, random, near=True), objects) for _ in range(_JITTERS)]
+        found += [judged(_moved(cell, random, near=False), objects) for _ in range(_OFF_CENTRE)]
+        found += [_cut(cell, objects, width, height, random) for _ in range(_CUTS)]
+    for kind in (ObjectKind.PLATELET, ObjectKind.RED_CELL, ObjectKind.SMUDGE, ObjectKind.ARTEFACT):
+        others = [one.box for one in objects if one.kind is kind]
+        for position in random.permutation(len(others))[:_OTHERS]:
+            found.append(judged(_moved(others[position], random, near=True), objects))
     sides = [max(box[2] - box[0], box[3] - box[1]) for box in [*cells, *places]] or [min(width, height) // 4]
     for _ in range(_ELSEWHERE):
         side = float(random.choice(sides)) * float(np.exp(random.uniform(-0.7, 0.3)))
-        examples.append(judged(_around(random.uniform(0, width), random.uniform(0, height), side, side), objects))
-    inside = (one for one in examples if one is not None and _reaches(one.seen, width, height))
-    return [one for one in inside if complete or one.cell is not None or one.kind is not ObjectKind.BACKGROUND]
+        found.append(judged(_around(random.uniform(0, width), random.uniform(0, height), side, side), objects))
+    inside = [one for one in found if one is not None and _reaches(one.seen, one.frame or (0, 0, width, height))]
+    return [one for one in inside if complete or one.kind is not ObjectKind.BACKGROUND]
 
 
 def single_examples(image: Pixels, kind: ObjectKind, random: np.random.Generator) -> list[Example]:
@@ -110,9 +115,9 @@ def single_examples(image: Pixels, kind: ObjectKind, random: np.random.Generator
     (box,) = central
     objects = [Labelled(box, kind)]
     examples = [judged(box, objects, plain=True)]
-    examples += [judged(_moved(box, random, near=True), objects, plain=False) for _ in range(2)]
-    examples += [judged(_moved(box, random, near=False), objects, plain=False)]
-    return [one for one in examples if one is not None and _reaches(one.seen, width, height)]
+    examples += [judged(_moved(box, random, near=True), objects) for _ in range(2)]
+    examples += [judged(_moved(box, random, near=False), objects), _cut(box, objects, width, height, random)]
+    return [one for one in examples if one is not None and _reaches(one.seen, one.frame or (0, 0, width, height))]
 
 
 def judged(seen: Box, objects: Sequence[Labelled], *, plain: bool = False) -> Example | None:
@@ -155,8 +160,41 @@ def _holds(box: Box, x: float, y: float) -> bool:
     return box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
 
-def _reaches(box: Box, width: int, height: int) -> bool:
-    return _holds((0, 0, width, height), (box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+def _cut(
+    cell: Box, objects: Sequence[Labelled], width: int, height: int, random: np.random.Generator
+) -> Example | None:
+    """Return the cell as it would look were the field to end in its midst: cells at the edge are few, and look odd."""
+    share = random.uniform(0.35, 0.75)
+    frame = [0, 0, width, height]
+    side = int(random.integers(0, 4))
+    low, high = cell[side % 2], cell[side % 2 + 2]
+    frame[side] = round(high - share * (high - low)) if side < 2 else round(low + share * (high - low))
+    within = (frame[0], frame[1], frame[2], frame[3])
+    left = _clipped(cell, within)
+    if left is None:
+        return None
+    seen = _clipped(_moved(left, random, near=True), within)
+    others = [replace(one, box=box) for one in objects if (box := _clipped(one.box, within)) is not None]
+    example = None if seen is None else judged(seen, others)
+    return None if example is None else replace(example, frame=within)
+
+
+def _clipped(box: Box, frame: Box) -> Box | None:
+    x0, y0, x1, y1 = max(box[0], frame[0]), max(box[1], frame[1]), min(box[2], frame[2]), min(box[3], frame[3])
+    return (x0, y0, x1, y1) if x1 - x0 >= 4 and y1 - y0 >= 4 else None
+
+
+def crop(image: Pixels, example: Example, white: NDArray[np.float64]) -> Pixels:
+    """Return what the network sees of an example's place (square RGB uint8); ``white`` is the image's white point."""
+    if example.frame is None:
+        return cell_crop(image, example.seen, white)
+    x0, y0, x1, y1 = example.frame
+    seen = example.seen
+    return cell_crop(image[y0:y1, x0:x1], (seen[0] - x0, seen[1] - y0, seen[2] - x0, seen[3] - y0), white)
+
+
+def _reaches(box: Box, frame: Box) -> bool:
+    return _holds(frame, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
 def _covered(inner: Box, outer: Box) -> float:
@@ -184,9 +222,7 @@ def train_finder(
     the same tensors on the same machine. ``between`` is called before each step.
     """
     random = np.random.default_rng(seed)
-    is_cell = kinds == KINDS.index(ObjectKind.CELL)
-    shares = np.where(is_cell, 1.0 / max(1, int(is_cell.sum())), 1.0 / max(1, int((~is_cell).sum())))
-    shares /= shares.sum()
+    shares = _shares(kinds)
     device = next(finder.parameters()).device
     optimiser = torch.optim.AdamW(finder.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _pace(step, steps))
@@ -208,6 +244,16 @@ def train_finder(
     return total / steps
 
 
+def _shares(kinds: Labels) -> NDArray[np.float64]:
+    """Return how often each example is drawn: half of a batch are cells, rarer kinds of the rest more often."""
+    counts = np.bincount(kinds, minlength=len(KINDS)).astype(np.float64)
+    weights = np.sqrt(counts)
+    position = KINDS.index(ObjectKind.CELL)
+    weights[position] = max(1.0, weights.sum() - weights[position])
+    shares: NDArray[np.float64] = (weights / np.maximum(counts, 1.0))[kinds]
+    return shares / shares.sum()
+
+
 def _pace(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1, steps // 20)) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
@@ -227,7 +273,7 @@ def turned(maps: Tensor, which: int) -> Tensor:
         maps = maps.flip(2)
     if which & 2:
         maps = maps.flip(3)
-    return maps.transpose(2, 3) if which & 4 else maps
+    return (maps.transpose(2, 3) if which & 4 else maps).contiguous()
 
 
 def turned_boxes(boxes: Floats, which: int) -> Floats:

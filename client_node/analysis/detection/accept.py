@@ -21,6 +21,10 @@ LEAST_SCORE: Final = 0.5
 """Chosen on training and validation fields; see docs/model-quality.md."""
 SAME_CELL: Final = 0.4
 """Intersection over union from which two accepted boxes are one cell: the surer one stays."""
+REFINED: Final = 0.5
+"""Weight of the finder's box against the proposal's: their errors are of different kinds, and partly cancel."""
+LEAST_AREA: Final = 0.12
+"""Of the field's largest accepted cell: a crop does not show how large it is, and a giant platelet looks like a cell."""
 INSIDE: Final = 0.75
 """Share of the smaller of two accepted boxes within the other from which they are one cell: a lobe of its nucleus."""
 
@@ -76,11 +80,24 @@ def accept(
             kind = KINDS[int(best[number])]
             rejected[kind if kind is not ObjectKind.CELL else ObjectKind.BACKGROUND] += 1
             continue
-        box = decode(objects[number, len(KINDS) :], proposals[number], width, height)
+        box = _between(proposals[number], decode(objects[number, len(KINDS) :], proposals[number], width, height))
         if not any(_same(box, other.box) for other in kept):
             kept.append(Found(int(number), box, touches_edge(box, width, height), score))
+    largest = max((_area(one.box) for one in kept), default=0)
+    small = [one for one in kept if _area(one.box) < LEAST_AREA * largest]
+    rejected[ObjectKind.PLATELET] += len(small)
+    kept = [one for one in kept if one not in small]
     ordered = sorted(kept, key=lambda one: (one.box[1], one.box[0]))
     return Judged(tuple(ordered), {kind: rejected[kind] for kind in KINDS if rejected[kind]})
+
+
+def _between(proposal: Box, refined: Box) -> Box:
+    x0, y0, x1, y1 = (round(old + REFINED * (new - old)) for old, new in zip(proposal, refined, strict=True))
+    return x0, y0, x1, y1
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _same(one: Box, other: Box) -> bool:
@@ -88,5 +105,5 @@ def _same(one: Box, other: Box) -> bool:
         return True
     across = min(one[2], other[2]) - max(one[0], other[0])
     down = min(one[3], other[3]) - max(one[1], other[1])
-    least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    least = min(_area(one), _area(other))
     return max(0, across) * max(0, down) >= INSIDE * least
