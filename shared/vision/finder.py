@@ -3,13 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from shared.contracts.objects import ObjectKind
+from shared.vision.boxes import BOX_VALUES, KINDS, OUTPUTS
 
-KINDS = tuple(ObjectKind)
-BOX_VALUES = 4
-"""How the cell's box lies in the crop: its centre's offset (x, y) in crop sides, and the logarithms of its width and
-height in crop sides."""
-OUTPUTS = len(KINDS) + BOX_VALUES
+__all__ = ["BOX_VALUES", "KINDS", "OUTPUTS", "Finder"]
+
 _CHANNELS = 24
 _GRID = 4
 

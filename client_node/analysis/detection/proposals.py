@@ -1,11 +1,12 @@
-"""Finds the nucleated cells of a field by their dye: proposals that the classifier and a reader judge, no more.
+"""Finds the nucleated cells of a field by their dye: proposals that a trained step and a reader judge, no more.
 
 White balance against the glass, optical density in red light (nuclei absorb it, haemoglobin hardly does), Otsu's
 threshold, morphology, and a watershed where two cells touch. Tuned on the training and validation fields of one public
 source; a stain far from Romanowsky's needs another detector.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -62,11 +63,62 @@ class Tuning:
     """Added around the body, in its radii."""
 
 
-DEFAULT: Final = Tuning()
+STRICT: Final = Tuning()
+"""For a model whose finder was never trained: each proposal is a cell."""
+GENEROUS: Final = replace(
+    STRICT, least_area=100, least_thickness=4.0, split_depth=0.8, likeness=0.4, roundness=0.45, relative_area=0.0
+)
+"""For a trained finder, which rejects what is too much: it missed no cell of those training and validation fields, for
+one and a half times as many proposals."""
+_SAME: Final = 0.8
+"""Intersection over union from which two proposals are one."""
 
 
-def detect_white_cells(image: Pixels, tuning: Tuning = DEFAULT) -> list[Box]:
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A place where a nucleated cell may lie."""
+
+    box: Box
+    """In pixels of the field."""
+    edge: bool
+    """Whether the field's edge cuts it; see `touches_edge`."""
+
+
+def detect_white_cells(image: Pixels, tuning: Tuning = STRICT) -> list[Box]:
     """Return the boxes of nucleated cells in a field (uint8 height x width x RGB), in its pixels, top to bottom."""
+    return _search(image, tuning, (tuning,))
+
+
+def propose(image: Pixels, *, generous: bool) -> list[Proposal]:
+    """Return where nucleated cells may lie in a field (uint8 height x width x RGB), top to bottom.
+
+    ``generous`` proposals overlap where it is not clear whether two parts are one cell or two: the pair and the whole
+    are both among them.
+    """
+    height, width = image.shape[:2]
+    boxes = _search(image, GENEROUS, (GENEROUS, STRICT)) if generous else detect_white_cells(image)
+    return [Proposal(box, touches_edge(box, width, height)) for box in boxes]
+
+
+def touches_edge(box: Box, width: int, height: int) -> bool:
+    """Return whether ``box`` reaches the edge of its field to within a hundredth of the field: the cell may be cut."""
+    reach = max(1, round(0.01 * min(width, height)))
+    return box[0] < reach or box[1] < reach or box[2] > width - reach or box[3] > height - reach
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Return the intersection over union of two boxes, 0 to 1."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    if across <= 0 or down <= 0:
+        return 0.0
+    shared = across * down
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (areas - shared)
+
+
+def _search(image: Pixels, tuning: Tuning, splits: Sequence[Tuning]) -> list[Box]:
+    """Search with ``tuning``, splitting touching cells in the way of each of ``splits``."""
     height, width = image.shape[:2]
     factor = max(height, width) / _WORKING_SIDE
     small = _resized(image, factor) if factor > 1.05 or factor < 0.75 else image
@@ -75,19 +127,21 @@ def detect_white_cells(image: Pixels, tuning: Tuning = DEFAULT) -> list[Box]:
     if glass.mean() < tuning.darkest_glass:
         return []
     index = nuclear_index(small, tuning, glass)
-    labels = _cells(index, tuning)
-    parts = [
-        (where, labels[where] == number)
-        for number, where in enumerate(ndimage.find_objects(labels), start=1)
-        if where is not None
-    ]
-    cells = [(where, part) for where, part in parts if _is_cell(part, tuning)]
-    largest = max((int(part.sum()) for _, part in cells), default=0)
-    boxes = [
-        _cell_box(where, part, tuning, factor, width, height)
-        for where, part in cells
-        if part.sum() >= tuning.relative_area * largest
-    ]
+    boxes: list[Box] = []
+    for labels in _cells(index, tuning, splits):
+        parts = [
+            (where, labels[where] == number)
+            for number, where in enumerate(ndimage.find_objects(labels), start=1)
+            if where is not None
+        ]
+        cells = [(where, part) for where, part in parts if _is_cell(part, tuning)]
+        largest = max((int(part.sum()) for _, part in cells), default=0)
+        found = [
+            _cell_box(where, part, tuning, factor, width, height)
+            for where, part in cells
+            if part.sum() >= tuning.relative_area * largest
+        ]
+        boxes += [box for box in found if all(overlap(box, other) < _SAME for other in boxes)]
     return sorted(boxes, key=lambda box: (box[1], box[0]))
 
 
@@ -112,18 +166,18 @@ def optical_density(image: Pixels, glass: NDArray[np.float32] | None = None) -> 
     return np.asarray(np.clip(np.log10(glass) - table[image], 0, None), np.float32)
 
 
-def nuclear_index(image: Pixels, tuning: Tuning = DEFAULT, glass: NDArray[np.float32] | None = None) -> Plane:
+def nuclear_index(image: Pixels, tuning: Tuning = STRICT, glass: NDArray[np.float32] | None = None) -> Plane:
     """Return how nucleus-like each pixel is: weighted red optical density less the blue one; haemoglobin is below 0."""
     density = optical_density(image, glass)
     index = tuning.red_weight * density[..., 0] - density[..., 2]
     return np.asarray(ndimage.gaussian_filter(index, tuning.smoothing), np.float32)
 
 
-def _cells(index: Plane, tuning: Tuning) -> NDArray[np.int32]:
-    """Label the cells: bodies that hold a nucleus, split where two touch."""
+def _cells(index: Plane, tuning: Tuning, splits: Sequence[Tuning]) -> list[NDArray[np.int32]]:
+    """Label the cells once for each of ``splits``: bodies that hold a nucleus, split where two touch."""
     stained = index[index > tuning.body_least]
     if stained.size < tuning.least_area:
-        return np.zeros(index.shape, np.int32)
+        return []
     threshold = _otsu(stained, tuning)
     stained_body = index > max(tuning.body_least, tuning.body_share * threshold)
     body = _closed(stained_body, tuning.joining)
@@ -133,7 +187,7 @@ def _cells(index: Plane, tuning: Tuning) -> NDArray[np.int32]:
     body = np.asarray(np.isin(components, cored[cored > 0]))
     # Closing joins lobes, and fills the notch between two touching cells too: those are told apart before it.
     tight = ndimage.binary_fill_holes(_closed(stained_body, tuning.notch)) & body
-    return _split(body, np.asarray(tight), tuning)
+    return _split(body, np.asarray(tight), splits)
 
 
 def _otsu(stained: Plane, tuning: Tuning) -> float:
@@ -146,20 +200,21 @@ def _closed(mask: Mask, radius: int) -> Mask:
     return closed(np.pad(mask, radius, mode="edge"), radius)[inner, inner]
 
 
-def _split(body: Mask, tight: Mask, tuning: Tuning) -> NDArray[np.int32]:
+def _split(body: Mask, tight: Mask, splits: Sequence[Tuning]) -> list[NDArray[np.int32]]:
     """Label the cells of ``body``; one that is two round parts with a thin neck in ``tight`` becomes two."""
     thickness = np.asarray(
         ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(tight, 1))[1:-1, 1:-1], 1.5), np.float32
     )
     components, _ = ndimage.label(body)
-    peaks = peak_local_max(thickness, min_distance=tuning.split_distance, labels=components, exclude_border=False)
+    peaks = peak_local_max(thickness, min_distance=splits[0].split_distance, labels=components, exclude_border=False)
     markers = np.zeros(body.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     flooded = watershed(-thickness, markers, mask=body)
     labels = np.asarray(flooded, np.int32)
     tops = np.concatenate([[0.0], thickness[tuple(peaks.T)]])
     areas = np.bincount(labels.ravel(), minlength=len(tops))
-    return _merged(labels, _necks(labels, thickness), tops, areas, tuning)
+    necks = _necks(labels, thickness)
+    return [_merged(labels, necks, tops, areas, tuning) for tuning in splits]
 
 
 def _necks(labels: NDArray[np.int32], thickness: Plane) -> dict[tuple[int, int], float]:
