@@ -24,7 +24,7 @@ SAME_CELL: Final = 0.4
 REFINED: Final = 0.5
 """Weight of the finder's box against the proposal's: their errors are of different kinds, and partly cancel."""
 LEAST_AREA: Final = 0.12
-"""Of the field's largest accepted cell: a crop does not show how large it is, and a giant platelet looks like a cell."""
+"""Of the field's largest accepted cell: a crop does not show how large it is, and a giant platelet looks like one."""
 INSIDE: Final = 0.75
 """Share of the smaller of two accepted boxes within the other from which they are one cell: a lobe of its nucleus."""
 
