@@ -251,7 +251,8 @@ def _shares(kinds: Labels) -> NDArray[np.float64]:
     position = KINDS.index(ObjectKind.CELL)
     weights[position] = max(1.0, weights.sum() - weights[position])
     shares: NDArray[np.float64] = (weights / np.maximum(counts, 1.0))[kinds]
-    return shares / shares.sum()
+    shares /= shares.sum()
+    return shares
 
 
 def _pace(step: int, steps: int) -> float:
