@@ -11,11 +11,12 @@ from typing import Final
 import numpy as np
 from safetensors.torch import save_file
 
+from client_node.analysis.model import read_card
 from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.datasets.importers import import_source
 from client_node.training import augment
 from client_node.training.cache import CropCache
-from client_node.training.loop import Labels, train
+from client_node.training.loop import STEPS_AN_EPOCH, Labels, train
 from client_node.training.sources import CropSource
 from shared.contracts.model_card import ArtefactRef, ModelCard
 from shared.contracts.ontology import CellClass
@@ -69,9 +70,9 @@ def positions(cells: list[LabelledCell]) -> Labels:
 
 
 def model_of(work: Path, home: Path, stage: Stage) -> Path:
-    """Train ``stage`` unless its model is there already; return the folder (card, tensors, ONNX)."""
+    """Train ``stage`` unless its model, by the same recipe, is there; return the folder (card, tensors, ONNX)."""
     folder = work / "models" / stage.name
-    if (folder / "card.json").is_file():
+    if (folder / "card.json").is_file() and read_card(folder).recipe == stage.recipe:
         return folder
     cells = chosen(home, stage.sources)
     model = build(stage.recipe.backbone, len(CLASSES), frozen_stages=stage.recipe.frozen_stages)
@@ -79,7 +80,8 @@ def model_of(work: Path, home: Path, stage: Stage) -> Path:
     kept, crops = CropCache(work / "crops", size=stage.recipe.input_size).load(cells, between=lambda: None)
     source = CropSource(crops, model, stage.recipe.input_size, augment.STRENGTHS[stage.recipe.augmentation])
     begin = time.monotonic()
-    loss = train(model, source, positions(kept), stage.recipe, seed=1, between=_Progress(stage, len(kept)))
+    progress = Progress(stage.name, stage.recipe, len(kept))
+    loss = train(model, source, positions(kept), stage.recipe, seed=1, between=progress)
     say(f"{stage.name}: loss {loss:.3f} on {len(kept)} images in {time.monotonic() - begin:.0f} s")
     _write(folder, stage, model, kept)
     return folder
@@ -121,12 +123,12 @@ def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCel
     (folder / "card.json").write_text(card.model_dump_json(by_alias=True))
 
 
-class _Progress:
+class Progress:
     """Says every so many steps how far a training is."""
 
-    def __init__(self, stage: Stage, count: int) -> None:
-        self._name = stage.name
-        self._steps = stage.recipe.local_epochs * -(-count // stage.recipe.batch_size)
+    def __init__(self, name: str, recipe: Recipe, count: int) -> None:
+        self._name = name
+        self._steps = recipe.local_epochs * max(STEPS_AN_EPOCH, -(-count // recipe.batch_size))
         self._done = 0
         self._begin = time.monotonic()
 
