@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -167,3 +168,5 @@ class ImportOutput(Contract):
     imported: int
     skipped: tuple[SkippedFile, ...]
     classes: dict[CellClass, int]
+    objects: dict[ObjectKind, int] = Field(default_factory=dict)
+    """What is marked in fields without a class: it teaches to find cells."""
