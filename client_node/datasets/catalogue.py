@@ -131,6 +131,11 @@ class LabelledField:
     objects: tuple[MarkedObject, ...] = ()
     """Each once, in the order of their boxes."""
 
+    @property
+    def cells(self) -> tuple[Box, ...]:
+        """Where its nucleated cells are."""
+        return tuple(one.box for one in self.objects if one.kind is ObjectKind.CELL)
+
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
