@@ -22,12 +22,13 @@ Floats = NDArray[np.float32]
 
 IS_CELL: Final = 0.4
 """Intersection over union with a cell's box from which a place shows that cell."""
-NO_CELL: Final = 0.25
+NO_CELL: Final = 0.32
 """Below this it does not; between the two it teaches nothing."""
 _COVERED: Final = 0.6
 _JITTERS: Final = 6
 _OFF_CENTRE: Final = 2
 _CUTS: Final = 2
+_PARTS: Final = 2
 _OTHERS: Final = 3
 _ELSEWHERE: Final = 3
 _SHIFT: Final = 0.22
@@ -62,6 +63,7 @@ def field_examples(
     for cell in cells:
         found += [judged(_moved(cell, random, near=True), objects) for _ in range(_JITTERS)]
         found += [judged(_moved(cell, random, near=False), objects) for _ in range(_OFF_CENTRE)]
+        found += [judged(_part(cell, random), objects) for _ in range(_PARTS)]
         found += [_cut(cell, objects, width, height, random) for _ in range(_CUTS)]
     for kind in (ObjectKind.PLATELET, ObjectKind.RED_CELL, ObjectKind.SMUDGE, ObjectKind.ARTEFACT):
         others = [one.box for one in objects if one.kind is kind]
@@ -108,6 +110,8 @@ def judged(seen: Box, objects: Sequence[MarkedObject], *, plain: bool = False) -
         return Example(seen, ObjectKind.CELL, cells[shares.index(best)], plain)
     if best >= NO_CELL:
         return None
+    if any(_covered(seen, cell) > _COVERED for cell in cells):
+        return Example(seen, ObjectKind.BACKGROUND, None, plain)  # a lobe of its nucleus: the whole is proposed too
     others = [one for one in objects if one.kind is not ObjectKind.CELL]
     kinds = [one.kind for one in others if overlap(seen, one.box) >= IS_CELL]
     return Example(seen, kinds[0] if kinds else ObjectKind.BACKGROUND, None, plain)
@@ -126,6 +130,14 @@ def _moved(box: Box, random: np.random.Generator, *, near: bool) -> Box:
         width * float(factors[0]),
         height * float(factors[1]),
     )
+
+
+def _part(box: Box, random: np.random.Generator) -> Box:
+    """Return a part of a cell's box that is about as large as a lobe of its nucleus."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    shares = random.uniform(0.4, 0.62, 2)
+    x, y = (float(random.uniform(share / 2, 1 - share / 2)) for share in shares)
+    return _around(box[0] + x * width, box[1] + y * height, width * float(shares[0]), height * float(shares[1]))
 
 
 def _around(x: float, y: float, width: float, height: float) -> Box:

@@ -17,7 +17,7 @@ from shared.vision.boxes import KINDS, decode
 
 Floats = NDArray[np.float32]
 
-LEAST_SCORE: Final = 0.5
+LEAST_SCORE: Final = 0.6
 """Chosen on training and validation fields; see docs/model-quality.md."""
 SAME_CELL: Final = 0.4
 """Intersection over union from which two accepted boxes are one cell: the surer one stays."""

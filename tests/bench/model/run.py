@@ -34,10 +34,11 @@ from tests.bench.model.evaluate import (
     novelty,
     share,
 )
-from tests.bench.model.folds import out_of_fold
+from tests.bench.model.finding import finding_rows
+from tests.bench.model.folds import out_of_fold, started
 from tests.bench.model.page import Section, page
 from tests.bench.model.pictures import pictures
-from tests.bench.model.train import CLASSES, RECIPE, Stage, catalogue, cells_of, model_of, say
+from tests.bench.model.train import CLASSES, RECIPE, SINGLES, Stage, catalogue, cells_of, model_of, say
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / "build" / "bench-model"
@@ -104,6 +105,13 @@ def folds(bench: Bench) -> list[Row]:
     return rows
 
 
+def finding(bench: Bench) -> list[Row]:
+    """Whether white cells are found in whole fields, by a network that has never seen these."""
+    singles = sorted(bench.cells("pbc", "train"), key=lambda cell: cell.hash)[:SINGLES]
+    model = started(bench.model("pbc"), RECIPE).to("cpu")
+    return finding_rows(model, RECIPE, bench.home, singles)
+
+
 def unknown_laboratory(bench: Bench) -> list[Row]:
     """A model of one source on the other, and whether it knows that it does not know."""
     test, rest = bench.cells("bccd", "test"), bench.cells("bccd", "train", "val")
@@ -151,6 +159,7 @@ def speed(bench: Bench) -> list[Row]:
 SECTIONS: Final[tuple[tuple[str, Callable[[Bench], list[Row]]], ...]] = (
     ("Laboratories that it learnt from", known_laboratories),
     ("The smaller laboratory, every cell judged once", folds),
+    ("Finding white cells in whole fields", finding),
     ("A laboratory that it never saw", unknown_laboratory),
     ("Beside older methods", conventional),
     ("Speed, on one core", speed),

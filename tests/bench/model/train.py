@@ -16,6 +16,7 @@ from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.datasets.importers import import_source
 from client_node.training import augment
 from client_node.training.cache import CropCache
+from client_node.training.finder import joined, lessons, train_finder
 from client_node.training.loop import STEPS_AN_EPOCH, Labels, train
 from client_node.training.sources import CropSource
 from shared.contracts.model_card import ArtefactRef, ModelCard
@@ -33,6 +34,8 @@ CLASSES: Final = (
     CellClass.IMMATURE_GRANULOCYTE, CellClass.ERYTHROBLAST, CellClass.PLATELET,
 )  # fmt: skip
 MOST_IMAGES: Final = 2300
+SINGLES: Final = 200
+"""So many images of single cells teach the finder beside the marked fields."""
 _IMPORT: Final = 2
 """Raise it when the importers keep more than they did."""
 RECIPE: Final = Recipe(
@@ -86,8 +89,21 @@ def model_of(work: Path, home: Path, stage: Stage) -> Path:
     progress = Progress(stage.name, stage.recipe, len(kept))
     loss = train(model, source, positions(kept), stage.recipe, seed=1, between=progress)
     say(f"{stage.name}: loss {loss:.3f} on {len(kept)} images in {time.monotonic() - begin:.0f} s")
-    _write(folder, stage, model, kept)
+    _write(folder, stage, model, kept, _taught(model.to("cpu"), stage, home, kept))
     return folder
+
+
+def _taught(model: CellModel, stage: Stage, home: Path, cells: list[LabelledCell]) -> dict[str, int]:
+    """Train the finder on the stage's marked fields; return the cells marked in them by source."""
+    fields = [one for one in Catalogue(home).fields(split="train") if one.source in stage.sources and one.cells]
+    if not fields:
+        return {}
+    singles = [cell for cell in cells if cell.box is None][:SINGLES]
+    say(f"{stage.name}: finder, {len(fields)} fields")
+    random = np.random.default_rng(1)
+    parts = lessons(model, fields, singles, size=stage.recipe.input_size, random=random, between=lambda: None)
+    train_finder(model.finder, joined(list(parts)), seed=1, between=lambda: None)
+    return {source: sum(len(one.cells) for one in fields if one.source == source) for source in stage.sources}
 
 
 def chosen(home: Path, sources: tuple[str, ...]) -> list[LabelledCell]:
@@ -103,9 +119,8 @@ def chosen(home: Path, sources: tuple[str, ...]) -> list[LabelledCell]:
     return kept + [cell for source, cells in by_source.items() if source != largest for cell in cells]
 
 
-def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCell]) -> None:
+def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCell], boxes: dict[str, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    model.to("cpu")
     save_file(model.trainable_state(), folder / DELTA_FILE)
     export_onnx(model, stage.recipe.input_size, folder / ONNX_FILE)
     files = [folder / DELTA_FILE, folder / ONNX_FILE]
@@ -121,6 +136,7 @@ def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCel
         run_key="bench-model",
         sites={},
         examples={source: sum(cell.source == source for cell in cells) for source in stage.sources},
+        boxes={source: count for source, count in boxes.items() if count},
         calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
     )
     (folder / "card.json").write_text(card.model_dump_json(by_alias=True))
