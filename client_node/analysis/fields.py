@@ -46,7 +46,7 @@ def find_cells(model: LoadedModel, pixels: Pixels) -> FoundCells:
     white = white_point(pixels)
     if not model.card.finds:
         strict = propose(pixels, generous=False)
-        cells = tuple(FoundCell(one.box, one.edge, cell_crop(pixels, one.box, white), None) for one in strict)
+        cells = tuple(FoundCell(one.box, one.edge, model.cut(pixels, one.box, white), None) for one in strict)
         return FoundCells(cells, {})
     boxes = [one.box for one in propose(pixels, generous=True)]
     crops = [cell_crop(pixels, box, white) for box in boxes]
@@ -55,7 +55,8 @@ def find_cells(model: LoadedModel, pixels: Pixels) -> FoundCells:
     judged = accept(boxes, objects, width, height)
     found = []
     for one in judged.cells:
-        seen = overlap(one.box, boxes[one.proposal]) >= _AS_SEEN
-        crop = crops[one.proposal] if seen else cell_crop(pixels, one.box, white)
+        # The finder knows one width of crops only; a site whose cells are shown wider needs a second look.
+        seen = overlap(one.box, boxes[one.proposal]) >= _AS_SEEN and model.adapter.view.surround == 1.0
+        crop = crops[one.proposal] if seen else model.cut(pixels, one.box, white)
         found.append(FoundCell(one.box, one.edge, crop, readings[one.proposal] if seen else None))
     return FoundCells(tuple(found), judged.rejected)

@@ -24,7 +24,7 @@ from shared.contracts.errors import DataInvalidError
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
-from shared.vision.preprocessing import cell_crop, load_image
+from shared.vision.preprocessing import load_image
 
 log = structlog.get_logger(__name__)
 
@@ -190,7 +190,7 @@ class Analyser:
             self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, None)
             whole = (0, 0, width, height)
             work.waiting.append(_Waiting(None, whole, str(image.path), Trace(digest, None, None)))
-            work.crops.append(cell_crop(pixels, None))
+            work.crops.append(model.cut(pixels, None))
             return
         index = len(work.fields)
         self._store.put_field(work.id, index, pixels)

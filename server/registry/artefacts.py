@@ -21,6 +21,8 @@ from shared.contracts.training import CalibrationSummary, EvaluateReply, Recipe
 DELTA = "delta.safetensors"
 ONNX = "model.onnx"
 
+Density = tuple[float, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -80,7 +82,16 @@ def default_calibration(replies: list[EvaluateReply]) -> CalibrationSummary:
     return CalibrationSummary(
         temperature=statistics.median(reply.calibration.temperature for reply in replies),
         conformal_quantile=statistics.median(reply.calibration.conformal_quantile for reply in replies),
+        density=_density([reply.calibration.density for reply in replies if reply.calibration.density is not None]),
     )
+
+
+def _density(sites: list[Density]) -> Density | None:
+    """The dye that the model knows: another hospital can bring its own near to it."""
+    if not sites:
+        return None
+    red, green, blue = (statistics.median(site[channel] for site in sites) for channel in range(3))
+    return red, green, blue
 
 
 def _onnx(recipe: Recipe, delta: bytes) -> bytes:

@@ -114,6 +114,8 @@ class CalibrationSummary(Contract):
     temperature: float = Field(gt=0)
     conformal_quantile: Fraction
     """Sets hold the classes whose cumulative probability stays within this value; see `shared.vision.calibration`."""
+    density: tuple[float, float, float] | None = None
+    """Mean optical density per channel of the stained pixels of its cells; see `shared.vision.colour`."""
 
 
 class TrainReply(Contract):
