@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client_node.analysis.evaluate import expected_calibration_error
-from client_node.analysis.model import read_card
+from client_node.analysis.model import load_model, read_card
 from client_node.datasets.catalogue import LabelledCell
+from client_node.models.view import shown
 from shared.contracts.ontology import CORE_FIVE
 from shared.contracts.training import Recipe
 from shared.statistics import clopper_pearson
 from shared.vision import backbones, calibration, preprocessing
+from shared.vision.colour import SiteView
 from shared.vision.engine import CPU_BATCH, OnnxEngine
 from shared.vision.model import CellModel
 from shared.vision.precision import ONNX_FILE
@@ -56,6 +58,12 @@ def answers(folder: Path, cells: Sequence[LabelledCell], *, through: Looked | No
         return outputs.logits, outputs.features
 
     return _answers(run, card.recipe, cells, through)
+
+
+def answers_in(folder: Path, cells: Sequence[LabelledCell], view: SiteView) -> Answers:
+    """Run the model in ``folder`` on cells in a site's view."""
+    _, logits, features = shown(load_model(folder), cells, view, pause=lambda: None)
+    return Answers(logits, features, positions(list(cells)))
 
 
 def answers_of(model: CellModel, recipe: Recipe, cells: Sequence[LabelledCell]) -> Answers:

@@ -18,14 +18,18 @@ from typing import Final
 
 import numpy as np
 
+from client_node.analysis.model import load_model
 from client_node.analysis.smears import SmearKind
 from client_node.datasets.catalogue import LabelledCell
+from client_node.models.view import chosen_view
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Augmentation
+from shared.vision import colour, preprocessing
 from tests.bench.model.baselines import baseline_rows
 from tests.bench.model.evaluate import (
     Row,
     answers,
+    answers_in,
     asked_among_five,
     balanced,
     classification,
@@ -38,6 +42,7 @@ from tests.bench.model.finding import finding_rows
 from tests.bench.model.folds import out_of_fold, started
 from tests.bench.model.page import Section, page
 from tests.bench.model.pictures import pictures
+from tests.bench.model.shifts import shift_rows
 from tests.bench.model.train import CLASSES, RECIPE, SINGLES, Stage, catalogue, cells_of, model_of, say
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,6 +52,8 @@ QUICK_EPOCHS: Final = 6
 FOLD_RECIPE: Final = RECIPE.model_copy(update={"local_epochs": 4, "learning_rate": 2e-4, "head_learning_rate": 1e-3})
 """A short training on top of a model that knows the larger source alone."""
 _GALLERY: Final = 24
+_FEW: Final = 40
+_SHIFTED: Final = 300
 
 
 def stages(*, quick: bool) -> dict[str, Stage]:
@@ -123,12 +130,40 @@ def unknown_laboratory(bench: Bench) -> list[Row]:
         balanced("PBC → BCCD, the other groups, mild looks only", answers(mild, rest), None),
         balanced("BCCD → PBC test groups, balanced accuracy", answers(small, bench.cells("pbc", "test")), 0.55),
     ]
+    rows += _in_a_view("PBC → BCCD", alone, rest, test) + _in_a_view("BCCD → PBC", small, *_halves(bench))
     features = {
         split: answers(alone, bench.cells("pbc", split), through=equalised).features
         for split in ("train", "val", "test")
     }
     unknown = answers(alone, [*rest, *test], through=equalised).features
     return rows + novelty(features["train"], features["val"], features["test"], unknown, "PBC against BCCD")
+
+
+def _halves(bench: Bench) -> tuple[list[LabelledCell], list[LabelledCell]]:
+    core = {CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.MONOCYTE, CellClass.EOSINOPHIL, CellClass.BASOPHIL}
+    return [cell for cell in bench.cells("pbc", "val") if cell.cls in core], bench.cells("pbc", "test")
+
+
+def _in_a_view(name: str, folder: Path, own: list[LabelledCell], test: list[LabelledCell]) -> list[Row]:
+    """What a hospital gains that joins with a few labelled cells, and what its dye alone would give it."""
+    model = load_model(folder)
+    few = sorted(own, key=lambda cell: cell.hash)[:_FEW]
+    dye = colour.density(
+        preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box) for cell in [*few, *test]
+    )
+    wanted = model.card.calibration.density
+    views = {f"view chosen by {_FEW} labelled cells": chosen_view(model, few, pause=lambda: None)}
+    if dye is not None and wanted is not None:
+        views = {"dye brought near, no label needed": colour.towards(dye, wanted), **views}
+    return [
+        balanced(f"{name} test groups, {what}", answers_in(folder, test, view), None) for what, view in views.items()
+    ]
+
+
+def shifts(bench: Bench) -> list[Row]:
+    """Each kind of shift by itself."""
+    some = sorted(bench.cells("pbc", "test"), key=lambda cell: cell.hash)[:_SHIFTED]
+    return shift_rows(bench.model("both"), bench.cells("pbc", "train"), bench.cells("pbc", "val"), some)
 
 
 def conventional(bench: Bench) -> list[Row]:
@@ -161,6 +196,7 @@ SECTIONS: Final[tuple[tuple[str, Callable[[Bench], list[Row]]], ...]] = (
     ("The smaller laboratory, every cell judged once", folds),
     ("Finding white cells in whole fields", finding),
     ("A laboratory that it never saw", unknown_laboratory),
+    ("Kinds of shift, one by one", shifts),
     ("Beside older methods", conventional),
     ("Speed, on one core", speed),
 )

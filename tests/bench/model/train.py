@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -22,7 +23,7 @@ from client_node.training.sources import CropSource
 from shared.contracts.model_card import ArtefactRef, ModelCard
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import CalibrationSummary, Recipe
-from shared.vision import backbones
+from shared.vision import backbones, colour, preprocessing
 from shared.vision.device import placed, torch_device
 from shared.vision.engine import DELTA_FILE, ONNX_FILE
 from shared.vision.export import export_onnx
@@ -36,6 +37,7 @@ CLASSES: Final = (
 MOST_IMAGES: Final = 2300
 SINGLES: Final = 200
 """So many images of single cells teach the finder beside the marked fields."""
+_MOST_STAINED: Final = 200
 _IMPORT: Final = 2
 """Raise it when the importers keep more than they did."""
 RECIPE: Final = Recipe(
@@ -137,9 +139,16 @@ def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCel
         sites={},
         examples={source: sum(cell.source == source for cell in cells) for source in stage.sources},
         boxes={source: count for source, count in boxes.items() if count},
-        calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+        calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9, density=_density(cells)),
     )
     (folder / "card.json").write_text(card.model_dump_json(by_alias=True))
+
+
+def _density(cells: list[LabelledCell]) -> colour.Density | None:
+    """The dye that the model knows: of the source with the most cells."""
+    most = Counter(cell.source for cell in cells).most_common(1)[0][0]
+    some = [cell for cell in sorted(cells, key=lambda cell: cell.hash) if cell.source == most][:_MOST_STAINED]
+    return colour.density(preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box) for cell in some)
 
 
 class Progress:
