@@ -17,7 +17,8 @@ from client_node.datasets.importers.csv import candidates
 from shared.contracts.analysis import EvaluationClass, EvaluationOutput, SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError, UsageError
 from shared.contracts.ontology import CellClass, parse_class
-from shared.vision.preprocessing import Pixels, load_image
+from shared.vision.images import load_image
+from shared.vision.preprocessing import Pixels
 
 Progress = Callable[[int, int], None]
 _BINS: Final = 15

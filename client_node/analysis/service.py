@@ -24,7 +24,7 @@ from shared.contracts.errors import DataInvalidError
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
-from shared.vision.preprocessing import load_image
+from shared.vision.images import load_image
 
 log = structlog.get_logger(__name__)
 

@@ -14,11 +14,10 @@ from PIL import Image, UnidentifiedImageError
 
 from shared.contracts.errors import DataInvalidError
 from shared.space import space_guard
+from shared.vision.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, SUFFIXES, is_dicom, load_image
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES: Final = SUFFIXES
 _SUFFIX_OF_FORMAT: Final = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
-_MAX_BYTES: Final = 256 * 1024 * 1024
-_MAX_PIXELS: Final = 120_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,9 @@ def inspect_image(data: bytes) -> tuple[int, int, str]:
     """
     if not data:
         raise DataInvalidError("The file is empty.")
+    if is_dicom(data):
+        height, width = load_image(data).shape[:2]
+        return width, height, ".dcm"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -68,9 +70,9 @@ def _accepted(image: Image.Image) -> str:
     suffix = _SUFFIX_OF_FORMAT.get(image.format or "")
     if suffix is None:
         raise DataInvalidError(f"The image format {image.format} is not supported: use JPEG, PNG or TIFF.")
-    if width * height > _MAX_PIXELS:
+    if width * height > MAX_PIXELS:
         raise DataInvalidError(f"The image is too large ({width}×{height} pixels).")
-    if width < 8 or height < 8:
+    if min(width, height) < MIN_SIDE:
         raise DataInvalidError(f"The image is too small ({width}×{height} pixels).")
     return suffix
 
@@ -84,8 +86,8 @@ def read_limited(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise DataInvalidError("The file does not exist." if not path.exists() else "This is not a regular file.")
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataInvalidError(f"The file is larger than {_MAX_BYTES // 2**20} MiB.")
+        if path.stat().st_size > MAX_BYTES:
+            raise DataInvalidError(f"The file is larger than {MAX_BYTES // 2**20} MiB.")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise DataInvalidError("The file cannot be read.") from error

@@ -30,6 +30,7 @@ from shared.crypto.pki import write_private
 from shared.space import space_guard
 from shared.vision import backbones, preprocessing
 from shared.vision.engine import CPU_BATCH, Engine, OnnxEngine
+from shared.vision.images import load_image
 from shared.vision.precision import (
     FACTS_FILE,
     INT8_FILE,
@@ -175,7 +176,7 @@ def calibration_inputs(home: NodeHome, model: LoadedModel) -> Floats:
     for cell in _in_turn(cells):
         lease.pause_point()
         try:
-            crop = preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box)
+            crop = preprocessing.cell_crop(load_image(cell.path), cell.box)
         except DataInvalidError:
             continue
         inputs.append(preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std))

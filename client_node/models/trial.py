@@ -24,6 +24,7 @@ from shared.contracts.ontology import CellClass
 from shared.crypto.pki import write_private
 from shared.vision import calibration, preprocessing
 from shared.vision.colour import SiteView
+from shared.vision.images import load_image
 from shared.vision.precision import Precision
 
 _BATCH: Final = 8
@@ -109,7 +110,7 @@ def feed(home: NodeHome, runs: list[Run]) -> list[LabelledCell]:
         crops = []
         for cell in cells[begin : begin + _BATCH]:
             try:
-                crops.append(preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box))
+                crops.append(preprocessing.cell_crop(load_image(cell.path), cell.box))
             except DataInvalidError:
                 continue
             done.append(cell)

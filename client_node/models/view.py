@@ -15,6 +15,7 @@ from client_node.datasets.catalogue import LabelledCell, as_predicted
 from shared.contracts.errors import DataInvalidError
 from shared.vision import backbones, calibration, colour, preprocessing
 from shared.vision.colour import SiteView
+from shared.vision.images import load_image
 
 Floats = NDArray[np.float32]
 Pause = Callable[[], object]
@@ -102,7 +103,7 @@ def _batches(
         batch = []
         for cell in cells[start : start + _BATCH]:
             try:
-                image = preprocessing.load_image(cell.path)
+                image = load_image(cell.path)
                 batch.append((cell, preprocessing.cell_crop(image, cell.box, surround=view.surround)))
             except DataInvalidError:
                 continue

@@ -24,6 +24,7 @@ from client_node.datasets.catalogue import LabelledCell
 from client_node.training import augment
 from shared.contracts.errors import DataInvalidError, NoSpaceError
 from shared.vision import preprocessing
+from shared.vision.images import load_image
 from shared.vision.model import CellModel
 from shared.vision.trunk import Trunk
 
@@ -166,7 +167,7 @@ class FeatureCache(_CellCache):
 
     def _compute(self, cell: LabelledCell, views: int) -> Maps:
         entry, size = self._model.entry, self._size
-        image = preprocessing.load_image(cell.path)
+        image = load_image(cell.path)
         plain = preprocessing.to_input(preprocessing.cell_crop(image, cell.box), size, entry.mean, entry.std)
         inputs = plain[None]
         if views > 1:
@@ -198,7 +199,7 @@ class CropCache(_CellCache):
         return kept, crops[:, 0]
 
     def _compute(self, cell: LabelledCell, views: int) -> Crops:  # noqa: ARG002 - a crop has one view
-        return _wide(preprocessing.load_image(cell.path), cell, self._size)[None]
+        return _wide(load_image(cell.path), cell, self._size)[None]
 
 
 def wide_side(size: int) -> int:

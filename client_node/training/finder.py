@@ -26,8 +26,9 @@ from shared.contracts.objects import ObjectKind, kind_of
 from shared.contracts.training import Augmentation
 from shared.vision.boxes import KINDS
 from shared.vision.finder import Finder
+from shared.vision.images import load_image
 from shared.vision.model import CellModel
-from shared.vision.preprocessing import Pixels, load_image, to_input, white_point
+from shared.vision.preprocessing import Pixels, to_input, white_point
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]

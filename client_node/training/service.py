@@ -41,6 +41,7 @@ from shared.contracts.training import (
     TrainRequest,
 )
 from shared.vision import calibration, colour, preprocessing
+from shared.vision.images import load_image
 from shared.vision.model import CellModel
 
 _MOST_BATCH_VALUES = 4_000_000
@@ -201,7 +202,7 @@ class TrainingService:
         for cell in cells:
             self._between()
             with suppress(DataInvalidError):
-                yield preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box)
+                yield preprocessing.cell_crop(load_image(cell.path), cell.box)
 
     def _split(self, request: TrainRequest | EvaluateRequest, model: CellModel, split: str) -> tuple[Source, Labels]:
         """Return a split's cells as analysis sees them, and their class positions."""

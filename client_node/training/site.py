@@ -16,7 +16,8 @@ from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe, SiteMetrics
 from shared.vision import backbones
 from shared.vision.engine import Engine, load_engine
-from shared.vision.preprocessing import cell_crop, load_image, to_input
+from shared.vision.images import load_image
+from shared.vision.preprocessing import cell_crop, to_input
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]

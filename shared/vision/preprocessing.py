@@ -1,26 +1,18 @@
-"""From a file to what a network sees: reading, cropping and scaling, in training and analysis alike.
+"""From an image to what a network sees: cropping and scaling, in training and analysis alike.
 
 Needs numpy and Pillow only, so that a node without torch analyses exactly what it was trained on.
 """
 
-import io
-import warnings
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from shared.contracts.errors import DataInvalidError
+from shared.vision.images import MIN_SIDE
 
 VERSION = 2
 """Part of the key of cached features: raise it when a crop of the same cell would look different."""
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-MAX_BYTES = 512 * 1024 * 1024
-MAX_PIXELS = 89_000_000
-"""Just below Pillow's own warning level: a field image has 0.3 to 20 million."""
-MIN_SIDE = 8
 CELL_FRACTION = 0.72
 """Share of a single-cell image's shorter side that is kept: the cell and little of its neighbours."""
 BOX_MARGIN = 1.24
@@ -32,58 +24,6 @@ _GAIN = (0.7, 2.0)
 
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
-
-
-def load_image(source: Path | str | bytes) -> Pixels:
-    """Return an image as uint8 height × width × RGB, its pixels as stored (boxes refer to stored pixels).
-
-    The first frame of several counts; transparency is laid on white; 16-bit grey is reduced to 8 bits.
-    Raises `DataInvalidError` for anything that is not a whole image of a known format and sane size.
-    """
-    try:
-        if not isinstance(source, bytes):
-            path = Path(source)
-            if path.stat().st_size > MAX_BYTES:
-                raise DataInvalidError("The image file is larger than 512 MiB; export single fields.")
-            source = path.read_bytes()
-    except OSError as error:
-        raise DataInvalidError("The image file cannot be read; check that it exists and is readable.") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)
-            with Image.open(io.BytesIO(source), formats=FORMATS) as image:
-                _check_size(image.width, image.height)
-                image.load()
-                return np.asarray(_to_rgb(image))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataInvalidError("The image has more pixels than any field image; export single fields.") from error
-    except UnidentifiedImageError as error:
-        raise DataInvalidError("The file is not an image of a known format (JPEG, PNG, TIFF, BMP, WebP).") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise DataInvalidError("The image is truncated or damaged; export it again.") from error
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DataInvalidError("The image has more pixels than any field image; export single fields.")
-    if min(width, height) < MIN_SIDE:
-        raise DataInvalidError(f"The image is smaller than {MIN_SIDE} pixels; export whole cells or fields.")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.uint16)
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise DataInvalidError("The image has 32-bit pixels; export it with 8 bits per channel.")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        flat = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        flat.alpha_composite(image.convert("RGBA"))
-        return flat.convert("RGB")
-    return image.convert("RGB")
 
 
 def cell_crop(

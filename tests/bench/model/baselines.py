@@ -22,6 +22,7 @@ from client_node.analysis.detection.proposals import optical_density
 from client_node.datasets.catalogue import LabelledCell
 from shared.contracts.training import Recipe
 from shared.vision import preprocessing
+from shared.vision.images import load_image
 from shared.vision.model import build
 from tests.bench.model.evaluate import Answers, Row, answers_of, macro_f1, row, share
 from tests.bench.model.train import CLASSES, positions, say
@@ -96,9 +97,7 @@ def baseline_rows(work: Path, train: Sequence[LabelledCell], test: Sequence[Labe
 
 
 def _features(cells: Sequence[LabelledCell]) -> Floats:
-    return np.stack(
-        [described(preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box)) for cell in cells]
-    )
+    return np.stack([described(preprocessing.cell_crop(load_image(cell.path), cell.box)) for cell in cells])
 
 
 def _pretrained(recipe: Recipe, cells: Sequence[LabelledCell]) -> Answers:

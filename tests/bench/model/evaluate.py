@@ -21,6 +21,7 @@ from shared.statistics import clopper_pearson
 from shared.vision import backbones, calibration, preprocessing
 from shared.vision.colour import SiteView
 from shared.vision.engine import CPU_BATCH, OnnxEngine
+from shared.vision.images import load_image
 from shared.vision.model import CellModel
 from shared.vision.precision import ONNX_FILE
 from tests.bench.model.train import CLASSES, positions
@@ -84,10 +85,7 @@ def _answers(
     entry = backbones.get(recipe.backbone)
     logits, features = [], []
     for start in range(0, len(cells), CPU_BATCH):
-        crops = [
-            preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box)
-            for cell in cells[start : start + CPU_BATCH]
-        ]
+        crops = [preprocessing.cell_crop(load_image(cell.path), cell.box) for cell in cells[start : start + CPU_BATCH]]
         if through is not None:
             crops = [through(crop) for crop in crops]
         inputs = [preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops]

@@ -18,6 +18,7 @@ from shared.contracts.objects import ObjectKind
 from shared.contracts.training import Recipe
 from shared.vision import backbones, preprocessing
 from shared.vision.finder import Finder
+from shared.vision.images import load_image
 from shared.vision.model import CellModel
 from tests.bench.model.evaluate import Row, share
 from tests.bench.model.folds import FOLDS
@@ -112,7 +113,7 @@ def looked(
         say(f"finder: fold {number + 1} of {FOLDS}, loss {loss:.3f} on {len(lesson.kinds)} places")
         for field, where in zip(fields, fold, strict=True):
             if where == number:
-                image = preprocessing.load_image(field.path)
+                image = load_image(field.path)
                 truth = tuple(one.box for one in field.objects if one.kind is ObjectKind.CELL)
                 alone.append(Looked(field.path, truth, tuple(detect_white_cells(image))))
                 judged.append(Looked(field.path, truth, _found(model, finder, recipe, image)))

@@ -25,6 +25,7 @@ from client_node.models.view import chosen_view
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Augmentation
 from shared.vision import colour, preprocessing
+from shared.vision.images import load_image
 from tests.bench.model.baselines import baseline_rows
 from tests.bench.model.evaluate import (
     Row,
@@ -148,9 +149,7 @@ def _in_a_view(name: str, folder: Path, own: list[LabelledCell], test: list[Labe
     """What a hospital gains that joins with a few labelled cells, and what its dye alone would give it."""
     model = load_model(folder)
     few = sorted(own, key=lambda cell: cell.hash)[:_FEW]
-    dye = colour.density(
-        preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box) for cell in [*few, *test]
-    )
+    dye = colour.density(preprocessing.cell_crop(load_image(cell.path), cell.box) for cell in [*few, *test])
     wanted = model.card.calibration.density
     views = {f"view chosen by {_FEW} labelled cells": chosen_view(model, few, pause=lambda: None)}
     if dye is not None and wanted is not None:

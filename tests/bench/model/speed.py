@@ -33,6 +33,7 @@ from client_node.datasets.synthetic import SCANNERS
 from shared.contracts.ontology import CellClass, parse_class
 from shared.vision import backbones, preprocessing
 from shared.vision.engine import OnnxEngine
+from shared.vision.images import load_image
 from shared.vision.precision import INT8_FILE, ONNX_FILE, Precision
 from shared.vision.quantise import quantise
 from tests.client_node.analysis.factories import save
@@ -122,7 +123,7 @@ def analysis_row(model_dir: Path, *, repeats: int = 15, cells: int = 24) -> Spee
     with tempfile.TemporaryDirectory(prefix="hematovision-speed-") as home:
         path = save(Path(home) / "dense.png", pixels)
         analyser = Analyser(Path(home), model_dir=model_dir)
-        boxes = detect_white_cells(preprocessing.load_image(path))
+        boxes = detect_white_cells(load_image(path))
         inputs = _inputs(analyser.model, [preprocessing.cell_crop(pixels, box) for box in boxes])
         found = 0
         for _ in range(repeats + 1):
@@ -212,7 +213,7 @@ def labelled(
         row, truth_position = known[number]
         corners = [row[name] for name in ("xmin", "ymin", "xmax", "ymax")]
         box = tuple(round(float(value)) for value in corners) if all(corners) else None
-        pixels = preprocessing.load_image(data / row["path"])
+        pixels = load_image(data / row["path"])
         crops.append(preprocessing.cell_crop(pixels, box))  # type: ignore[arg-type]  # four of them
         truths.append(truth_position)
     shuffled = np.random.default_rng(1).permutation(len(crops))

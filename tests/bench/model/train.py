@@ -27,6 +27,7 @@ from shared.vision import backbones, colour, preprocessing
 from shared.vision.device import placed, torch_device
 from shared.vision.engine import DELTA_FILE, ONNX_FILE
 from shared.vision.export import export_onnx
+from shared.vision.images import load_image
 from shared.vision.model import CellModel, build
 from shared.vision.weights import base_sha256
 
@@ -148,7 +149,7 @@ def _density(cells: list[LabelledCell]) -> colour.Density | None:
     """The dye that the model knows: of the source with the most cells."""
     most = Counter(cell.source for cell in cells).most_common(1)[0][0]
     some = [cell for cell in sorted(cells, key=lambda cell: cell.hash) if cell.source == most][:_MOST_STAINED]
-    return colour.density(preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box) for cell in some)
+    return colour.density(preprocessing.cell_crop(load_image(cell.path), cell.box) for cell in some)
 
 
 class Progress:

@@ -17,9 +17,10 @@ from shared.contracts.model_card import ModelCard
 from shared.vision import backbones
 from shared.vision.engine import OnnxEngine
 from shared.vision.export import export_onnx
+from shared.vision.images import load_image
 from shared.vision.model import build
 from shared.vision.precision import FACTS_FILE, INT8_FILE, ONNX_FILE, Precision, int8_facts
-from shared.vision.preprocessing import cell_crop, load_image, to_input
+from shared.vision.preprocessing import cell_crop, to_input
 from tests.client_node.analysis.models import install_model
 from tests.client_node.training.site import CLASSES, RECIPE, make_home
 

@@ -11,7 +11,8 @@ from client_node.datasets.catalogue import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from client_node.models.view import LEAST_CELLS, chosen_view
 from shared.vision import colour
-from shared.vision.preprocessing import cell_crop, load_image
+from shared.vision.images import load_image
+from shared.vision.preprocessing import cell_crop
 from tests.client_node.analysis.factories import save
 from tests.client_node.analysis.models import CLASSES, cell_image, make_model
 

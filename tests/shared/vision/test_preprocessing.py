@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from shared.contracts.errors import DataInvalidError
-from shared.vision.preprocessing import cell_crop, load_image, to_input
+from shared.vision.images import load_image
+from shared.vision.preprocessing import cell_crop, to_input
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
