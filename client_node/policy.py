@@ -71,6 +71,8 @@ class AnalysisPolicy(_Section):
     """Section `analysis`."""
 
     coverage: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    slide_cells: int = Field(default=200, ge=1)
+    slide_fields: int = Field(default=2000, ge=1)
 
 
 class Policy(_Section):
@@ -133,6 +135,11 @@ class Policy(_Section):
         if self._home is not None:
             Ledger(self._home).record(kind="refusal", subject=subject, size=0, sha256="", note=reason)
         raise PolicyRefusedError(reason)
+
+
+def load_analysis_policy(home: Path) -> AnalysisPolicy:
+    """Read what the site has set for analysis; a home without a policy has defaults."""
+    return load_policy(home).analysis if NodeHome(home).policy_file.exists() else AnalysisPolicy()
 
 
 def load_policy(home: NodeHome | Path) -> Policy:

@@ -13,18 +13,21 @@ from pydantic import BaseModel, ConfigDict
 
 from client_node.analysis import quality
 from client_node.analysis.detection import Box
-from client_node.analysis.fields import find_cells
+from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
 from client_node.analysis.rules import flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
 from client_node.analysis.store import SmearStore, Trace
-from client_node.datasets.images import read_limited
+from client_node.analysis.tiling import fields
+from client_node.datasets.images import file_sha256, read_limited
+from client_node.policy import load_analysis_policy
 from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Smear
 from shared.contracts.errors import DataInvalidError
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
 from shared.vision.images import load_image
+from shared.vision.slides import Slide
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +91,12 @@ class _Work:
     crops: list[Pixels] = field(default_factory=list)
     """Of the waiting cells that nothing was read of yet."""
     rejected: Counter[ObjectKind] = field(default_factory=Counter)
+
+    def white(self) -> int:
+        """How many white cells there are, taking those that nothing was read of yet for such."""
+        known = sum(cell.cls.info.counts for cell in self.cells)
+        waiting = self.waiting[len(self.cells) :]
+        return known + sum(one.reading is None or one.reading.cls.info.counts for one in waiting)
 
 
 class Analyser:
@@ -180,6 +189,9 @@ class Analyser:
 
     def _take(self, work: _Work, image: PlannedImage, model: LoadedModel) -> None:
         """Find and crop the cells of one image; the pictures are kept at once, the pixels are not."""
+        if image.kind is ImageKind.SLIDE:
+            self._take_slide(work, image.path, model)
+            return
         data = read_limited(image.path)
         pixels = load_image(data)
         digest = hashlib.sha256(data).hexdigest()
@@ -192,17 +204,49 @@ class Analyser:
             work.waiting.append(_Waiting(None, whole, str(image.path), Trace(digest, None, None)))
             work.crops.append(model.cut(pixels, None))
             return
+        self._take_field(work, pixels, find_cells(model, pixels), digest, path=image.path)
+
+    def _take_slide(self, work: _Work, path: Path, model: LoadedModel) -> None:
+        """Look at fields all over a slide until enough white cells are found."""
+        policy = load_analysis_policy(self._home)
+        digest = file_sha256(path)
+        with Slide(path) as slide:
+            for number, (tile, pixels) in enumerate(fields(slide)):
+                if number >= policy.slide_fields:
+                    work.warnings.append(f"{path.name}: only {number} fields of the slide were looked at.")
+                    return
+                found = find_cells(model, pixels)
+                own = FoundCells(tuple(cell for cell in found.cells if tile.owns(cell.box)), found.rejected)
+                if own.cells:
+                    work.focus.append(quality.focus(pixels))
+                    work.brightness.append(quality.brightness(pixels))
+                    self._take_field(work, pixels, own, digest, path=path, origin=(tile.x, tile.y))
+                if len(work.crops) >= _BATCH:
+                    _read(model, work)
+                if work.white() >= policy.slide_cells:
+                    return
+
+    def _take_field(
+        self, work: _Work, pixels: Pixels, found: FoundCells, digest: str, *, path: Path,
+        origin: tuple[int, int] | None = None,
+    ) -> None:  # fmt: skip
+        height, width = pixels.shape[:2]
         index = len(work.fields)
         self._store.put_field(work.id, index, pixels)
-        work.fields.append(FieldImage(path=str(image.path), width=width, height=height))
-        found = find_cells(model, pixels)
+        work.fields.append(FieldImage(path=str(path), width=width, height=height, origin=origin))
         work.rejected.update(found.rejected)
         for cell in found.cells:
             crop_box = self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, cell.box)
-            trace = Trace(digest, cell.box, crop_box)
+            trace = Trace(digest, _moved(cell.box, origin), crop_box)
             work.waiting.append(_Waiting(index, cell.box, None, trace, edge=cell.edge, reading=cell.reading))
             if cell.reading is None:
                 work.crops.append(cell.crop)
+
+
+def _moved(box: Box, origin: tuple[int, int] | None) -> Box:
+    """From pixels of a field to pixels of the file that it was cut from."""
+    x, y = origin or (0, 0)
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
 def _cell_id(number: int) -> str:
@@ -235,7 +279,7 @@ def _smear_id(plan: SmearPlan) -> str:
     digest = hashlib.sha256()
     for image in plan.images:
         try:
-            digest.update(hashlib.sha256(read_limited(image.path)).digest())
+            digest.update(bytes.fromhex(file_sha256(image.path)))
         except DataInvalidError:
             digest.update(image.path.name.encode())
     return f"S-{digest.hexdigest()[:16]}"

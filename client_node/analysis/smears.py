@@ -8,11 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
-
 from client_node.datasets.images import IMAGE_SUFFIXES
 from client_node.datasets.importers.csv import inside, read_rows
 from shared.contracts.errors import HematovisionError, NotFoundError, NothingToDoError
+from shared.vision.images import size_of
+from shared.vision.slides import SUFFIXES, is_slide, slide_series
 
 _LARGEST_CELL_IMAGE: Final = 450
 _MOST_ASPECT: Final = 1.25
@@ -24,6 +24,8 @@ class ImageKind(StrEnum):
 
     FIELD = "field"
     CELL = "cell"
+    SLIDE = "slide"
+    """Too large to be read whole: cut into fields."""
 
 
 class SmearKind(StrEnum):
@@ -92,7 +94,7 @@ def _plan_folder(folder: Path, kind: SmearKind) -> list[SmearPlan]:
 
 
 def _looks_like_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES | SUFFIXES and not path.name.startswith(".")
 
 
 def _table(folder: Path) -> list[dict[str, str]]:
@@ -131,13 +133,27 @@ def _kinds(folder: Path, table: Iterable[dict[str, str]]) -> dict[Path, ImageKin
 def _plan(name: str, folder: Path, files: list[Path], kinds: dict[Path, ImageKind], kind: SmearKind) -> SmearPlan:
     marks = _marks(files[0].parent if files else folder)
     plan = SmearPlan(name, pseudo=bool(marks.get("pseudo")), synthetic=bool(marks.get("synthetic")))
+    files, slides = _apart(files)
     if kind is SmearKind.AUTO:
         usual = _majority(files)
         plan.images = [PlannedImage(path, kinds.get(path, usual)) for path in files]
     else:
         forced = ImageKind.CELL if kind is SmearKind.GALLERY else ImageKind.FIELD
         plan.images = [PlannedImage(path, forced) for path in files]
+    plan.images += [PlannedImage(path, ImageKind.SLIDE) for path in slides]
     return plan
+
+
+def _apart(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the ordinary images, and one file of each slide: a DICOM series is many files."""
+    images, slides, series = [], [], set[str]()
+    for path in files:
+        if not is_slide(path):
+            images.append(path)
+        elif (name := slide_series(path)) not in series:
+            series.add(name)
+            slides.append(path)
+    return images, slides
 
 
 def _marks(folder: Path) -> dict[str, object]:
@@ -155,11 +171,9 @@ def _majority(files: Iterable[Path]) -> ImageKind:
 
 
 def _guess(path: Path) -> ImageKind | None:
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    # A damaged header may raise nearly anything; the analysis itself reports the file.
-    except Exception:  # noqa: BLE001
+    size = size_of(path)
+    if size is None:
         return None
+    width, height = size
     small = max(width, height) <= _LARGEST_CELL_IMAGE
     return ImageKind.CELL if small and max(width, height) <= _MOST_ASPECT * min(width, height) else ImageKind.FIELD

@@ -93,6 +93,21 @@ def read_limited(path: Path) -> bytes:
         raise DataInvalidError("The file cannot be read.") from error
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file of any size, read in parts.
+
+    Raises:
+        DataInvalidError: missing, unreadable or no regular file.
+    """
+    try:
+        if not path.is_file():
+            raise DataInvalidError("The file does not exist." if not path.exists() else "This is not a regular file.")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise DataInvalidError("The file cannot be read.") from error
+
+
 @dataclass(slots=True)
 class ImageStore:
     """Copies of images below ``root``; remembers what it added, so that a failed import can take it back."""

@@ -35,6 +35,8 @@ class FieldImage(Contract):
     """Path as given on the node; inside a case it is the blob name instead."""
     width: int
     height: int
+    origin: tuple[int, int] | None = None
+    """Of a field cut from a slide: where its upper left corner lies, in pixels of the slide."""
 
 
 class Cell(Contract):

@@ -23,13 +23,13 @@ PIXELS = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]  # options of the format
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def tiff(values: NDArray[np.generic], **options: object) -> bytes:
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, values, **options)
+    tifffile.imwrite(buffer, values, **options)  # type: ignore[arg-type]  # options of the writer
     return buffer.getvalue()
 
 

@@ -1,0 +1,104 @@
+"""Cutting slides into fields: every cell once, whole, and nothing blank looked at."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client_node.analysis.service import Analyser
+from client_node.analysis.store import SmearStore
+from client_node.analysis.tiling import CORE, MARGIN, fields, tiles
+from shared.contracts.ontology import CellClass
+from shared.vision.slides import Slide
+from tests.client_node.analysis.factories import draw_field
+from tests.client_node.analysis.models import install_model
+from tests.shared.vision.slide_files import dicom_slide, tiled_tiff
+
+N = CellClass.NEUTROPHIL
+FIELD, BOXES = draw_field(0, [(N, 150, 120), (N, 400, 200)])
+PATCH = np.ascontiguousarray(FIELD[:360, :500])
+SIDE = 5120
+
+
+@pytest.mark.parametrize(("width", "height"), [(5000, 3000), (1024, 1024), (100, 9000), (1025, 1)])
+def test_every_pixel_is_owned_once(width: int, height: int) -> None:
+    owned = np.zeros((height, width), np.int8)
+    for tile in tiles(width, height):
+        assert tile.width <= CORE + 2 * MARGIN
+        x0, y0, x1, y1 = tile.core
+        owned[tile.y + y0 : tile.y + y1, tile.x + x0 : tile.x + x1] += 1
+    assert np.array_equal(np.unique(owned), [1])
+
+
+def test_the_first_tiles_are_spread_over_the_slide() -> None:
+    first = tiles(20 * CORE, 20 * CORE)[:20]
+    assert len({tile.x for tile in first}) > 8
+    assert len({tile.y for tile in first}) > 8
+
+
+def test_only_tiles_with_dye_are_looked_at(tmp_path: Path) -> None:
+    with Slide(tiled_tiff(tmp_path / "s.tif", SIDE, {(1030, 2060): PATCH})) as slide:
+        seen = [tile for tile, _ in fields(slide)]
+    assert 1 <= len(seen) <= 4
+    assert all(400 < tile.x <= 1530 and 1400 < tile.y <= 2420 for tile in seen)
+
+
+def test_a_coarse_slide_is_cut_into_smaller_tiles() -> None:
+    assert len(tiles(4096, 4096, 0.5)) == 4 * len(tiles(4096, 4096, 0.25))
+
+
+def test_a_slide_becomes_one_smear_whose_cells_count_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home, finds=True)
+    marks = {(1030, 2060): PATCH, (3076, 4100): PATCH}
+    file = tiled_tiff(tmp_path / "slide.tif", SIDE, marks)
+    (smear,) = Analyser(home).analyze([file]).smears
+    assert len(smear.cells) == 4
+    assert smear.quality.warnings == ()
+    centres = set()
+    for cell in smear.cells:
+        assert cell.field is not None
+        field = smear.fields[cell.field]
+        assert field.origin is not None
+        centres.add((round((cell.box[0] + cell.box[2]) / 2 + field.origin[0], -1),
+                     round((cell.box[1] + cell.box[3]) / 2 + field.origin[1], -1)))  # fmt: skip
+    wanted = {(x + (b[0] + b[2]) / 2, y + (b[1] + b[3]) / 2) for x, y in marks for b in BOXES}
+    assert all(min(abs(x - a) + abs(y - b) for a, b in centres) < 30 for x, y in wanted)
+    assert (SmearStore(home).folder(smear.id) / "fields" / "0.jpg").is_file()
+    assert Analyser(home).analyze([file]).smears[0].id == smear.id
+
+
+def test_looking_stops_when_enough_white_cells_are_found(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home, finds=True)
+    (home / "policy.toml").write_text("[analysis]\nslide_cells = 2\n")
+    marks = {(x * 1024 + 6, y * 1024 + 6): PATCH for x in range(4) for y in range(4)}
+    (smear,) = Analyser(home).analyze([tiled_tiff(tmp_path / "s.tif", SIDE, marks)]).smears
+    assert 2 <= len(smear.cells) <= 6
+
+
+def test_a_dicom_series_is_one_smear_and_tells_no_name(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home)
+    canvas = np.full((512, 768, 3), 235, np.uint8)
+    canvas[:360, :500] = PATCH
+    dicom_slide(tmp_path / "series", canvas)
+    (smear,) = Analyser(home).analyze([tmp_path / "series"]).smears
+    assert len(smear.cells) == 2
+    assert "Secret" not in smear.model_dump_json()
+    kept = b"".join(file.read_bytes() for file in SmearStore(home).folder(smear.id).rglob("*") if file.is_file())
+    assert b"Secret" not in kept
+    assert b"4711" not in kept
+
+
+def test_a_damaged_slide_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home)
+    whole = tiled_tiff(tmp_path / "s.tif", SIDE, {(1030, 2060): PATCH}).read_bytes()
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    (folder / "good.tif").write_bytes(whole)
+    (smear,) = Analyser(home).analyze([folder]).smears
+    assert [warning.split(":")[0] for warning in smear.quality.warnings] == ["cut.tif"]
+    assert len(smear.cells) == 2
