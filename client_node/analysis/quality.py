@@ -28,6 +28,7 @@ def summary(
     cells: Sequence[Cell],
     focuses: Sequence[float],
     brightnesses: Sequence[float],
+    dyes: Sequence[float],
     warnings: Sequence[str],
     rejected: Mapping[ObjectKind, int],
 ) -> Quality:
@@ -37,6 +38,7 @@ def summary(
         white_cells=sum(cell.cls.info.counts for cell in cells),
         focus=float(np.median(focuses)) if focuses else 0.0,
         brightness=float(np.median(brightnesses)) if brightnesses else 0.0,
+        dye=float(np.median(dyes)) if dyes else None,
         ood_fraction=beyond / len(cells) if cells else 0.0,
         warnings=tuple(warnings),
         rejected=dict(rejected),

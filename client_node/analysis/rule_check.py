@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from client_node.analysis.model import current_model_dir
+from client_node.analysis.ranges import load_ranges
 from client_node.analysis.rules import (
     Per100,
     PercentAbove,
@@ -25,7 +26,7 @@ from client_node.analysis.smears import SmearPlan, plan_smears, smear_flags
 from client_node.datasets.catalogue import Kind
 from client_node.datasets.importers.candidate import Candidate
 from client_node.datasets.importers.csv import candidates
-from shared.contracts.analysis import Cell, Quality, Smear
+from shared.contracts.analysis import Cell, Flag, Quality
 from shared.contracts.errors import NoLabelsError
 from shared.contracts.ontology import CellClass, parse_class
 from shared.statistics import clopper_pearson
@@ -107,6 +108,7 @@ def check_rules(
         ConfigError, ModelInvalidError, NotFoundError, NothingToDoError: see `load_rules`, `load_model`, `plan_smears`.
     """
     rules = load_rules(home)
+    site = load_ranges(home)
     plans = plan_smears([data])
     truths = _truths(data, plans)
     checked, version = [], ""
@@ -117,7 +119,10 @@ def check_rules(
             if labels:
                 (smear,) = analyser.analyze_plans([plan]).smears
                 version = smear.model_version
-                checked.append(_checked(rules, smear, labels, smear_flags(plan)))
+                own = site.fields if smear.fields else site.cells
+                checked.append(
+                    _checked(flags(rules, smear.cells, smear.quality, own), rules, labels, smear_flags(plan))
+                )
             if progress is not None:
                 progress(number + 1, len(plans))
     if not checked:
@@ -149,7 +154,9 @@ def _truths(data: Path, plans: Sequence[SmearPlan]) -> dict[Path, list[CellClass
     return found
 
 
-def _checked(rules: RuleSet, smear: Smear, labels: Sequence[CellClass], stated: frozenset[str] | None) -> _Checked:
+def _checked(
+    raised: Sequence[Flag], rules: RuleSet, labels: Sequence[CellClass], stated: frozenset[str] | None
+) -> _Checked:
     truth = tuple(
         Cell.model_validate(
             {"id": f"t{number}", "field": None, "box": (0, 0, 1, 1), "class": cls, "probability": 1.0,
@@ -164,8 +171,7 @@ def _checked(rules: RuleSet, smear: Smear, labels: Sequence[CellClass], stated: 
         others = set(rules.rules) - told
         told |= others
         wanted |= stated & others
-    fired = frozenset(flag.id for flag in flags(rules, smear.cells, smear.quality))
-    return _Checked(fired, frozenset(wanted), frozenset(told))
+    return _Checked(frozenset(flag.id for flag in raised), frozenset(wanted), frozenset(told))
 
 
 def _is_judged(rule: Rule) -> bool:

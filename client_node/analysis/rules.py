@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from client_node.analysis.ranges import Ranges, faults
 from shared.contracts.analysis import Cell, Flag, FlagEvidence, Quality, Severity
 from shared.contracts.errors import ConfigError
 from shared.contracts.ontology import CellClass, rolled_up
@@ -91,7 +92,10 @@ class TooFew(_Rule):
 
 
 class ImageQuality(_Rule):
-    """Fires on blur and wrong exposure."""
+    """Fires on blur, wrong exposure and wrong stain.
+
+    The limits here hold where a site has too few images for ranges of its own (`client_node.analysis.ranges`).
+    """
 
     test: Literal["image"]
     least_focus: float = Field(ge=0)
@@ -149,6 +153,8 @@ class Evidence:
 
     cells: tuple[Cell, ...]
     quality: Quality
+    ranges: Ranges | None = None
+    """Of this site's good images of the same kind."""
 
     @cached_property
     def white(self) -> tuple[Cell, ...]:
@@ -160,9 +166,12 @@ class Evidence:
         return tuple(cell for cell in self.cells if cell.cls is cls or rolled_up(cell.cls) is cls)
 
 
-def flags(rules: RuleSet, cells: tuple[Cell, ...], quality: Quality) -> tuple[Flag, ...]:
-    """Return the flags that fire, the most severe first, then in the order of the rule file."""
-    seen = Evidence(cells, quality)
+def flags(rules: RuleSet, cells: tuple[Cell, ...], quality: Quality, ranges: Ranges | None = None) -> tuple[Flag, ...]:
+    """Return the flags that fire, the most severe first, then in the order of the rule file.
+
+    ``ranges``: what this site's good images look like, where it has enough of them.
+    """
+    seen = Evidence(cells, quality, ranges)
     found = []
     for identity, rule in rules.rules.items():
         evidence = _TESTS[type(rule)](rule, seen) if rule.enabled else None
@@ -247,13 +256,16 @@ def _too_few(rule: TooFew, seen: Evidence) -> FlagEvidence | None:
 
 def _image(rule: ImageQuality, seen: Evidence) -> FlagEvidence | None:
     quality = seen.quality
-    faults = []
+    if seen.ranges is not None:
+        found = faults(seen.ranges, quality)
+        return FlagEvidence(text="images " + " and ".join(found)) if found else None
+    found = []
     if quality.focus < rule.least_focus:
-        faults.append(f"blurred (focus {quality.focus:.1f}, at least {rule.least_focus:g} wanted)")
+        found.append(f"blurred (focus {quality.focus:.1f}, at least {rule.least_focus:g} wanted)")
     if not rule.least_brightness <= quality.brightness <= rule.most_brightness:
         wanted = f"{rule.least_brightness:g}–{rule.most_brightness:g}"
-        faults.append(f"wrongly exposed (background {quality.brightness:.0f}, {wanted} wanted)")
-    return FlagEvidence(text="images " + " and ".join(faults)) if faults else None
+        found.append(f"wrongly exposed (background {quality.brightness:.0f}, {wanted} wanted)")
+    return FlagEvidence(text="images " + " and ".join(found)) if found else None
 
 
 # Any: each function takes the very rule it stands under.

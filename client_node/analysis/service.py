@@ -1,7 +1,7 @@
 """Analyses smears: detect, crop, classify, calibrate, flag, keep. One bad file never stops the rest."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from client_node.analysis import quality
 from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
+from client_node.analysis.ranges import load_ranges, look
 from client_node.analysis.rules import flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
 from client_node.analysis.store import SmearStore, Trace
@@ -85,12 +86,21 @@ class _Work:
     traces: dict[str, Trace] = field(default_factory=dict)
     focus: list[float] = field(default_factory=list)
     brightness: list[float] = field(default_factory=list)
+    dye: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     waiting: list[_Waiting] = field(default_factory=list)
     """All cells found so far; the first of them are in ``cells`` already."""
     crops: list[Pixels] = field(default_factory=list)
     """Of the waiting cells that nothing was read of yet."""
     rejected: Counter[ObjectKind] = field(default_factory=Counter)
+
+    def judge(self, pixels: Pixels) -> None:
+        """Take note of how good an image is."""
+        seen = look(pixels)
+        self.focus.append(seen.focus)
+        self.brightness.append(seen.brightness)
+        if seen.dye:
+            self.dye.append(seen.dye)
 
     def white(self) -> int:
         """How many white cells there are, taking those that nothing was read of yet for such."""
@@ -175,13 +185,14 @@ class Analyser:
             taken()
         _read(model, work)
         cells = tuple(work.cells)
-        figures = quality.summary(cells, work.focus, work.brightness, work.warnings, work.rejected)
+        figures = quality.summary(cells, work.focus, work.brightness, work.dye, work.warnings, work.rejected)
+        own = load_ranges(self._home)
         smear = Smear(
             id=work.id,
-            fields=tuple(work.fields),
+            fields=_scored(work.fields, cells),
             cells=cells,
             differential=differential(cell.cls for cell in cells),
-            flags=flags(rules, cells, figures),
+            flags=flags(rules, cells, figures, own.fields if work.fields else own.cells),
             quality=figures,
             model_version=model.card.version,
             engine=model.engine.name,
@@ -202,8 +213,7 @@ class Analyser:
         pixels = load_image(data)
         digest = hashlib.sha256(data).hexdigest()
         height, width = pixels.shape[:2]
-        work.focus.append(quality.focus(pixels))
-        work.brightness.append(quality.brightness(pixels))
+        work.judge(pixels)
         if image.kind is ImageKind.CELL:
             self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, None)
             whole = (0, 0, width, height)
@@ -224,8 +234,7 @@ class Analyser:
                 found = find_cells(model, pixels)
                 own = FoundCells(tuple(cell for cell in found.cells if tile.owns(cell.box)), found.rejected)
                 if own.cells:
-                    work.focus.append(quality.focus(pixels))
-                    work.brightness.append(quality.brightness(pixels))
+                    work.judge(pixels)
                     self._take_field(work, pixels, own, digest, path=path, origin=(tile.x, tile.y))
                 if len(work.crops) >= _BATCH:
                     _read(model, work)
@@ -278,6 +287,17 @@ def _cell(identity: str, waiting: _Waiting, reading: Reading) -> Cell:
             "ood_score": reading.ood_score, "source": waiting.source, "edge": waiting.edge,
         }
     )  # fmt: skip
+
+
+def _scored(fields: Sequence[FieldImage], cells: Sequence[Cell]) -> tuple[FieldImage, ...]:
+    """Say of each field how unlike its cells are, as a whole."""
+    scores: defaultdict[int | None, list[float]] = defaultdict(list)
+    for cell in cells:
+        scores[cell.field].append(cell.ood_score)
+    return tuple(
+        one.model_copy(update={"ood_score": float(np.median(scores[number]))}) if scores[number] else one
+        for number, one in enumerate(fields)
+    )
 
 
 def _smear_id(plan: SmearPlan) -> str:

@@ -6,13 +6,16 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client_node.analysis import ranges
 from client_node.analysis.model import LoadedModel, adapter_file, load_model
+from client_node.analysis.ranges import Look, SiteRanges
 from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.home import NodeHome
 from client_node.ipc import Lease
@@ -32,6 +35,7 @@ _MOST_CELLS: Final = 1500
 _LEAST_TO_FIT: Final = 20
 _PROBE_SIDE: Final = 64
 _MOST_REFERENCES: Final = 600
+_MOST_LOOKED: Final = 80
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
@@ -74,6 +78,7 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     Raises:
         ModelInvalidError: ``version`` cannot be loaded, or does not compute.
     """
+    fit_ranges(home)
     candidate = load_model(home.model(version), precision=Precision.FP32)
     classes = len(candidate.classes)
     Run(candidate).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
@@ -89,6 +94,24 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
         classes=classes,
         fitted=fit(home, runs[0], cells),
     )
+
+
+def fit_ranges(home: NodeHome) -> None:
+    """Fit what this site's good images look like, on its labelled ones; kept beside the models, for all of them."""
+    catalogue, policy = Catalogue(home.path), load_policy(home)
+    fields = [one.path for one in catalogue.fields() if policy.allows_source(one.source)]
+    cells = [one.path for one in catalogue.cells() if one.box is None and policy.allows_source(one.source)]
+    found = SiteRanges(fields=ranges.fit(_looks(home, fields)), cells=ranges.fit(_looks(home, cells)))
+    if found != ranges.load_ranges(home.path):
+        ranges.save_ranges(home.path, found)
+
+
+def _looks(home: NodeHome, paths: list[Path]) -> Iterator[Look]:
+    lease = Lease(home.path)
+    for path in sorted(paths)[:_MOST_LOOKED]:  # their names are hashes: any of them
+        lease.pause_point()
+        with suppress(DataInvalidError):
+            yield ranges.look(load_image(path))
 
 
 def _other(home: NodeHome, version: str | None) -> Iterator[Run]:

@@ -35,6 +35,8 @@ class FieldImage(Contract):
     """Path as given on the node; inside a case it is the blob name instead."""
     width: int
     height: int
+    ood_score: float | None = None
+    """Median over its cells; None without cells. Above 1 the field as a whole is unlike what the model knows."""
     origin: tuple[int, int] | None = None
     """Of a field cut from a slide: where its upper left corner lies, in pixels of the slide."""
 
@@ -104,6 +106,8 @@ class Quality(Contract):
     """Variance of the Laplacian, median over fields or cells (8-bit grey levels squared)."""
     brightness: float
     """Median grey level of the background, 0–255."""
+    dye: float | None = None
+    """Median over the images of the mean optical density (natural logarithm) of their stained pixels."""
     ood_fraction: Fraction
     warnings: tuple[str, ...] = ()
     rejected: dict[ObjectKind, int] = Field(default_factory=dict)

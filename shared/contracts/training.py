@@ -55,7 +55,7 @@ class Recipe(Contract):
     input_size: int = Field(default=112, ge=32, le=512)
     views: int = Field(default=4, ge=1, le=32)
     """Augmented views cached per image in front of the unfrozen stages."""
-    augmentation: Augmentation = Augmentation.STRONG
+    augmentation: Augmentation = Augmentation.MILD
     balance: Balance = Balance.SAMPLER
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay a step of the weights' moving average, which then is the result; 0 = the last weights are."""

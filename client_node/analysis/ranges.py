@@ -1,0 +1,125 @@
+"""What a site's own good images look like: focus, light and dye, fitted on its labelled images.
+
+Fields and pictures of single cells differ in focus, so each has ranges of its own. They lie in the node's home
+(``quality.json``) and do not depend on a model.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from client_node.analysis import quality
+from client_node.datasets.images import write_atomic
+from shared.contracts.analysis import Quality
+from shared.vision import colour
+
+Pixels = NDArray[np.uint8]
+
+FILE: Final = "quality.json"
+LEAST_IMAGES: Final = 20
+"""With fewer a site has no range of its own, and the rule file's fixed limits hold."""
+_QUANTILES: Final = (0.02, 0.98)
+_FOCUS_SHARE: Final = 0.5
+"""Of the least sharp good images: blur takes the variance of the Laplacian down by far more."""
+_LIGHT: Final = 15.0
+"""Grey levels added on both sides."""
+_DYE: Final = 1.25
+"""Factor on both sides."""
+
+
+class Ranges(BaseModel):
+    """Of one kind of image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int
+    focus: float
+    """Least variance of the Laplacian."""
+    brightness: tuple[float, float]
+    """Grey level of the background."""
+    dye: tuple[float, float]
+    """Optical density of the stained pixels, averaged over the channels; see `shared.vision.colour`."""
+
+
+class SiteRanges(BaseModel):
+    """The content of ``quality.json``; a kind of which the site has too few images is absent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fields: Ranges | None = None
+    cells: Ranges | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The figures of one image."""
+
+    focus: float
+    brightness: float
+    dye: float
+
+
+def look(image: Pixels) -> Look:
+    """Return the figures of an image (height × width × RGB uint8)."""
+    return Look(quality.focus(image), quality.brightness(image), dye(image))
+
+
+def dye(image: Pixels) -> float:
+    """Return the mean optical density of an image's stained pixels, over the channels; 0 where none took dye."""
+    found = colour.density([image])
+    return float(np.mean(found)) if found is not None else 0.0
+
+
+def fit(looks: Iterable[Look]) -> Ranges | None:
+    """Return the ranges of good images, or None for too few."""
+    found = list(looks)
+    if len(found) < LEAST_IMAGES:
+        return None
+
+    def between(values: list[float]) -> tuple[float, float]:
+        low, high = np.quantile(values, _QUANTILES)
+        return float(low), float(high)
+
+    light = between([one.brightness for one in found])
+    stain = between([one.dye for one in found])
+    return Ranges(
+        images=len(found),
+        focus=_FOCUS_SHARE * between([one.focus for one in found])[0],
+        brightness=(max(0.0, light[0] - _LIGHT), min(255.0, light[1] + _LIGHT)),
+        dye=(stain[0] / _DYE, stain[1] * _DYE),
+    )
+
+
+def faults(ranges: Ranges, figures: Quality) -> list[str]:
+    """Say what of a smear lies outside the site's ranges."""
+    found = []
+    own = f"this site's {ranges.images} good images"
+    if figures.focus < ranges.focus:
+        found.append(f"blurred (focus {figures.focus:.1f}; {own}: at least {ranges.focus:.1f})")
+    low, high = ranges.brightness
+    if not low <= figures.brightness <= high:
+        found.append(f"wrongly exposed (background {figures.brightness:.0f}; {own}: {low:.0f}–{high:.0f})")
+    if figures.dye is not None and not ranges.dye[0] <= figures.dye <= ranges.dye[1]:
+        weak = "weakly" if figures.dye < ranges.dye[0] else "strongly"
+        spread = f"{ranges.dye[0]:.2f}–{ranges.dye[1]:.2f}"
+        found.append(f"stained too {weak} (optical density {figures.dye:.2f}; {own}: {spread})")
+    return found
+
+
+def load_ranges(home: Path) -> SiteRanges:
+    """Return the site's ranges; a file that is absent or damaged tells nothing."""
+    try:
+        return SiteRanges.model_validate(json.loads((Path(home) / FILE).read_text()))
+    except (OSError, ValueError, ValidationError):
+        return SiteRanges()
+
+
+def save_ranges(home: Path, ranges: SiteRanges) -> None:
+    """Keep the site's ranges."""
+    write_atomic(Path(home) / FILE, ranges.model_dump_json().encode())
