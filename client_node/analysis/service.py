@@ -99,8 +99,7 @@ class _Work:
         seen = look(pixels)
         self.focus.append(seen.focus)
         self.brightness.append(seen.brightness)
-        if seen.dye:
-            self.dye.append(seen.dye)
+        self.dye.append(seen.dye)
 
     def white(self) -> int:
         """How many white cells there are, taking those that nothing was read of yet for such."""

@@ -107,7 +107,7 @@ class Quality(Contract):
     brightness: float
     """Median grey level of the background, 0–255."""
     dye: float | None = None
-    """Median over the images of the mean optical density (natural logarithm) of their stained pixels."""
+    """Median over the images of the optical density (natural logarithm) of their darkest pixels."""
     ood_fraction: Fraction
     warnings: tuple[str, ...] = ()
     rejected: dict[ObjectKind, int] = Field(default_factory=dict)
