@@ -123,17 +123,24 @@ def evaluate(
     labels: Annotated[Path, typer.Option("--labels", help="The label file.")],
     home: Annotated[Path | None, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")] = None,
     model: Annotated[Path | None, typer.Option("--model", help="A model's folder, instead of the current one.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write tables, charts and a page into this folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on exactly the rows of a label file."""
-    from client_node.analysis.evaluate import evaluate_csv
+    from client_node.analysis.evaluation import figures, judge_csv
+    from client_node.analysis.evaluation.folder import check_out, write_folder
     from shared.progress import progress
 
+    if out is not None:
+        check_out(out)
     with progress("Evaluating") as reporter:
-        output = evaluate_csv(home, data, labels, model_dir=model, progress=reporter)
+        judgement = judge_csv(home, data, labels, model_dir=model, progress=reporter)
+    output = figures(judgement) if out is None else write_folder(judgement, out)
     lines = [f"accuracy {output.accuracy:.3f}, macro-F1 {output.macro_f1:.3f} on {output.n} cells"]
     lines += [f"  {cls.value}: F1 {row.f1:.3f} of {row.support}" for cls, row in output.per_class.items()]
     lines += [f"  left out {skipped.path}: {skipped.reason}" for skipped in output.skipped]
+    if out is not None:
+        lines.append(f"Look at {out / 'index.html'}")
     emit(output, as_json=as_json, text="\n".join(lines))
 
 

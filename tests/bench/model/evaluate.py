@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from client_node.analysis.evaluate import expected_calibration_error
+from client_node.analysis.evaluation import expected_calibration_error
 from client_node.analysis.model import load_model, read_card
 from client_node.datasets.catalogue import LabelledCell
 from client_node.models.view import shown

@@ -1,7 +1,8 @@
 """Measures a model on the rows of a label file: accuracy, calibration, prediction sets, unknown images."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
-from client_node.datasets.catalogue import Kind, as_predicted
+from client_node.datasets.catalogue import Box, Kind, as_predicted
 from client_node.datasets.images import read_limited
 from client_node.datasets.importers.candidate import Candidate
 from client_node.datasets.importers.csv import candidates
@@ -25,10 +26,44 @@ _BINS: Final = 15
 _CHUNK: Final = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A row of a label file and what the model says of its cell."""
+
+    path: Path
+    shown: str
+    """The path as the label file has it."""
+    box: Box | None
+    truth: CellClass
+    """As the model would call it: the parent of a subclass that it does not predict."""
+    reading: Reading
+
+    @property
+    def right(self) -> bool:
+        """Whether the model named the class."""
+        return self.truth is self.reading.cls
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A model and all that it was measured by."""
+
+    model: LoadedModel
+    cells: tuple[Judged, ...]
+    skipped: tuple[SkippedFile, ...]
+
+
 def evaluate_csv(
     home: Path | None, data: Path, labels: Path, *, model_dir: Path | None = None, progress: Progress | None = None
 ) -> EvaluationOutput:
-    """Evaluate a model on exactly the rows of ``labels`` that are a cell or box with a class.
+    """Return the figures of a model on a label file; see `judge_csv`."""
+    return figures(judge_csv(home, data, labels, model_dir=model_dir, progress=progress))
+
+
+def judge_csv(
+    home: Path | None, data: Path, labels: Path, *, model_dir: Path | None = None, progress: Progress | None = None
+) -> Judgement:
+    """Ask a model about exactly the rows of ``labels`` that are a cell or box with a class.
 
     A row whose class the model does not predict counts, and counts as wrong; a subclass of a predicted class (band
     neutrophil) counts as that class. Other rows, and images that cannot be read, are listed in ``skipped``.
@@ -49,16 +84,17 @@ def evaluate_csv(
         raise UsageError("Name the node's home with --home or a model folder with --model.")
     model = load_model(model_dir or current_model_dir(home or Path()))
     rows, skipped = _rows(data, labels)
-    truths: list[CellClass] = []
-    readings: list[Reading] = []
+    judged: list[Judged] = []
     for chunk in _chunks(model, rows, skipped):
-        truths.extend(as_predicted(cls, model.classes) or cls for cls, _ in chunk)
-        readings.extend(model.read(crop for _, crop in chunk))
+        readings = model.read(crop for _, _, crop in chunk)
+        for (row, cls, _), reading in zip(chunk, readings, strict=True):
+            truth = as_predicted(cls, model.classes) or cls
+            judged.append(Judged(row.path, row.shown, row.box, truth, reading))
         if progress is not None:
-            progress(len(truths), len(rows))
-    if not truths:
+            progress(len(judged), len(rows))
+    if not judged:
         raise NoLabelsError("No row of the label file could be evaluated: it needs cells or boxes with a known class.")
-    return _output(model, truths, readings, skipped)
+    return Judgement(model, tuple(judged), tuple(skipped))
 
 
 def _rows(data: Path, labels: Path) -> tuple[list[tuple[Candidate, CellClass]], list[SkippedFile]]:
@@ -82,9 +118,9 @@ def _rows(data: Path, labels: Path) -> tuple[list[tuple[Candidate, CellClass]], 
 
 def _chunks(
     model: LoadedModel, rows: list[tuple[Candidate, CellClass]], skipped: list[SkippedFile]
-) -> Iterator[list[tuple[CellClass, Pixels]]]:
+) -> Iterator[list[tuple[Candidate, CellClass, Pixels]]]:
     """Crops of some rows at a time, each image read once; what cannot be read joins ``skipped``."""
-    chunk: list[tuple[CellClass, Pixels]] = []
+    chunk: list[tuple[Candidate, CellClass, Pixels]] = []
     for path, group in groupby(sorted(rows, key=lambda row: row[0].path), key=lambda row: row[0].path):
         batch = list(group)
         try:
@@ -94,7 +130,7 @@ def _chunks(
             continue
         for row, cls in batch:
             try:
-                chunk.append((cls, model.cut(image, row.box)))
+                chunk.append((row, cls, model.cut(image, row.box)))
             except DataInvalidError as error:
                 skipped.append(SkippedFile(path=row.shown, reason=error.message))
         if len(chunk) >= _CHUNK:
@@ -104,9 +140,10 @@ def _chunks(
         yield chunk
 
 
-def _output(
-    model: LoadedModel, truths: Sequence[CellClass], readings: Sequence[Reading], skipped: Sequence[SkippedFile]
-) -> EvaluationOutput:
+def figures(judgement: Judgement) -> EvaluationOutput:
+    """Return the figures of a judgement."""
+    model, skipped = judgement.model, judgement.skipped
+    truths, readings = [one.truth for one in judgement.cells], [one.reading for one in judgement.cells]
     confusion: defaultdict[CellClass, defaultdict[CellClass, int]] = defaultdict(lambda: defaultdict(int))
     for truth, reading in zip(truths, readings, strict=True):
         confusion[truth][reading.cls] += 1
@@ -125,7 +162,7 @@ def _output(
         ood_fraction=float(np.mean([reading.ood_score > 1.0 for reading in readings])),
         model_version=model.card.version,
         engine=model.engine.name,
-        skipped=tuple(skipped),
+        skipped=skipped,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client_node.analysis.evaluate import class_table, evaluate_csv, expected_calibration_error
+from client_node.analysis.evaluation import class_table, evaluate_csv, expected_calibration_error
 from shared.contracts.errors import NoLabelsError, UsageError
 from shared.contracts.ontology import CellClass
 from tests.client_node.analysis.factories import save
