@@ -19,6 +19,8 @@ from shared.vision.precision import Precision
 app = typer.Typer(name="hematovision-node", help="Run a hospital's node of Hematovision.", add_completion=False)
 model_app = typer.Typer(help="The model that analyses here.")
 app.add_typer(model_app, name="model")
+rules_app = typer.Typer(help="The rules by which smears are flagged.")
+app.add_typer(rules_app, name="rules")
 weights_app = typer.Typer(help="Pretrained weights of the networks that can be trained here.")
 app.add_typer(weights_app, name="weights")
 
@@ -142,6 +144,33 @@ def evaluate(
     if out is not None:
         lines.append(f"Look at {out / 'index.html'}")
     emit(output, as_json=as_json, text="\n".join(lines))
+
+
+@rules_app.command("show")
+def rules_show(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Say when each rule fires, and which of them this site has changed."""
+    from client_node.analysis.rules import load_rules
+    from client_node.rules_command import lines, show_text
+
+    output = lines(load_rules(home), load_rules())
+    emit(output, as_json=as_json, text=show_text(output))
+
+
+@rules_app.command("check")
+def rules_check(
+    home: HomeOption,
+    data: Annotated[Path, typer.Option("--data", help="Smears with labelled cells (labels.csv).")],
+    model: Annotated[Path | None, typer.Option("--model", help="A model's folder, instead of the current one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure each rule on labelled smears: what it finds, what it misses, how many it sends to a reader."""
+    from client_node.analysis.rule_check import check_rules
+    from client_node.rules_command import check_text
+    from shared.progress import progress
+
+    with progress("Checking rules") as reporter:
+        output = check_rules(home, data, model_dir=model, progress=reporter)
+    emit(output, as_json=as_json, text=check_text(output))
 
 
 @app.command("run")

@@ -134,7 +134,13 @@ class Analyser:
             NoSpaceError: the disk is full.
         """
         options = options or Options()
-        plans = plan_smears(paths, options.kind)
+        return self.analyze_plans(plan_smears(paths, options.kind), options=options, progress=progress)
+
+    def analyze_plans(
+        self, plans: Sequence[SmearPlan], *, options: Options | None = None, progress: Progress | None = None
+    ) -> AnalysisOutput:
+        """Analyse smears that were planned already; see `analyze`."""
+        options = options or Options()
         total, done, read = sum(len(plan.images) for plan in plans), 0, 0
 
         def taken(good: bool) -> None:

@@ -156,6 +156,15 @@ def _apart(files: list[Path]) -> tuple[list[Path], list[Path]]:
     return images, slides
 
 
+def smear_flags(plan: SmearPlan) -> frozenset[str] | None:
+    """Return the flags that a smear's ``smear.json`` says it should get, to check rules by; None where it says nothing.
+
+    ``{"flags": ["image.quality"]}``; an empty list means none.
+    """
+    stated = _marks(plan.images[0].path.parent).get("flags") if plan.images else None
+    return frozenset(str(one) for one in stated) if isinstance(stated, list) else None
+
+
 def _marks(folder: Path) -> dict[str, object]:
     try:
         marks = json.loads((folder / "smear.json").read_text())
