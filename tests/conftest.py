@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from pytest_socket import socket_allow_hosts
 from tests.servers import broker_url, juicefs_gateway, leftover_children, object_store, supervisor
 
 __all__ = ["broker_url", "juicefs_gateway", "object_store", "supervisor"]
+
+# Hypothesis keeps what it learns of our constants, below the working folder if not told otherwise.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "hematovision-hypothesis"))
 
 _SERVER_FIXTURES = {"broker_url", "juicefs_gateway", "object_store"}
 _LOOPBACK = ["127.0.0.1", "::1"]

@@ -150,21 +150,21 @@ class Analyser:
     ) -> AnalysisOutput:
         """Analyse smears that were planned already; see `analyze`."""
         options = options or Options()
-        total, done = sum(len(plan.images) for plan in plans), 0
+        total, done, read = sum(len(plan.images) for plan in plans), 0, 0
 
-        def taken() -> None:
-            nonlocal done
-            done += 1
+        def taken(good: bool) -> None:
+            nonlocal done, read
+            done, read = done + 1, read + good
             if progress is not None:
                 progress(done, total)
 
         smears = [self._smear(plan, options, taken) for plan in plans]
-        if all(len(s.quality.warnings) == len(p.images) and not s.cells for s, p in zip(smears, plans, strict=True)):
+        if not read and not any(smear.cells for smear in smears):
             first = smears[0].quality.warnings[0].rstrip(".")
             raise DataInvalidError(f"None of the images can be read ({first}): export them again as JPEG, PNG or TIFF.")
         return AnalysisOutput(smears=tuple(smears))
 
-    def _smear(self, plan: SmearPlan, options: Options, taken: Callable[[], None]) -> Smear:
+    def _smear(self, plan: SmearPlan, options: Options, taken: Callable[[bool], None]) -> Smear:
         work = _Work(id=_smear_id(plan))
         try:
             return self._analysed(work, plan, options, taken)
@@ -172,16 +172,18 @@ class Analyser:
             self._store.discard(work.id)
             raise
 
-    def _analysed(self, work: _Work, plan: SmearPlan, options: Options, taken: Callable[[], None]) -> Smear:
+    def _analysed(self, work: _Work, plan: SmearPlan, options: Options, taken: Callable[[bool], None]) -> Smear:
         model, rules = self.model, load_rules(self._home)
         for image in plan.images:
+            good = False
             try:
                 self._take(work, image, model)
+                good = True
             except DataInvalidError as error:
                 work.warnings.append(f"{image.path.name}: {error.message}")
             if len(work.crops) >= _BATCH:
                 _read(model, work)
-            taken()
+            taken(good)
         _read(model, work)
         cells = tuple(work.cells)
         figures = quality.summary(cells, work.focus, work.brightness, work.dye, work.warnings, work.rejected)

@@ -43,16 +43,18 @@ class Tile:
         return self.core[0] <= x < self.core[2] and self.core[1] <= y < self.core[3]
 
 
-def tiles(width: int, height: int, microns: float | None = None) -> list[Tile]:
-    """Return the tiles of a slide of ``width`` × ``height`` pixels, in an order whose beginning is spread over it.
+def tiles(width: int, height: int, microns: float | None = None) -> Iterator[Tile]:
+    """Yield the tiles of a slide of ``width`` × ``height`` pixels, in an order whose beginning is spread over it.
 
     Who stops early has then looked at all parts of the smear alike: white cells lie unevenly, at edges and tail.
     """
     share = 2 if microns is not None and microns > COARSE else 1
     core, margin = CORE // share, MARGIN // share
-    places = [(column, row) for row in range(-(-height // core)) for column in range(-(-width // core))]
-    places.sort(key=lambda place: _turn(*place))
-    return [_tile(column * core, row * core, core, margin, (width, height)) for column, row in places]
+    across, down = -(-width // core), -(-height // core)
+    # A large slide has a million tiles: numbers rather than objects wait for their turn.
+    for number in np.argsort(_turns(across, down), kind="stable"):
+        row, column = divmod(int(number), across)
+        yield _tile(column * core, row * core, core, margin, (width, height))
 
 
 def _tile(x: int, y: int, side: int, margin: int, slide: tuple[int, int]) -> Tile:
@@ -63,9 +65,10 @@ def _tile(x: int, y: int, side: int, margin: int, slide: tuple[int, int]) -> Til
     return Tile(left, top, right - left, bottom - top, core)
 
 
-def _turn(column: int, row: int) -> float:
-    """Weyl's sequence over the grid: neighbours in it are far apart on the slide."""
-    return (column * _GOLDEN + row * _GOLDEN**2 * 1.7) % 1.0
+def _turns(across: int, down: int) -> NDArray[np.float64]:
+    """Weyl's sequence over the grid, row by row: neighbours in it are far apart on the slide."""
+    columns, rows = np.arange(across, dtype=np.float64), np.arange(down, dtype=np.float64)[:, None]
+    return ((columns * _GOLDEN + rows * _GOLDEN**2 * 1.7) % 1.0).ravel()
 
 
 def fields(slide: Slide) -> Iterator[tuple[Tile, Pixels]]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ MAX_PIXELS: Final = 89_000_000
 MIN_SIDE: Final = 8
 _DICOM: Final = b"DICM"
 _PREAMBLE: Final = 128
+_META: Final = 0x0002
+"""Group of a DICOM file's own elements, before those of the image (PS3.10)."""
 _TOO_LARGE: Final = "The image has more pixels than any field image; export single fields, or a tiled slide."
 _DAMAGED: Final = "The image is truncated or damaged; export it again."
 
@@ -122,6 +124,8 @@ def _dicom(data: bytes) -> Pixels:
     from pydicom.pixels.utils import pixel_array
 
     with _our_errors():
+        if not reads_in_bounds(io.BytesIO(data)):
+            raise DataInvalidError("The DICOM file is deflated as a whole; export it with another transfer syntax.")
         dataset = pydicom.dcmread(io.BytesIO(data), force=False)
         if "PixelData" not in dataset:
             raise DataInvalidError("The DICOM file holds no image.")
@@ -129,6 +133,8 @@ def _dicom(data: bytes) -> Pixels:
         if int(dataset.get("BitsAllocated", 8)) not in (8, 16):
             raise DataInvalidError("The DICOM image has more than 16 bits a channel; export it with 8.")
         pixels = pixel_array(dataset, index=0)
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            return _from_palette(pixels, dataset)
         shift = int(dataset.get("BitsStored", 8)) - 8
         if shift > 0:
             pixels = pixels >> shift
@@ -139,8 +145,31 @@ def _dicom(data: bytes) -> Pixels:
         return np.ascontiguousarray(np.clip(colours, 0, 255).astype(np.uint8))
 
 
+def _from_palette(numbers: NDArray[Any], dataset: Any) -> Pixels:  # Any: pydicom's elements are made at run time
+    from pydicom.pixels.processing import apply_color_lut
+
+    colours = apply_color_lut(numbers, dataset)[..., :3]
+    return np.ascontiguousarray((colours >> 8 if colours.dtype.itemsize > 1 else colours).astype(np.uint8))
+
+
+def reads_in_bounds(file: BinaryIO) -> bool:
+    """Return whether reading the head of a DICOM file takes little memory; ``file`` stands at its begin.
+
+    A deflated one is inflated whole to read any part of it: 256 MiB may become 256 GiB.
+    """
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    file.seek(_PREAMBLE + len(_DICOM))
+    meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != _META)
+    return bool(meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian)
+
+
 def _dicom_size(path: Path) -> tuple[int, int]:
     import pydicom
 
+    with path.open("rb") as file:
+        if not reads_in_bounds(file):
+            raise DataInvalidError(_DAMAGED)
     head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
     return int(head.Columns), int(head.Rows)

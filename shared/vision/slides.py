@@ -4,6 +4,8 @@ OpenSlide does the reading (tiles, pyramids, JPEG and JPEG 2000 inside); memory 
 part asked for, whatever the size. Needs no torch. Of what a slide says about itself only its sizes are looked at.
 """
 
+import math
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.contracts.errors import DataInvalidError
-from shared.vision.images import MAX_PIXELS, size_of
+from shared.vision.images import MAX_PIXELS, reads_in_bounds, size_of
 
 Pixels = NDArray[np.uint8]
 
@@ -20,12 +22,16 @@ SUFFIXES: Final = frozenset({".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", "
 LARGE: Final = 4096
 """Side from which a TIFF is a slide rather than a field."""
 LARGEST_REGION: Final = 8192
+LARGEST_SIDE: Final = 400_000
+"""Four times that of a whole slide at the highest magnification in use: more is a damaged file, or a bomb."""
 _CACHE: Final = 16 * 1024 * 1024
 _COARSEST: Final = 16.0
 _OVERVIEW_PIXELS: Final = 16_000_000
 _DICOM_SLIDE: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage (PS3.4)."""
-_DAMAGED: Final = "The slide is damaged or of an unknown form; export it again as a tiled TIFF or DICOM."
+_ROWS: Final = 512
+_DAMAGED: Final = "The slide is damaged, not tiled, or of an unknown form; export it again as a tiled TIFF or DICOM."
+_PART_DAMAGED: Final = "A part of the slide is damaged or has no 8-bit colours; export it again."
 
 
 def is_slide(path: Path) -> bool:
@@ -37,27 +43,46 @@ def is_slide(path: Path) -> bool:
         return _is_dicom_slide(path)
     if suffix in (".tif", ".tiff"):
         size = size_of(path)
-        return size is None or max(size) > LARGE
+        if size is None or size[0] * size[1] > MAX_PIXELS:
+            return True
+        # A large camera writes strips: too large a field for no one, and nothing that OpenSlide could read.
+        return max(size) > LARGE and _is_tiled(path)
     return True
 
 
+def _is_tiled(path: Path) -> bool:
+    import openslide
+
+    try:
+        return openslide.OpenSlide.detect_format(str(path)) is not None
+    except (openslide.OpenSlideError, OSError, ValueError):
+        return False
+
+
 def _is_dicom_slide(path: Path) -> bool:
+    return _told(path, "SOPClassUID") == _DICOM_SLIDE
+
+
+def _told(path: Path, name: str) -> str | None:
+    """Return one element of a DICOM file's head; None where it is absent or the file is damaged."""
     import pydicom  # at use: few nodes have such files
 
     try:
-        head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # they quote what stands in the file
+            if not reads_in_bounds(file):
+                return None
+            value = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[name]).get(name)
     except Exception:  # noqa: BLE001 - a damaged file may raise nearly anything; reading it will say so
-        return False
-    return bool(head.get("SOPClassUID") == _DICOM_SLIDE)
+        return None
+    return str(value) if value else None
 
 
 def slide_series(path: Path) -> str:
     """Return what the files of one slide have in common: the series of a DICOM slide, else the file itself."""
     if path.suffix.lower() != ".dcm":
         return str(path)
-    import pydicom
-
-    return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID)
+    return _told(path, "SeriesInstanceUID") or str(path)
 
 
 class Slide:
@@ -71,6 +96,14 @@ class Slide:
         """
         self._slide = _opened(path)
         self.width, self.height = (int(value) for value in self._slide.dimensions)
+        tile = max(self._tile_side("width"), self._tile_side("height"))
+        if max(self.width, self.height) > LARGEST_SIDE or tile > LARGEST_REGION:
+            self._slide.close()
+            raise DataInvalidError("The slide claims a size that no slide has; export it again as a tiled TIFF.")
+
+    def _tile_side(self, side: str) -> int:
+        text = self._slide.properties.get(f"openslide.level[0].tile-{side}")
+        return int(text) if text else 0
 
     def __enter__(self) -> "Slide":
         return self
@@ -84,7 +117,11 @@ class Slide:
     def microns(self) -> float | None:
         """Micrometres a pixel, where the file says so."""
         text = self._slide.properties.get("openslide.mpp-x")
-        return float(text) if text else None
+        try:
+            value = float(text) if text else 0.0
+        except ValueError:
+            return None
+        return value if math.isfinite(value) and value > 0 else None
 
     def region(self, x: int, y: int, width: int, height: int) -> Pixels:
         """Return a part (height × width × RGB uint8) at full resolution; what lies outside or is absent is white.
@@ -115,12 +152,15 @@ class Slide:
         try:
             image = self._slide.read_region(place, level, size)
         except (openslide.OpenSlideError, OSError, ValueError, MemoryError) as error:
-            raise DataInvalidError("A part of the slide is damaged; export it again.") from error
+            raise DataInvalidError(_PART_DAMAGED) from error
         values = np.asarray(image)
-        alpha = values[..., 3:].astype(np.uint16)
-        # Where the scanner took no picture the slide is transparent; colours are not premultiplied.
-        colours = (values[..., :3] * alpha + 255 * (255 - alpha)) // 255
-        return np.ascontiguousarray(colours.astype(np.uint8))
+        pixels = np.empty((*values.shape[:2], 3), np.uint8)
+        for top in range(0, len(values), _ROWS):  # an overview is large, and these are its pixels in 16 bits
+            part = values[top : top + _ROWS]
+            alpha = part[..., 3:].astype(np.uint16)
+            # Where the scanner took no picture the slide is transparent; colours are not premultiplied.
+            pixels[top : top + _ROWS] = (part[..., :3] * alpha + 255 * (255 - alpha)) // 255
+        return pixels
 
 
 def _opened(path: Path) -> Any:  # Any: OpenSlide ships no types

@@ -18,6 +18,7 @@ from shared.contracts.analysis import Smear
 from shared.contracts.errors import HematovisionError
 from tests.client_node.analysis.factories import draw_field
 from tests.client_node.analysis.models import install_model
+from tests.shared.vision.slide_files import dicom_slide, tiled_tiff
 from tests.shared.vision.test_images import PIXELS, dicom, encoded
 
 _KINDS = [SmearKind.FIELDS, SmearKind.GALLERY, SmearKind.AUTO]
@@ -26,6 +27,16 @@ _SETTINGS = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large, HealthCheck.too_slow],
 )  # fmt: skip
 _FIELD = Image.fromarray(draw_field(0, [])[0]).resize((160, 120))
+
+
+def _slide_bytes(kind: str) -> bytes:
+    picture = np.asarray(_FIELD.resize((512, 512)))
+    with TemporaryDirectory() as folder:
+        if kind == "dcm":
+            return dicom_slide(Path(folder), picture).read_bytes()
+        return tiled_tiff(Path(folder) / "a.tif", 1024, {(0, 0): picture}).read_bytes()
+
+
 _GOOD = {
     "a.png": encoded(_FIELD),
     "a.jpg": encoded(_FIELD, "JPEG"),
@@ -33,6 +44,8 @@ _GOOD = {
     "a.bmp": encoded(_FIELD, "BMP"),
     "a.webp": encoded(_FIELD, "WEBP"),
     "a.dcm": dicom(PIXELS),
+    "b.dcm": _slide_bytes("dcm"),
+    "b.svs": _slide_bytes("tif"),
 }
 
 

@@ -31,7 +31,7 @@ def test_every_pixel_is_owned_once(width: int, height: int) -> None:
 
 
 def test_the_first_tiles_are_spread_over_the_slide() -> None:
-    first = tiles(20 * CORE, 20 * CORE)[:20]
+    first = list(tiles(20 * CORE, 20 * CORE))[:20]
     assert len({tile.x for tile in first}) > 8
     assert len({tile.y for tile in first}) > 8
 
@@ -44,7 +44,7 @@ def test_only_tiles_with_dye_are_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_coarse_slide_is_cut_into_smaller_tiles() -> None:
-    assert len(tiles(4096, 4096, 0.5)) == 4 * len(tiles(4096, 4096, 0.25))
+    assert len(list(tiles(4096, 4096, 0.5))) == 4 * len(list(tiles(4096, 4096, 0.25)))
 
 
 def test_a_slide_becomes_one_smear_whose_cells_count_once(tmp_path: Path) -> None:
@@ -75,6 +75,18 @@ def test_looking_stops_when_enough_white_cells_are_found(tmp_path: Path) -> None
     marks = {(x * 1024 + 6, y * 1024 + 6): PATCH for x in range(4) for y in range(4)}
     (smear,) = Analyser(home).analyze([tiled_tiff(tmp_path / "s.tif", SIDE, marks)]).smears
     assert 2 <= len(smear.cells) <= 6
+
+
+def test_a_slide_without_white_cells_is_read_and_says_how_far(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home, finds=True)
+    (home / "policy.toml").write_text("[analysis]\nslide_fields = 2\n")
+    dust = np.full((400, 400, 3), 235, np.uint8)
+    dust[::16, ::16] = (90, 60, 150)
+    marks = {(x * 1024 + 56, 56): dust for x in range(5)}
+    (smear,) = Analyser(home).analyze([tiled_tiff(tmp_path / "s.tif", SIDE, marks)]).smears
+    assert smear.cells == ()
+    assert smear.quality.warnings == ("s.tif: only 2 fields of the slide were looked at.",)
 
 
 def test_a_dicom_series_is_one_smear_and_tells_no_name(tmp_path: Path) -> None:

@@ -2,20 +2,29 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    generate_uid,
+)
 
 from shared.contracts.errors import DataInvalidError
 from shared.vision.images import load_image, size_of
+from shared.vision.slides import is_slide
 
 VL_MICROSCOPIC = UID("1.2.840.10008.5.1.4.1.1.77.1.2")
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
@@ -86,6 +95,36 @@ def test_dicom_grey_of_12_bits_is_reduced() -> None:
     pixels = load_image(dicom(grey, BitsStored=12, HighBit=11))
     assert pixels.shape == (20, 30, 3)
     assert np.array_equal(np.unique(pixels), [0xAB])
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_dicom_with_a_palette_has_its_colours(bits: int) -> None:
+    numbers = np.arange(2, dtype=np.uint8).repeat(200).reshape(20, 20)
+    data = pydicom.dcmread(io.BytesIO(dicom(numbers, PhotometricInterpretation="PALETTE COLOR")))
+    shift = bits - 8
+    for name, values in {"Red": (200, 10), "Green": (20, 30), "Blue": (90, 250)}.items():
+        entries = np.array([value << shift for value in values], np.uint16 if bits == 16 else np.uint8)
+        data.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [2, 0, bits])
+        data.add_new(f"{name}PaletteColorLookupTableData", "OW", entries.tobytes())
+    buffer = io.BytesIO()
+    data.save_as(buffer, enforce_file_format=True)
+    pixels = load_image(buffer.getvalue())
+    assert [pixels[0, 0].tolist(), pixels[19, 19].tolist()] == [[200, 20, 90], [10, 30, 250]]
+
+
+def test_a_deflated_dicom_is_never_inflated(tmp_path: Path) -> None:
+    data = pydicom.dcmread(io.BytesIO(dicom(PIXELS)))
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.PixelData += bytes(32 * 2**20)
+    data.save_as(tmp_path / "bomb.dcm", enforce_file_format=True)
+    tracemalloc.start()
+    with pytest.raises(DataInvalidError, match="deflated"):
+        load_image(tmp_path / "bomb.dcm")
+    assert size_of(tmp_path / "bomb.dcm") is None
+    assert not is_slide(tmp_path / "bomb.dcm")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
 
 
 def test_no_error_about_a_dicom_file_names_its_patient() -> None:

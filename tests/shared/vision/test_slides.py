@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 
 from shared.contracts.errors import DataInvalidError
+from shared.vision.images import load_image
 from shared.vision.slides import Slide, is_slide, slide_series
 from tests.shared.vision.slide_files import GLASS, dicom_slide, tiled_tiff
 
@@ -64,6 +66,55 @@ def test_a_field_of_ordinary_size_is_no_slide(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "field.tif", PICTURE, photometric="rgb")
     assert not is_slide(tmp_path / "field.tif")
     assert not is_slide(tmp_path / "field.png")
+
+
+def test_a_large_camera_image_in_strips_is_a_field(tmp_path: Path) -> None:
+    file = tmp_path / "camera.tif"
+    tifffile.imwrite(file, np.full((3000, 5000, 3), 200, np.uint8), photometric="rgb", compression="zlib",
+                     rowsperstrip=64)  # fmt: skip
+    assert not is_slide(file)
+    assert load_image(file).shape == (3000, 5000, 3)
+
+
+@pytest.mark.parametrize("tile", [512, 8704])
+def test_a_size_that_no_slide_has_is_refused(tmp_path: Path, tile: int) -> None:
+    width = 400_896 if tile == 512 else tile
+    glass = np.full((tile, tile), GLASS, np.uint8)
+    tifffile.imwrite(tmp_path / "bomb.tif", (glass for _ in range(-(-width // tile))), shape=(tile, width),
+                     dtype="uint8", tile=(tile, tile), photometric="minisblack", compression="zlib")  # fmt: skip
+    with pytest.raises(DataInvalidError, match="no slide has"):
+        Slide(tmp_path / "bomb.tif")
+
+
+def test_a_slide_without_8_bit_colours_says_so(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "f.tif", np.ones((4608, 512), np.float32), tile=(512, 512), compression="zlib")
+    assert is_slide(tmp_path / "f.tif")
+    with Slide(tmp_path / "f.tif") as slide, pytest.raises(DataInvalidError, match="8-bit"):
+        slide.region(0, 0, 64, 64)
+
+
+def test_a_dicom_slide_without_a_series_is_a_slide_of_its_own(tmp_path: Path) -> None:
+    file = dicom_slide(tmp_path / "series", np.zeros((256, 256, 3), np.uint8))
+    data = pydicom.dcmread(file)
+    del data.SeriesInstanceUID
+    data.save_as(file)
+    assert is_slide(file)
+    assert slide_series(file) == str(file)
+
+
+def test_a_pyramid_gives_an_overview_and_its_sharpest_pixels(tmp_path: Path) -> None:
+    full = np.full((4096, 5120, 3), GLASS, np.uint8)
+    full[1024:1124, 2048:2168] = PICTURE
+    with tifffile.TiffWriter(tmp_path / "p.tif") as file:
+        for kind, level in enumerate((full, np.ascontiguousarray(full[::4, ::4]))):
+            file.write(level, subfiletype=kind, tile=(256, 256), photometric="rgb", compression="zlib")
+    with Slide(tmp_path / "p.tif") as slide:
+        assert (slide.width, slide.height) == (5120, 4096)
+        np.testing.assert_array_equal(slide.region(2048, 1024, 120, 100), PICTURE)
+        seen = slide.overview()
+    assert seen is not None
+    assert seen[1] == pytest.approx(4.0)
+    np.testing.assert_array_equal(seen[0], full[::4, ::4])
 
 
 def test_what_is_huge_but_not_tiled_says_what_to_do(tmp_path: Path) -> None:
