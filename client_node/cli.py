@@ -91,6 +91,8 @@ def import_images(
         output = import_source(home, source, form, reporter, labels=labels, site=site)
     lines = [f"{output.imported} imported, {len(output.skipped)} skipped."]
     lines += [f"  {cls.value}: {count}" for cls, count in output.classes.items()]
+    if output.objects:
+        lines.append("  marked in fields: " + ", ".join(f"{kind.value} {n}" for kind, n in output.objects.items()))
     lines += [f"  skipped {skipped.path}: {skipped.reason}" for skipped in output.skipped]
     emit(output, as_json=as_json, text="\n".join(lines))
 

@@ -67,12 +67,19 @@ class CasesPolicy(_Section):
     most_per_day: int = Field(default=500, ge=0)
 
 
+class AnalysisPolicy(_Section):
+    """Section `analysis`."""
+
+    coverage: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+
+
 class Policy(_Section):
     """All sections. The `check_` methods raise `PolicyRefusedError`; each refusal is written to the node's ledger."""
 
     training: TrainingPolicy = TrainingPolicy()
     models: ModelsPolicy = ModelsPolicy()
     cases: CasesPolicy = CasesPolicy()
+    analysis: AnalysisPolicy = AnalysisPolicy()
     _home: NodeHome | None = PrivateAttr(default=None)
 
     def allows_source(self, source: str) -> bool:

@@ -17,7 +17,7 @@ from client_node.datasets.importers.csv import candidates
 from shared.contracts.analysis import EvaluationClass, EvaluationOutput, SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError, UsageError
 from shared.contracts.ontology import CellClass, parse_class
-from shared.vision.preprocessing import Pixels, cell_crop, load_image
+from shared.vision.preprocessing import Pixels, load_image
 
 Progress = Callable[[int, int], None]
 _BINS: Final = 15
@@ -50,7 +50,7 @@ def evaluate_csv(
     rows, skipped = _rows(data, labels)
     truths: list[CellClass] = []
     readings: list[Reading] = []
-    for chunk in _chunks(rows, skipped):
+    for chunk in _chunks(model, rows, skipped):
         truths.extend(as_predicted(cls, model.classes) or cls for cls, _ in chunk)
         readings.extend(model.read(crop for _, crop in chunk))
         if progress is not None:
@@ -66,6 +66,8 @@ def _rows(data: Path, labels: Path) -> tuple[list[tuple[Candidate, CellClass]], 
         if isinstance(found, SkippedFile):
             skipped.append(found)
             continue
+        if found.kind is Kind.OBJECT:
+            continue  # marked in a field: nothing to classify
         cls = parse_class(found.label) if found.label else None
         if found.kind is Kind.FIELD:
             skipped.append(SkippedFile(path=found.shown, reason="a whole field, no cell"))
@@ -78,7 +80,7 @@ def _rows(data: Path, labels: Path) -> tuple[list[tuple[Candidate, CellClass]], 
 
 
 def _chunks(
-    rows: list[tuple[Candidate, CellClass]], skipped: list[SkippedFile]
+    model: LoadedModel, rows: list[tuple[Candidate, CellClass]], skipped: list[SkippedFile]
 ) -> Iterator[list[tuple[CellClass, Pixels]]]:
     """Crops of some rows at a time, each image read once; what cannot be read joins ``skipped``."""
     chunk: list[tuple[CellClass, Pixels]] = []
@@ -91,7 +93,7 @@ def _chunks(
             continue
         for row, cls in batch:
             try:
-                chunk.append((cls, cell_crop(image, row.box)))
+                chunk.append((cls, model.cut(image, row.box)))
             except DataInvalidError as error:
                 skipped.append(SkippedFile(path=row.shown, reason=error.message))
         if len(chunk) >= _CHUNK:

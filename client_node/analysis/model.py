@@ -14,6 +14,7 @@ from shared.contracts.errors import ModelInvalidError
 from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.vision import backbones, calibration, preprocessing
+from shared.vision.boxes import OUTPUTS
 from shared.vision.engine import Engine, load_engine
 from shared.vision.precision import Precision
 
@@ -46,14 +47,25 @@ class LoadedModel:
         return self.card.recipe.classes
 
     def read(self, crops: Iterable[Pixels]) -> list[Reading]:
-        """Classify cell crops (see `preprocessing.cell_crop`), in batches."""
+        """Classify crops that `cut` made, in batches."""
+        return self.look(crops)[0]
+
+    def cut(self, image: Pixels, box: preprocessing.Box | None, white: NDArray[np.float64] | None = None) -> Pixels:
+        """Cut a cell as wide as this site's cells are shown to the model; see `preprocessing.cell_crop`."""
+        return preprocessing.cell_crop(image, box, white, surround=self.adapter.view.surround)
+
+    def look(self, crops: Iterable[Pixels]) -> tuple[list[Reading], NDArray[np.float32]]:
+        """Classify crops; return what else the network says of them too: N × `boxes.OUTPUTS`, for the finder."""
         entry = backbones.get(self.card.recipe.backbone)
         readings: list[Reading] = []
-        inputs = (preprocessing.to_input(crop, self.card.recipe.input_size, entry.mean, entry.std) for crop in crops)
+        objects = [np.zeros((0, OUTPUTS), np.float32)]
+        size, view = self.card.recipe.input_size, self.adapter.view
+        inputs = (preprocessing.to_input(view.coloured(crop), size, entry.mean, entry.std) for crop in crops)
         for batch in _batches(inputs, self.engine.batch):
             outputs = self.engine.run(batch)
             readings.extend(self._readings(outputs.logits, outputs.features))
-        return readings
+            objects.append(outputs.objects)
+        return readings, np.concatenate(objects)
 
     def _readings(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Iterator[Reading]:
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):

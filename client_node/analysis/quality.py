@@ -1,6 +1,6 @@
 """How sharp and how bright the images of a smear are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from client_node.analysis.detection import background_colour
 from shared.contracts.analysis import Cell, Quality
+from shared.contracts.objects import ObjectKind
 
 Pixels = NDArray[np.uint8]
 
@@ -24,7 +25,11 @@ def brightness(image: Pixels) -> float:
 
 
 def summary(
-    cells: Sequence[Cell], focuses: Sequence[float], brightnesses: Sequence[float], warnings: Sequence[str]
+    cells: Sequence[Cell],
+    focuses: Sequence[float],
+    brightnesses: Sequence[float],
+    warnings: Sequence[str],
+    rejected: Mapping[ObjectKind, int],
 ) -> Quality:
     """Return the quality of a smear from its cells and its images' figures."""
     beyond = sum(cell.ood_score > 1.0 for cell in cells)
@@ -34,4 +39,5 @@ def summary(
         brightness=float(np.median(brightnesses)) if brightnesses else 0.0,
         ood_fraction=beyond / len(cells) if cells else 0.0,
         warnings=tuple(warnings),
+        rejected=dict(rejected),
     )

@@ -1,6 +1,7 @@
 """Analyses smears: detect, crop, classify, calibrate, flag, keep. One bad file never stops the rest."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from client_node.analysis import quality
-from client_node.analysis.detection import Box, detect_white_cells
+from client_node.analysis.detection import Box
+from client_node.analysis.fields import find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
 from client_node.analysis.rules import flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
@@ -19,9 +21,10 @@ from client_node.analysis.store import SmearStore, Trace
 from client_node.datasets.images import read_limited
 from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Smear
 from shared.contracts.errors import DataInvalidError
+from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
-from shared.vision.preprocessing import cell_crop, load_image, white_point
+from shared.vision.preprocessing import load_image
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +58,20 @@ class Options(BaseModel):
     """Training pauses while this smear is analysed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A found cell."""
+
+    place: int | None
+    """Its field's index; None in a gallery."""
+    box: Box
+    source: str | None
+    trace: Trace
+    edge: bool = False
+    reading: Reading | None = None
+    """What finding it has told already."""
+
+
 @dataclass(slots=True)
 class _Work:
     """A smear in the making."""
@@ -66,9 +83,11 @@ class _Work:
     focus: list[float] = field(default_factory=list)
     brightness: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    pending: list[tuple[int | None, Box, str | None, Trace]] = field(default_factory=list)
+    waiting: list[_Waiting] = field(default_factory=list)
+    """All cells found so far; the first of them are in ``cells`` already."""
     crops: list[Pixels] = field(default_factory=list)
-    """Of the cells that are not read yet."""
+    """Of the waiting cells that nothing was read of yet."""
+    rejected: Counter[ObjectKind] = field(default_factory=Counter)
 
 
 class Analyser:
@@ -133,7 +152,7 @@ class Analyser:
         model, rules = self.model, load_rules(self._home)
         for image in plan.images:
             try:
-                self._take(work, image)
+                self._take(work, image, model)
             except DataInvalidError as error:
                 work.warnings.append(f"{image.path.name}: {error.message}")
             if len(work.crops) >= _BATCH:
@@ -141,7 +160,7 @@ class Analyser:
             taken()
         _read(model, work)
         cells = tuple(work.cells)
-        figures = quality.summary(cells, work.focus, work.brightness, work.warnings)
+        figures = quality.summary(cells, work.focus, work.brightness, work.warnings, work.rejected)
         smear = Smear(
             id=work.id,
             fields=tuple(work.fields),
@@ -159,7 +178,7 @@ class Analyser:
         log.info("smear.analysed", smear_id=smear.id, cells=len(cells), flags=[flag.id for flag in smear.flags])
         return smear
 
-    def _take(self, work: _Work, image: PlannedImage) -> None:
+    def _take(self, work: _Work, image: PlannedImage, model: LoadedModel) -> None:
         """Find and crop the cells of one image; the pictures are kept at once, the pixels are not."""
         data = read_limited(image.path)
         pixels = load_image(data)
@@ -168,23 +187,22 @@ class Analyser:
         work.focus.append(quality.focus(pixels))
         work.brightness.append(quality.brightness(pixels))
         if image.kind is ImageKind.CELL:
-            self._add(work, pixels, None, (0, 0, width, height), digest, source=str(image.path), place=None)
+            self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, None)
+            whole = (0, 0, width, height)
+            work.waiting.append(_Waiting(None, whole, str(image.path), Trace(digest, None, None)))
+            work.crops.append(model.cut(pixels, None))
             return
         index = len(work.fields)
         self._store.put_field(work.id, index, pixels)
         work.fields.append(FieldImage(path=str(image.path), width=width, height=height))
-        white = white_point(pixels)
-        for box in detect_white_cells(pixels):
-            self._add(work, pixels, box, box, digest, source=None, place=index, white=white)
-
-    def _add(
-        self, work: _Work, pixels: Pixels, box: Box | None, shown: Box, digest: str, *, source: str | None,
-        place: int | None, white: NDArray[np.float64] | None = None,
-    ) -> None:  # fmt: skip
-        crop = cell_crop(pixels, box, white)
-        crop_box = self._store.put_cell(work.id, _cell_id(len(work.pending)), pixels, box)
-        work.pending.append((place, shown, source, Trace(digest, box, crop_box)))
-        work.crops.append(crop)
+        found = find_cells(model, pixels)
+        work.rejected.update(found.rejected)
+        for cell in found.cells:
+            crop_box = self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, cell.box)
+            trace = Trace(digest, cell.box, crop_box)
+            work.waiting.append(_Waiting(index, cell.box, None, trace, edge=cell.edge, reading=cell.reading))
+            if cell.reading is None:
+                work.crops.append(cell.crop)
 
 
 def _cell_id(number: int) -> str:
@@ -193,19 +211,21 @@ def _cell_id(number: int) -> str:
 
 def _read(model: LoadedModel, work: _Work) -> None:
     """Classify the cells that wait; so the crops of a large smear never lie in memory together."""
-    for reading in model.read(work.crops):
-        work.cells.append(_cell(work, len(work.cells), reading))
+    readings = iter(model.read(work.crops))
+    for number in range(len(work.cells), len(work.waiting)):
+        waiting = work.waiting[number]
+        reading = next(readings) if waiting.reading is None else waiting.reading
+        work.traces[_cell_id(number)] = waiting.trace
+        work.cells.append(_cell(_cell_id(number), waiting, reading))
     work.crops.clear()
 
 
-def _cell(work: _Work, number: int, reading: Reading) -> Cell:
-    place, box, source, trace = work.pending[number]
-    identity = _cell_id(number)
-    work.traces[identity] = trace
+def _cell(identity: str, waiting: _Waiting, reading: Reading) -> Cell:
     return Cell.model_validate(
         {
-            "id": identity, "field": place, "box": box, "class": reading.cls, "probability": reading.probability,
-            "prediction_set": reading.prediction_set, "ood_score": reading.ood_score, "source": source,
+            "id": identity, "field": waiting.place, "box": waiting.box, "class": reading.cls,
+            "probability": reading.probability, "prediction_set": reading.prediction_set,
+            "ood_score": reading.ood_score, "source": waiting.source, "edge": waiting.edge,
         }
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Final
 from client_node.datasets.images import ImageStore, StoredImage, read_limited
 from client_node.datasets.splits import Split
 from shared.contracts.errors import ConfigError, DataInvalidError
+from shared.contracts.objects import ObjectKind, kind_of
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, ClassCensus
 from shared.space import is_disk_full, space_guard
@@ -34,6 +36,12 @@ CREATE TABLE IF NOT EXISTS item (
     split TEXT NOT NULL CHECK (split IN ('train', 'val', 'test')),
     origin TEXT NOT NULL CHECK (origin IN ('import', 'feedback')),
     smear_id TEXT, cell_id TEXT, added_at TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS object (
+    image_sha256 TEXT NOT NULL REFERENCES image(sha256),
+    x0 INTEGER NOT NULL, y0 INTEGER NOT NULL, x1 INTEGER NOT NULL, y1 INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    PRIMARY KEY (image_sha256, x0, y0, x1, y1)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS item_split ON item(split, class);
 CREATE INDEX IF NOT EXISTS item_group ON item(grp);
@@ -59,6 +67,9 @@ class Kind(StrEnum):
     CELL = "cell"
     BOX = "box"
     FIELD = "field"
+    OBJECT = "object"
+    """Something marked in a field whose class is not known, or that has none: it teaches to find cells, not to name
+    them, and stands in a table of its own."""
 
 
 class Origin(StrEnum):
@@ -98,8 +109,16 @@ class LabelledCell:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkedObject:
+    """Something that somebody has marked in a field."""
+
+    box: Box
+    kind: ObjectKind
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledField:
-    """A whole field in the catalogue."""
+    """A whole field in the catalogue; all of its white cells are marked, or none."""
 
     path: Path
     sha256: str
@@ -109,6 +128,13 @@ class LabelledField:
     site: str
     group: str
     split: Split
+    objects: tuple[MarkedObject, ...] = ()
+    """Each once, in the order of their boxes."""
+
+    @property
+    def cells(self) -> tuple[Box, ...]:
+        """Where its nucleated cells are."""
+        return tuple(one.box for one in self.objects if one.kind is ObjectKind.CELL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +180,12 @@ class Writer:
         """Add rows; the same cell again replaces its row, unless that holds a reader's label."""
         rows = [self._values(item) for item in items]
         self._connection.executemany(_INSERT_ITEM + _KEEP_FEEDBACK, rows)
+        return len(rows)
+
+    def mark(self, image_sha256: str, objects: Iterable[MarkedObject]) -> int:
+        """Add objects of a field; the same box again replaces what it was."""
+        rows = [(image_sha256, *one.box, one.kind.value) for one in objects]
+        self._connection.executemany("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?)", rows)
         return len(rows)
 
     def supersede(self, item: NewItem) -> None:
@@ -252,7 +284,7 @@ class Catalogue:
         return found
 
     def fields(self, *, split: Split | str | None = None) -> list[LabelledField]:
-        """Return the whole fields, ordered by group."""
+        """Return the whole fields with what is marked in them, ordered by group."""
         wanted = str(Split(split)) if split else ""
         rows = self._select(
             "SELECT relative, sha256, width, height, source, site, grp, split FROM item "
@@ -260,10 +292,24 @@ class Catalogue:
             "WHERE kind = 'field' AND (? = '' OR split = ?) ORDER BY grp, hash",
             (wanted, wanted),
         )
+        marked = self._marked()
         return [
-            LabelledField(self._images / relative, sha256, width, height, source, site, group, Split(name))
+            LabelledField(
+                self._images / relative, sha256, width, height, source, site, group, Split(name),
+                _each_once(marked.get(sha256, [])),
+            )
             for relative, sha256, width, height, source, site, group, name in rows
-        ]
+        ]  # fmt: skip
+
+    def _marked(self) -> dict[str, list[MarkedObject]]:
+        """What is marked in each field: first the cells that have a class, then the rest."""
+        found: dict[str, list[MarkedObject]] = defaultdict(list)
+        boxes = "SELECT image_sha256, x0, y0, x1, y1, class FROM item WHERE kind = 'box' AND class IS NOT NULL"
+        for row in self._select(f"{boxes} ORDER BY hash"):
+            found[row[0]].append(MarkedObject((row[1], row[2], row[3], row[4]), kind_of(CellClass(row[5]))))
+        for row in self._select("SELECT image_sha256, x0, y0, x1, y1, kind FROM object ORDER BY x0, y0, x1, y1"):
+            found[row[0]].append(MarkedObject((row[1], row[2], row[3], row[4]), ObjectKind(row[5])))
+        return found
 
     def census(self) -> Census:
         """Return counts of labelled cells by source, class and split: all that may be told about the data."""
@@ -330,6 +376,15 @@ def _as_box(value: object) -> Box | None:
         return None
     x0, y0, x1, y1 = (int(number) for number in value)
     return x0, y0, x1, y1
+
+
+def _each_once(objects: Iterable[MarkedObject]) -> tuple[MarkedObject, ...]:
+    """Leave out a cell that is marked a second time, by another file or with another box."""
+    kept: list[MarkedObject] = []
+    for one in objects:
+        if not any(_same_cell(one.box, other.box) for other in kept if other.kind is one.kind):
+            kept.append(one)
+    return tuple(sorted(kept, key=lambda one: one.box))
 
 
 def _same_cell(one: Box | None, other: Box | None) -> bool:

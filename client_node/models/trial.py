@@ -17,16 +17,20 @@ from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.home import NodeHome
 from client_node.ipc import Lease
 from client_node.models.contract import Trial
+from client_node.models.view import chosen_view, outputs, shown
 from client_node.policy import load_policy
 from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
+from shared.contracts.ontology import CellClass
 from shared.crypto.pki import write_private
-from shared.vision import backbones, calibration, preprocessing
+from shared.vision import calibration, preprocessing
+from shared.vision.colour import SiteView
 from shared.vision.precision import Precision
 
 _BATCH: Final = 8
 _MOST_CELLS: Final = 1500
 _LEAST_TO_FIT: Final = 20
 _PROBE_SIDE: Final = 64
+_MOST_REFERENCES: Final = 600
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
@@ -46,9 +50,7 @@ class Run:
             ModelInvalidError: the outputs are not finite, or not one row a cell and one column a class.
         """
         recipe = self.model.card.recipe
-        entry = backbones.get(recipe.backbone)
-        inputs = [preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops]
-        logits, features, _ = self.model.engine.run(np.stack(inputs))
+        logits, features = outputs(self.model, crops, SiteView())
         if logits.shape != (len(crops), len(recipe.classes)) or not np.isfinite(logits).all():
             raise ModelInvalidError("The model gives no usable figures; ask the centre for a new one.")
         self.logits.append(logits)
@@ -126,11 +128,31 @@ def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
         return False
     labels = np.asarray([classes.index(truth) for truth in truths if truth is not None], dtype=np.int64)
     logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
-    adapter = calibration.fit_adapter(logits, features, labels)
+    known = [cell for cell in cells if as_predicted(cell.cls, classes)]
+    view = chosen_view(run.model, known, pause=Lease(home.path).pause_point)
+    if not view.plain:
+        kept, logits, features = shown(run.model, known, view, pause=Lease(home.path).pause_point)
+        labels = np.asarray([_position(cell, classes) for cell in kept], dtype=np.int64)
+    reference = _reference(home, run.model, view)
+    level = load_policy(home).analysis.coverage
+    adapter = calibration.fit_adapter(logits, features, labels, reference=reference, level=level, view=view)
     write_private(
         home.model(run.model.card.version) / adapter_file(run.model.engine), adapter.model_dump_json().encode()
     )
     return True
+
+
+def _reference(home: NodeHome, model: LoadedModel, view: SiteView) -> Floats | None:
+    """Return the features of some training cells: the space of what is known is fitted there, its edge on others."""
+    policy = load_policy(home)
+    cells = [cell for cell in Catalogue(home.path).cells(split="train") if policy.allows_source(cell.source)]
+    some = [cell for cell in cells if as_predicted(cell.cls, model.classes)][:_MOST_REFERENCES]
+    kept, _, features = shown(model, some, view, pause=Lease(home.path).pause_point)
+    return features if len(kept) >= _LEAST_TO_FIT else None
+
+
+def _position(cell: LabelledCell, classes: tuple[CellClass, ...]) -> int:
+    return classes.index(as_predicted(cell.cls, classes) or cell.cls)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,45 +1,36 @@
 """Trains the finder: which of the places that colour proposes hold a cell, and where exactly it lies.
 
-Its examples come from fields with boxes and from images of single cells. Only the finder's own tensors learn: the maps
-it looks at are the classifier's, and stay as the classifier's training left them.
+Only the finder's own tensors learn: the maps it looks at are the classifier's, and stay as the classifier's training
+left them.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client_node.analysis.detection import Box, overlap, propose
+from client_node.datasets.catalogue import LabelledCell, LabelledField
+from client_node.training import augment
 from client_node.training.cache import Between, Maps
-from shared.contracts.objects import ObjectKind
-from shared.vision.boxes import BOX_VALUES, KINDS, encode
+from client_node.training.places import Example, crop, field_examples, single_examples, targets
+from shared.contracts.errors import DataInvalidError
+from shared.contracts.objects import ObjectKind, kind_of
+from shared.contracts.training import Augmentation
+from shared.vision.boxes import KINDS
 from shared.vision.finder import Finder
-from shared.vision.preprocessing import CELL_FRACTION, Pixels, cell_crop
+from shared.vision.model import CellModel
+from shared.vision.preprocessing import Pixels, load_image, to_input, white_point
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
-
-VERSION: Final = 1
-"""Part of a cache's key: raise it when the examples of the same image would differ."""
-IS_CELL: Final = 0.4
-"""Intersection over union with a cell's box from which a place shows that cell."""
-NO_CELL: Final = 0.25
-"""Below this it does not; between the two it teaches nothing."""
-_COVERED: Final = 0.6
-_JITTERS: Final = 6
-_OFF_CENTRE: Final = 2
-_CUTS: Final = 2
-_OTHERS: Final = 3
-_ELSEWHERE: Final = 3
-_SHIFT: Final = 0.22
-_ZOOM: Final = 0.35
-_TRIES: Final = 30
 
 STEPS: Final = 300
 _BATCH: Final = 64
@@ -48,180 +39,112 @@ _DECAY: Final = 0.02
 _BOX_WEIGHT: Final = 4.0
 _SMOOTHING: Final = 0.02
 _CLIP: Final = 2.0
+_CHUNK: Final = 16
+_ZERO: Final = (0.0, 0.0, 0.0)
+_ONE: Final = (1.0, 1.0, 1.0)
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """An object of a field, as somebody marked it."""
+class Lesson:
+    """N places as the finder meets them."""
 
-    box: Box
-    kind: ObjectKind
+    maps: Maps
+    """N × F × H × W float16: the tail's."""
+    kinds: Labels
+    """N positions in `KINDS`."""
+    boxes: Floats
+    """N × 4, see `shared.vision.boxes.encode`; 0 where there is no cell."""
 
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A place to cut out, what is there, and where the cell lies in it (None: it shows none)."""
-
-    seen: Box
-    kind: ObjectKind
-    cell: Box | None
-    plain: bool = False
-    """Seen as analysis sees it: a proposal. The others are seen in other colours too."""
-    frame: Box | None = None
-    """The part of the image that counts as the field; None: all of it."""
+    @property
+    def cells(self) -> int:
+        """How many of the places show a cell."""
+        return int((self.kinds == KINDS.index(ObjectKind.CELL)).sum())
 
 
-def field_examples(
-    image: Pixels, objects: Sequence[Labelled], random: np.random.Generator, *, complete: bool = True
-) -> list[Example]:
-    """Return the examples of a field (height × width × RGB uint8).
+def lessons(
+    model: CellModel,
+    fields: Sequence[LabelledField],
+    singles: Sequence[LabelledCell],
+    *,
+    size: int,
+    random: np.random.Generator,
+    between: Between,
+) -> Iterator[Lesson]:
+    """Yield the places of each field, then of each image of a single cell, as ``model`` sees them now.
 
-    ``complete``: all white cells of the field are among ``objects``; otherwise nothing is taken for background.
-    """
-    height, width = image.shape[:2]
-    cells = [one.box for one in objects if one.kind is ObjectKind.CELL]
-    places = [proposal.box for proposal in propose(image, generous=True)]
-    found = [judged(place, objects, plain=True) for place in places]
-    for cell in cells:
-        found += [judged(_moved(cell, random, near=True), objects) for _ in range(_JITTERS)]
-        found += [judged(_moved(cell, random, near=False), objects) for _ in range(_OFF_CENTRE)]
-        found += [_cut(cell, objects, width, height, random) for _ in range(_CUTS)]
-    for kind in (ObjectKind.PLATELET, ObjectKind.RED_CELL, ObjectKind.SMUDGE, ObjectKind.ARTEFACT):
-        others = [one.box for one in objects if one.kind is kind]
-        for position in random.permutation(len(others))[:_OTHERS]:
-            found.append(judged(_moved(others[position], random, near=True), objects))
-    sides = [max(box[2] - box[0], box[3] - box[1]) for box in [*cells, *places]] or [min(width, height) // 4]
-    for _ in range(_ELSEWHERE):
-        side = float(random.choice(sides)) * float(np.exp(random.uniform(-0.7, 0.3)))
-        found.append(judged(_around(random.uniform(0, width), random.uniform(0, height), side, side), objects))
-    inside = [one for one in found if one is not None and _reaches(one.seen, one.frame or (0, 0, width, height))]
-    return [one for one in inside if complete or one.kind is not ObjectKind.BACKGROUND]
+    An image that cannot be read, or teaches nothing, is left out. ``between`` is called before each image.
+    """  # fmt: skip
+    for field in fields:
+        yield from _lesson(model, field.path, size, random, between, _of_field(field, random))
+    for cell in singles:
+        yield from _lesson(model, cell.path, size, random, between, _of_single(cell, random))
 
 
-def single_examples(image: Pixels, kind: ObjectKind, random: np.random.Generator) -> list[Example]:
-    """Return the examples of an image (height × width × RGB uint8) whose middle shows one object of ``kind``.
-
-    Its box is that of the proposal in the middle; where there is none the image teaches nothing.
-    """
-    height, width = image.shape[:2]
-    middle = _around(width / 2, height / 2, CELL_FRACTION * width, CELL_FRACTION * height)
-    central = [
-        proposal.box
-        for proposal in propose(image, generous=False)
-        if not proposal.edge and _holds(proposal.box, width / 2, height / 2) and overlap(proposal.box, middle) > 0.1
-    ]
-    if len(central) != 1:
-        return []
-    (box,) = central
-    objects = [Labelled(box, kind)]
-    examples = [judged(box, objects, plain=True)]
-    examples += [judged(_moved(box, random, near=True), objects) for _ in range(2)]
-    examples += [judged(_moved(box, random, near=False), objects), _cut(box, objects, width, height, random)]
-    return [one for one in examples if one is not None and _reaches(one.seen, one.frame or (0, 0, width, height))]
+Placing = Callable[[Pixels], list[Example]]
 
 
-def judged(seen: Box, objects: Sequence[Labelled], *, plain: bool = False) -> Example | None:
-    """Return what a place shows, given all objects of its field; None where that is a matter of taste."""
-    cells = [one.box for one in objects if one.kind is ObjectKind.CELL]
-    shares = [overlap(seen, cell) for cell in cells]
-    best = max(shares, default=0.0)
-    if sum(_covered(cell, seen) > _COVERED for cell in cells) > 1:
-        return Example(seen, ObjectKind.BACKGROUND, None, plain)  # two at once: each has a place of its own
-    if best >= IS_CELL:
-        return Example(seen, ObjectKind.CELL, cells[shares.index(best)], plain)
-    if best >= NO_CELL:
-        return None
-    others = [one for one in objects if one.kind is not ObjectKind.CELL]
-    kinds = [one.kind for one in others if overlap(seen, one.box) >= IS_CELL]
-    return Example(seen, kinds[0] if kinds else ObjectKind.BACKGROUND, None, plain)
+def _of_field(field: LabelledField, random: np.random.Generator) -> Placing:
+    return lambda image: field_examples(image, field.objects, random)
 
 
-def _moved(box: Box, random: np.random.Generator, *, near: bool) -> Box:
-    """Return ``box`` moved and scaled a little, or so far that it hardly shows what it held."""
-    width, height = box[2] - box[0], box[3] - box[1]
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    angle = random.uniform(0.0, 2.0 * math.pi)
-    reach = random.uniform(0.0, _SHIFT) if near else random.uniform(0.6, 1.1)
-    factors = np.exp(random.uniform(-_ZOOM, _ZOOM) + random.uniform(-_ZOOM / 3, _ZOOM / 3, 2))
-    return _around(
-        x + reach * width * math.cos(angle),
-        y + reach * height * math.sin(angle),
-        width * float(factors[0]),
-        height * float(factors[1]),
+def _of_single(cell: LabelledCell, random: np.random.Generator) -> Placing:
+    return lambda image: single_examples(image, kind_of(cell.cls), random)
+
+
+def _lesson(
+    model: CellModel, path: Path, size: int, random: np.random.Generator, between: Between, placing: Placing
+) -> Iterator[Lesson]:
+    between()
+    try:
+        image = load_image(path)
+    except DataInvalidError as error:
+        log.warning("training.field_skipped", reason=error.message)
+        return
+    examples = placing(image)
+    if examples:
+        kinds, boxes = targets(examples)
+        yield Lesson(_maps(model, image, examples, size, random), kinds, boxes)
+
+
+def _maps(model: CellModel, image: Pixels, examples: Sequence[Example], size: int, random: np.random.Generator) -> Maps:
+    """Return the tail's maps of the places: those that analysis would propose as they are, the others recoloured."""
+    white = white_point(image)
+    entry, device = model.entry, next(model.parameters()).device
+    found = []
+    for start in range(0, len(examples), _CHUNK):
+        chunk = examples[start : start + _CHUNK]
+        seen = np.stack([to_input(crop(image, one, white), size, _ZERO, _ONE) for one in chunk])
+        pixels = torch.from_numpy(seen).to(device)
+        other = augment.recoloured(pixels, augment.STRENGTHS[Augmentation.STRONG], random)
+        plain = torch.tensor([one.plain for one in chunk], device=device)[:, None, None, None]
+        pixels = torch.where(plain, pixels, other)
+        mean = torch.tensor(entry.mean, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(entry.std, device=device).view(1, 3, 1, 1)
+        with torch.inference_mode():
+            maps = model.tail(model.trunk(((pixels - mean) / std).contiguous(memory_format=torch.channels_last)))
+            found.append(maps.contiguous().cpu().numpy().astype(np.float16))
+    return np.concatenate(found)
+
+
+def joined(parts: Sequence[Lesson]) -> Lesson:
+    """Return the places of all ``parts``, which are at least one."""
+    return Lesson(
+        np.concatenate([one.maps for one in parts]),
+        np.concatenate([one.kinds for one in parts]),
+        np.concatenate([one.boxes for one in parts]),
     )
 
 
-def _around(x: float, y: float, width: float, height: float) -> Box:
-    left, top = round(x - width / 2), round(y - height / 2)
-    return left, top, left + max(4, round(width)), top + max(4, round(height))
-
-
-def _holds(box: Box, x: float, y: float) -> bool:
-    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
-
-
-def _cut(
-    cell: Box, objects: Sequence[Labelled], width: int, height: int, random: np.random.Generator
-) -> Example | None:
-    """Return the cell as it would look were the field to end in its midst: cells at the edge are few, and look odd."""
-    share = random.uniform(0.35, 0.75)
-    frame = [0, 0, width, height]
-    side = int(random.integers(0, 4))
-    low, high = cell[side % 2], cell[side % 2 + 2]
-    frame[side] = round(high - share * (high - low)) if side < 2 else round(low + share * (high - low))
-    within = (frame[0], frame[1], frame[2], frame[3])
-    left = _clipped(cell, within)
-    if left is None:
-        return None
-    seen = _clipped(_moved(left, random, near=True), within)
-    others = [replace(one, box=box) for one in objects if (box := _clipped(one.box, within)) is not None]
-    example = None if seen is None else judged(seen, others)
-    return None if example is None else replace(example, frame=within)
-
-
-def _clipped(box: Box, frame: Box) -> Box | None:
-    x0, y0, x1, y1 = max(box[0], frame[0]), max(box[1], frame[1]), min(box[2], frame[2]), min(box[3], frame[3])
-    return (x0, y0, x1, y1) if x1 - x0 >= 4 and y1 - y0 >= 4 else None
-
-
-def crop(image: Pixels, example: Example, white: NDArray[np.float64]) -> Pixels:
-    """Return what the network sees of an example's place (square RGB uint8); ``white`` is the image's white point."""
-    if example.frame is None:
-        return cell_crop(image, example.seen, white)
-    x0, y0, x1, y1 = example.frame
-    seen = example.seen
-    return cell_crop(image[y0:y1, x0:x1], (seen[0] - x0, seen[1] - y0, seen[2] - x0, seen[3] - y0), white)
-
-
-def _reaches(box: Box, frame: Box) -> bool:
-    return _holds(frame, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-
-
-def _covered(inner: Box, outer: Box) -> float:
-    across = min(inner[2], outer[2]) - max(inner[0], outer[0])
-    down = min(inner[3], outer[3]) - max(inner[1], outer[1])
-    return max(0, across) * max(0, down) / ((inner[2] - inner[0]) * (inner[3] - inner[1]))
-
-
-def targets(examples: Sequence[Example]) -> tuple[Labels, Floats]:
-    """Return the examples' kinds (N positions in `KINDS`) and boxes (N × 4 float32, 0 where there is no cell)."""
-    kinds = np.array([KINDS.index(one.kind) for one in examples], np.int64)
-    boxes = np.zeros((len(examples), BOX_VALUES), np.float32)
-    for row, one in zip(boxes, examples, strict=True):
-        if one.cell is not None:
-            row[:] = encode(one.cell, one.seen)
-    return kinds, boxes
-
-
-def train_finder(
-    finder: Finder, maps: Maps, kinds: Labels, boxes: Floats, *, seed: int, between: Between, steps: int = STEPS
-) -> float:
-    """Train ``finder`` in place on the tail's maps (N × F × H × W float16) of examples; return the mean loss.
+def train_finder(finder: Finder, lesson: Lesson, *, seed: int, between: Between, steps: int = STEPS) -> float:
+    """Train ``finder`` in place; return the mean loss.
 
     Cross-entropy over the kinds, half of each batch cells, and smooth L1 over the boxes of cells. The same seed gives
     the same tensors on the same machine. ``between`` is called before each step.
     """
     random = np.random.default_rng(seed)
+    maps, kinds, boxes = lesson.maps, lesson.kinds, lesson.boxes
     shares = _shares(kinds)
     device = next(finder.parameters()).device
     optimiser = torch.optim.AdamW(finder.parameters(), lr=_RATE, weight_decay=_DECAY)

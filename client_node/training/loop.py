@@ -110,14 +110,6 @@ def train(
     return total / done
 
 
-def balanced_loss(logits: NDArray[np.float32], labels: Labels) -> float:
-    """Return the cross-entropy, averaged over the classes that occur in ``labels`` rather than over cells."""
-    scores = logits.astype(np.float64)
-    top = scores.max(axis=1)
-    losses = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - scores[np.arange(len(labels)), labels]
-    return float(np.mean([losses[labels == position].mean() for position in np.unique(labels)]))
-
-
 def _trainable(model: CellModel) -> list[nn.Parameter]:
     return [*model.tail.parameters(), *model.head.parameters()]
 

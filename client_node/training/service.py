@@ -1,7 +1,8 @@
 """What a node does with a request of the centre: refuse it, or train, evaluate or count."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,20 @@ from client_node.policy import load_policy
 from client_node.training import augment
 from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.evaluation import site_metrics
-from client_node.training.loop import Labels, balanced_loss, predict, train
+from client_node.training.finder import joined, lessons, train_finder
+from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
-from client_node.training.site import allowed_cells, current_metrics, positions
+from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions
 from client_node.training.sources import CropSource, MapSource, Source
-from shared.contracts.errors import HematovisionError, NothingToDoError, ServiceUnavailableError, UsageError
+from shared.contracts.errors import (
+    DataInvalidError,
+    HematovisionError,
+    NothingToDoError,
+    ServiceUnavailableError,
+    UsageError,
+)
+from shared.contracts.ontology import CellClass
 from shared.contracts.training import (
     CensusReply,
     CensusRequest,
@@ -31,13 +40,19 @@ from shared.contracts.training import (
     TrainReply,
     TrainRequest,
 )
-from shared.vision import calibration
+from shared.vision import calibration, colour, preprocessing
 from shared.vision.model import CellModel
 
 _MOST_BATCH_VALUES = 4_000_000
 """Values of a batch's maps: training holds about a hundred bytes for each."""
 _MOST_BATCH_PIXELS = 2_000_000
 """Pixels of a batch where the whole network learns: training holds about two kilobytes for each."""
+_MOST_FIELDS = 24
+"""So many marked fields, and so many images of single cells, teach the finder in one round."""
+_MOST_SINGLES = 24
+_FINDER_STEPS = 120
+_MOST_STAINED = 200
+"""So many cells tell how much dye a site's cells take."""
 _TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
 
 log = structlog.get_logger(__name__)
@@ -104,10 +119,11 @@ class TrainingService:
             recipe,
             seed=recipe.seed * 1000 + request.round,
             between=self._between,
-            validate=(lambda now: balanced_loss(self._predicted(now, validation)[0], val_labels))
+            validate=(lambda now: calibration.balanced_loss(self._predicted(now, validation)[0], val_labels))
             if len(val_labels)
             else None,
         )
+        boxes = self._teach_finder(request, model)
         update = get_tensors(model, tensors)
         manifest, feedback = write_manifest(self._home / "training" / "manifests", request, cells)
         log.info(
@@ -126,8 +142,26 @@ class TrainingService:
             seconds=time.monotonic() - begin,
             manifest_sha256=manifest,
             feedback_cells=feedback,
+            boxes=boxes,
         )
         return reply, update
+
+    def _teach_finder(self, request: TrainRequest, model: CellModel) -> int:
+        """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
+        fields = [field for field in allowed_fields(self._home, "train") if field.cells]
+        if not fields:
+            return 0
+        random = np.random.default_rng(request.recipe.seed * 1000 + request.round)
+        singles = [cell for cell in allowed_cells(self._home, "train", request.recipe.classes) if cell.box is None]
+        chosen = [fields[place] for place in random.permutation(len(fields))[:_MOST_FIELDS]]
+        others = [singles[place] for place in random.permutation(len(singles))[:_MOST_SINGLES]]
+        size = request.recipe.input_size
+        parts = list(lessons(model, chosen, others, size=size, random=random, between=self._between))
+        if not any(part.cells for part in parts):
+            return 0
+        loss = train_finder(model.finder, joined(parts), seed=request.round, between=self._between, steps=_FINDER_STEPS)
+        log.info("training.finder_done", run_key=request.run_key, round=request.round, fields=len(chosen), loss=loss)
+        return sum(len(field.cells) for field in fields)
 
     def _evaluate(self, request: EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> EvaluateReply:
         begin = time.monotonic()
@@ -141,8 +175,9 @@ class TrainingService:
         return EvaluateReply(
             candidate=site_metrics(logits, labels, classes),
             current=current_metrics(self._home, "test"),
-            calibration=adapter.summary,
+            calibration=adapter.summary.model_copy(update={"density": self._density(classes)}),
             seconds=time.monotonic() - begin,
+            boxes=sum(len(field.cells) for field in allowed_fields(self._home, "train")),
         )
 
     def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
@@ -155,6 +190,18 @@ class TrainingService:
         logits, features = self._predicted(model, source)
         reference, _ = self._split(request, model, "train")
         return calibration.fit_adapter(logits, features, labels, reference=self._predicted(model, reference)[1])
+
+    def _density(self, classes: tuple[CellClass, ...]) -> tuple[float, float, float] | None:
+        """Return how much dye the site's cells took."""
+        cells = allowed_cells(self._home, "train", classes)
+        some = np.random.default_rng(0).permutation(len(cells))[:_MOST_STAINED]
+        return colour.density(self._crops(cells[place] for place in some))
+
+    def _crops(self, cells: Iterable[LabelledCell]) -> Iterator[preprocessing.Pixels]:
+        for cell in cells:
+            self._between()
+            with suppress(DataInvalidError):
+                yield preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box)
 
     def _split(self, request: TrainRequest | EvaluateRequest, model: CellModel, split: str) -> tuple[Source, Labels]:
         """Return a split's cells as analysis sees them, and their class positions."""

@@ -8,7 +8,7 @@ import structlog
 from numpy.typing import NDArray
 
 from client_node.analysis.model import current_model_dir, read_card
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
 from client_node.policy import load_policy
 from client_node.training.evaluation import site_metrics
 from shared.contracts.errors import DataInvalidError, ModelInvalidError
@@ -35,6 +35,12 @@ def allowed_cells(home: Path, split: str, classes: tuple[CellClass, ...]) -> lis
     """Return the labelled cells of ``split`` that the hospital's policy lets training and evaluation use."""
     policy = load_policy(home)
     return [cell for cell in Catalogue(home).cells(split=split, classes=classes) if policy.allows_source(cell.source)]
+
+
+def allowed_fields(home: Path, split: str) -> list[LabelledField]:
+    """Return the fields of ``split``, with what is marked in them, that the hospital's policy lets training use."""
+    policy = load_policy(home)
+    return [field for field in Catalogue(home).fields(split=split) if policy.allows_source(field.source)]
 
 
 def current_metrics(home: Path, split: str) -> SiteMetrics | None:

@@ -106,7 +106,7 @@ class _Conductor:
             traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
             try:
                 reply = _train_reply(answer)
-                average.add(answer.tensors, reply.examples)
+                average.add(answer.tensors, reply.examples, reply.boxes)
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic)
             else:

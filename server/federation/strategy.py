@@ -41,43 +41,58 @@ def stored_tensors(tensors: Tensors) -> bytes:
     return bytes(save({name: np.asarray(tensors[name], np.float32, order="C") for name in sorted(tensors)}))
 
 
+FINDER = "finder."
+"""Begin of the names of the tensors that learn from marked fields, which not every hospital has."""
+
+
 @dataclass(slots=True)
 class WeightedAverage:
     """Running average of updates: ``sum(w·x) / sum(w)`` (McMahan et al. 2017, FedAvg), summed in fp64.
 
-    ``w`` is the site's training cells to the power `EXAMPLE_EXPONENT`.
+    ``w`` is the site's training cells to the power `EXAMPLE_EXPONENT`; for the finder's tensors its marked cells, so
+    that a site without any does not hold the others back. Where no site has any they stay as they were sent.
 
     ``sent`` is the body the round sent out: an update must have the same names and shapes.
     """
 
     sent: bytes
     weight: float = 0.0
+    finder_weight: float = 0.0
     exponent: float = EXAMPLE_EXPONENT
     updates: int = 0
     _sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def add(self, body: bytes, examples: int) -> None:
+    def add(self, body: bytes, examples: int, boxes: int = 0) -> None:
         """Add one site's update, which is input from outside.
 
         Raises:
             DataInvalidError: names, shapes or values are not what a sound update has; the average is left as it was.
         """
-        if not 0 < examples <= MAX_EXAMPLES:
+        if not (0 < examples <= MAX_EXAMPLES and 0 <= boxes <= MAX_EXAMPLES):
             raise DataInvalidError("The update claims an impossible number of training cells.")
         check_same_shapes(check_tensors(body, max_bytes=4 * len(self.sent) + 65_536), check_tensors(self.sent))
         update = load(body)
         if not all(np.isfinite(array).all() for array in update.values()):
             raise DataInvalidError("The update holds values that are not finite.")
         weight = float(examples) ** self.exponent
+        finder_weight = float(boxes) ** self.exponent if boxes else 0.0
         for name, array in update.items():
-            weighted = np.asarray(array.astype(np.float64) * weight)
+            weighted = np.asarray(array.astype(np.float64) * (finder_weight if name.startswith(FINDER) else weight))
             if name in self._sums:
                 self._sums[name] += weighted
             else:
                 self._sums[name] = weighted
         self.weight += weight
+        self.finder_weight += finder_weight
         self.updates += 1
 
     def result(self) -> Tensors:
         """Return the average of what was added (at least one update)."""
-        return {name: np.asarray(total / self.weight, np.float32) for name, total in self._sums.items()}
+        kept = read_tensors(self.sent) if not self.finder_weight else {}
+        result: Tensors = {}
+        for name, total in self._sums.items():
+            if name.startswith(FINDER):
+                result[name] = np.asarray(total / self.finder_weight, np.float32) if self.finder_weight else kept[name]
+            else:
+                result[name] = np.asarray(total / self.weight, np.float32)
+        return result

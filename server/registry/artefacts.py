@@ -21,6 +21,8 @@ from shared.contracts.training import CalibrationSummary, EvaluateReply, Recipe
 DELTA = "delta.safetensors"
 ONNX = "model.onnx"
 
+Density = tuple[float, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -65,6 +67,7 @@ def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
         run_key=candidate.run_id,
         sites={hospital: reply.candidate for hospital, reply in candidate.evaluations.items()},
         examples=dict(candidate.examples),
+        boxes={hospital: reply.boxes for hospital, reply in candidate.evaluations.items() if reply.boxes},
         calibration=default_calibration(list(candidate.evaluations.values())),
         parent=candidate.parent,
         untrained_classes=() if CellClass.BLAST in candidate.recipe.classes else (CellClass.BLAST,),
@@ -79,7 +82,16 @@ def default_calibration(replies: list[EvaluateReply]) -> CalibrationSummary:
     return CalibrationSummary(
         temperature=statistics.median(reply.calibration.temperature for reply in replies),
         conformal_quantile=statistics.median(reply.calibration.conformal_quantile for reply in replies),
+        density=_density([reply.calibration.density for reply in replies if reply.calibration.density is not None]),
     )
+
+
+def _density(sites: list[Density]) -> Density | None:
+    """The dye that the model knows: another hospital can bring its own near to it."""
+    if not sites:
+        return None
+    red, green, blue = (statistics.median(site[channel] for site in sites) for channel in range(3))
+    return red, green, blue
 
 
 def _onnx(recipe: Recipe, delta: bytes) -> bytes:

@@ -155,7 +155,8 @@ def _make_current(session: Session, principal: Principal, row: ModelVersion) -> 
 def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospital_id: str | None) -> ModelView:
     card = _card(row)
     if hospital_id is not None:
-        own = {"sites": _only(card.sites, hospital_id), "examples": _only(card.examples, hospital_id)}
+        counts = {"examples": _only(card.examples, hospital_id), "boxes": _only(card.boxes, hospital_id)}
+        own = {"sites": _only(card.sites, hospital_id), **counts}
         card = card.model_copy(update=own)
     return ModelView(
         version=row.version,

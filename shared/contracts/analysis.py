@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -48,6 +49,8 @@ class Cell(Contract):
     prediction_set: tuple[CellClass, ...]
     ood_score: float
     """0 = as trained; 1 = at the site's fitted threshold; above 1 = out of distribution."""
+    edge: bool = False
+    """Whether the field's edge cuts the cell: what is missing may have told its class."""
     source: str | None = None
     """Gallery: the cell image's path on the node (blob name inside a case)."""
 
@@ -101,6 +104,8 @@ class Quality(Contract):
     """Median grey level of the background, 0–255."""
     ood_fraction: Fraction
     warnings: tuple[str, ...] = ()
+    rejected: dict[ObjectKind, int] = Field(default_factory=dict)
+    """What the model made of dark spots that are no nucleated cell."""
 
 
 class Smear(Contract):
@@ -167,3 +172,5 @@ class ImportOutput(Contract):
     imported: int
     skipped: tuple[SkippedFile, ...]
     classes: dict[CellClass, int]
+    objects: dict[ObjectKind, int] = Field(default_factory=dict)
+    """What is marked in fields without a class: it teaches to find cells."""

@@ -31,6 +31,8 @@ class ModelCard(Contract):
     """Hospital id → candidate on the site's held-out groups."""
     examples: dict[str, int]
     """Hospital id → training cells."""
+    boxes: dict[str, int] = Field(default_factory=dict)
+    """Hospital id → cells marked in the fields by which the finder learnt; empty: it was never trained."""
     calibration: CalibrationSummary
     """Defaults for a hospital that has no validation data of its own."""
     parent: Identifier | None = None
@@ -38,6 +40,11 @@ class ModelCard(Contract):
     licence: str = "Apache-2.0 (weights derive from ImageNet-pretrained EfficientNet-Lite)"
     intended_use: str = "Research use: pre-sorting of white cells for a hematologist's reading. Not a medical device."
     synthetic: bool = False
+
+    @property
+    def finds(self) -> bool:
+        """Whether the finder was trained, so that its word counts."""
+        return sum(self.boxes.values()) > 0
 
 
 class SignedModelCard(Contract):

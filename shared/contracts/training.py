@@ -114,6 +114,8 @@ class CalibrationSummary(Contract):
     temperature: float = Field(gt=0)
     conformal_quantile: Fraction
     """Sets hold the classes whose cumulative probability stays within this value; see `shared.vision.calibration`."""
+    density: tuple[float, float, float] | None = None
+    """Mean optical density per channel of the stained pixels of its cells; see `shared.vision.colour`."""
 
 
 class TrainReply(Contract):
@@ -130,6 +132,8 @@ class TrainReply(Contract):
     """Hash of the round's training manifest, which stays on the node."""
     feedback_cells: int = 0
     """How many of the training cells carry a label that came home with a report."""
+    boxes: int = Field(default=0, ge=0)
+    """Cells marked in the fields by which the finder learnt; 0: it stayed as received, and does not count."""
 
 
 class EvaluateReply(Contract):
@@ -142,6 +146,8 @@ class EvaluateReply(Contract):
     """The model the node runs now, on the same groups; None where it runs none."""
     calibration: CalibrationSummary
     seconds: float
+    boxes: int = Field(default=0, ge=0)
+    """Cells marked in the site's training fields: its part in the finder."""
 
 
 class ClassCensus(Contract):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.training import CalibrationSummary
+from shared.vision.colour import SiteView
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +54,8 @@ class Adapter(BaseModel):
     conformal_quantile: Annotated[float, Field(ge=0, le=1)] = DEFAULT_QUANTILE
     level: Annotated[float, Field(gt=0, lt=1)] = LEVEL
     space: FeatureSpace | None = None
+    view: SiteView = SiteView()
+    """How the site's cells are shown to the model; the rest was fitted on cells shown so."""
     cells: int = 0
     """Validation cells it was fitted on; 0 = the model's defaults."""
 
@@ -86,12 +89,14 @@ def fit_adapter(
     *,
     reference: NDArray[np.float32] | None = None,
     level: float = LEVEL,
+    view: SiteView | None = None,
 ) -> Adapter:
     """Fit an adapter on N validation cells (N may be 0).
 
     ``logits`` N × K, ``features`` N × F, ``labels`` N class positions. ``reference`` (M × F) are features of training
     cells: with them the feature space is fitted there and only its threshold on the validation cells, which a site
-    with few of those needs. ``level`` is the share of cells whose true class the prediction sets shall hold.
+    with few of those needs. ``level`` is the share of cells whose true class the prediction sets shall hold; ``view``
+    is how all these cells were shown to the model.
     """
     count = len(labels)
     temperature = _fit_temperature(logits.astype(np.float64), labels) if count else 1.0
@@ -103,6 +108,7 @@ def fit_adapter(
         conformal_quantile=quantile,
         level=level,
         space=_fit_space(features, reference),
+        view=view or SiteView(),
         cells=count,
     )
 
@@ -121,6 +127,19 @@ def apply(adapter: Adapter, logits: NDArray[np.float32], features: NDArray[np.fl
     else:
         scores = _distances(adapter.space, features) / adapter.space.threshold
     return Calibrated(probabilities, sets, scores)
+
+
+def balanced_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the cross-entropy, averaged over the classes that occur in ``labels`` rather than over cells."""
+    scores = logits.astype(np.float64)
+    top = scores.max(axis=1)
+    losses = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - scores[np.arange(len(labels)), labels]
+    return float(np.mean([losses[labels == position].mean() for position in np.unique(labels)]))
+
+
+def tempered_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the `balanced_loss` that is left when the temperature is fitted to the same cells."""
+    return balanced_loss((logits / _fit_temperature(logits.astype(np.float64), labels)).astype(np.float32), labels)
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -17,7 +17,7 @@ from shared.vision.boxes import KINDS, decode
 
 Floats = NDArray[np.float32]
 
-LEAST_SCORE: Final = 0.5
+LEAST_SCORE: Final = 0.6
 """Chosen on training and validation fields; see docs/model-quality.md."""
 SAME_CELL: Final = 0.4
 """Intersection over union from which two accepted boxes are one cell: the surer one stays."""
@@ -73,6 +73,7 @@ def accept(
     sure = probabilities[:, KINDS.index(ObjectKind.CELL)]
     best = probabilities.argmax(axis=1)
     kept: list[Found] = []
+    taken: list[Box] = []
     rejected: Counter[ObjectKind] = Counter()
     for number in np.argsort(-sure, kind="stable"):
         score = float(sure[number])
@@ -80,9 +81,13 @@ def accept(
             kind = KINDS[int(best[number])]
             rejected[kind if kind is not ObjectKind.CELL else ObjectKind.BACKGROUND] += 1
             continue
-        box = _between(proposals[number], decode(objects[number, len(KINDS) :], proposals[number], width, height))
-        if not any(_same(box, other.box) for other in kept):
-            kept.append(Found(int(number), box, touches_edge(box, width, height), score))
+        refined = decode(objects[number, len(KINDS) :], proposals[number], width, height)
+        # Whether two are one cell is asked of what the finder says: the proposals may be two lobes of one nucleus.
+        if any(_same(refined, other) for other in taken):
+            continue
+        taken.append(refined)
+        box = _between(proposals[number], refined)
+        kept.append(Found(int(number), box, touches_edge(box, width, height), score))
     largest = max((_area(one.box) for one in kept), default=0)
     small = [one for one in kept if _area(one.box) < LEAST_AREA * largest]
     rejected[ObjectKind.PLATELET] += len(small)

@@ -72,6 +72,8 @@ GENEROUS: Final = replace(
 one and a half times as many proposals."""
 _SAME: Final = 0.8
 """Intersection over union from which two proposals are one."""
+_NEAR: Final = 0.15
+"""Gap, in the least side of two boxes, up to which they may be parts of one cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,24 @@ def propose(image: Pixels, *, generous: bool) -> list[Proposal]:
     are both among them.
     """
     height, width = image.shape[:2]
-    boxes = _search(image, GENEROUS, (GENEROUS, STRICT)) if generous else detect_white_cells(image)
+    boxes = with_unions(_search(image, GENEROUS, (GENEROUS, STRICT))) if generous else detect_white_cells(image)
     return [Proposal(box, touches_edge(box, width, height)) for box in boxes]
+
+
+def with_unions(boxes: Sequence[Box]) -> list[Box]:
+    """Return ``boxes`` and, for each two that nearly touch, the box around both: they may be lobes of one nucleus."""
+    found = list(boxes)
+    for number, one in enumerate(boxes):
+        for other in boxes[number + 1 :]:
+            across = max(one[0], other[0]) - min(one[2], other[2])
+            down = max(one[1], other[1]) - min(one[3], other[3])
+            least = min(one[2] - one[0], one[3] - one[1], other[2] - other[0], other[3] - other[1])
+            if max(across, down) > _NEAR * least:
+                continue
+            both = min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
+            if all(overlap(both, known) < _SAME for known in found):
+                found.append(both)
+    return sorted(found, key=lambda box: (box[1], box[0]))
 
 
 def touches_edge(box: Box, width: int, height: int) -> bool:

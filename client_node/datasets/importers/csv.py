@@ -1,15 +1,20 @@
 """Importer of a label file: columns path, kind, class, source, site, group, split, xmin, ymin, xmax, ymax.
 
 Only ``path`` and ``class`` must be there. ``kind`` is ``cell`` (the image shows one cell), ``box`` (one cell of
-a field) or ``field`` (a whole field, no class); where absent it follows from the coordinates.
+a field), ``field`` (a whole field, no class) or ``object`` (anything else of a field: ``class`` is wbc, rbc, platelet,
+smudge or artefact); where absent it follows from the coordinates. A box without a class is a white cell of unknown
+class. A Pascal VOC annotation beside a field adds the objects that the label file leaves out. Where a field has a row,
+all of its white cells have one too.
 """
 
 import csv
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from client_node.datasets.catalogue import Box, Kind
 from client_node.datasets.importers.candidate import UNREADABLE_TEXT, Candidate, Finding
+from client_node.datasets.importers.voc import objects_beside
 from shared.contracts.analysis import SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError
 
@@ -50,7 +55,11 @@ def _text(value: object) -> bool:
 def candidates(root: Path, labels: Path) -> Iterator[Finding]:
     """Yield one finding a row of ``labels``; image paths are relative to ``root``."""
     for number, row in enumerate(read_rows(labels), start=2):
-        yield parse_row(row, root, number)
+        finding = parse_row(row, root, number)
+        yield finding
+        if isinstance(finding, Candidate) and finding.kind is Kind.FIELD:
+            for one in objects_beside(finding.path, root):
+                yield replace(one, site=finding.site)
 
 
 def parse_row(row: dict[str, str], root: Path, number: int) -> Finding:
@@ -62,11 +71,14 @@ def parse_row(row: dict[str, str], root: Path, number: int) -> Finding:
         kind = Kind(row["kind"].lower()) if row.get("kind") else (Kind.BOX if box else Kind.CELL)
     except ValueError as error:
         return SkippedFile(path=shown, reason=f"row {number}: {error}")
-    if kind is Kind.BOX and box is None:
+    if kind in (Kind.BOX, Kind.OBJECT) and box is None:
         return SkippedFile(path=shown, reason=f"row {number}: a box needs xmin, ymin, xmax and ymax")
+    label = row.get("class", "") if kind is not Kind.FIELD else ""
+    if kind is Kind.BOX and not label:
+        kind, label = Kind.OBJECT, "wbc"
     return Candidate(
-        path=path, shown=shown, kind=kind, label=row.get("class", "") if kind is not Kind.FIELD else "",
-        box=box if kind is Kind.BOX else None, source=row.get("source", ""), site=row.get("site", ""),
+        path=path, shown=shown, kind=kind, label=label,
+        box=box if kind in (Kind.BOX, Kind.OBJECT) else None, source=row.get("source", ""), site=row.get("site", ""),
         group=row.get("group", ""), split=row.get("split") or None,
     )  # fmt: skip
 

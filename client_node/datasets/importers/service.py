@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from client_node.datasets.catalogue import Box, Catalogue, Kind, NewItem, Writer
+from client_node.datasets.catalogue import Box, Catalogue, Kind, MarkedObject, NewItem, Writer
 from client_node.datasets.images import StoredImage, read_limited
 from client_node.datasets.importers import csv, imagefolder, voc
 from client_node.datasets.importers.candidate import Candidate, Finding, Progress
@@ -13,6 +13,7 @@ from client_node.datasets.splits import split_for
 from client_node.datasets.synthetic import MARKER, make_synthetic
 from shared.contracts.analysis import ImportOutput, SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError, NotFoundError, UsageError
+from shared.contracts.objects import ObjectKind, parse_kind
 from shared.contracts.ontology import CellClass, parse_class
 
 FORMATS = ("auto", "imagefolder", "csv", "voc", "synthetic")
@@ -55,6 +56,7 @@ def import_source(
     skipped = [one for one in findings if isinstance(one, SkippedFile)]
     found = [one for one in findings if isinstance(one, Candidate)]
     counts: Counter[CellClass] = Counter()
+    objects: Counter[ObjectKind] = Counter()
     imported = done = 0
     # Rows of one image are taken together: it is read, hashed and decoded once. The sort is stable.
     found.sort(key=lambda one: one.path)
@@ -63,12 +65,14 @@ def import_source(
             batch = list(rows)
             items = _items(writer, path, batch, skipped, default_source=_source_name(Path(src)))
             imported += writer.add(items)
+            objects.update(_marked(writer, batch, items, skipped))
             counts.update(item.cls for item in items if item.cls is not None)
             done += len(batch)
             if progress is not None:
                 progress(done, len(found))
     classes = {cls: counts[cls] for cls in CellClass if counts[cls]}
-    return ImportOutput(imported=imported, skipped=tuple(skipped), classes=classes)
+    marked = {kind: objects[kind] for kind in ObjectKind if objects[kind]}
+    return ImportOutput(imported=imported, skipped=tuple(skipped), classes=classes, objects=marked)
 
 
 def _findings(src: Path, fmt: str, labels: Path | None) -> list[Finding]:
@@ -107,6 +111,8 @@ def _items(
     """Store one image with its rows; nothing is stored where no row is usable."""
     usable: list[tuple[Candidate, CellClass | None]] = []
     for row in rows:
+        if row.kind is Kind.OBJECT:
+            continue
         cls = parse_class(row.label) if row.label else None
         if row.kind is not Kind.FIELD and cls is None:
             reason = f"unknown label {row.label!r}" if row.label else "the row names no class"
@@ -135,6 +141,26 @@ def _items(
         source = row.source or default_source
         items.append(NewItem(image.sha256, row.kind, row.box, cls, source, row.site or source, group, split))
     return items
+
+
+def _marked(
+    writer: Writer, rows: list[Candidate], items: list[NewItem], skipped: list[SkippedFile]
+) -> Counter[ObjectKind]:
+    """Keep the objects of an image that was taken in, and count them."""
+    found: list[MarkedObject] = []
+    for row in rows:
+        if row.kind is not Kind.OBJECT:
+            continue
+        kind = parse_kind(row.label)
+        if kind is None or row.box is None:
+            skipped.append(SkippedFile(path=row.shown, reason=f"unknown object {row.label!r}"))
+        elif not items:
+            skipped.append(SkippedFile(path=row.shown, reason="an object's image has no row of its own (kind field)"))
+        else:
+            found.append(MarkedObject(row.box, kind))
+    if items:
+        writer.mark(items[0].image_sha256, found)
+    return Counter(one.kind for one in found)
 
 
 def _fits(box: Box, image: StoredImage) -> bool:

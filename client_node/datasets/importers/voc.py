@@ -11,11 +11,10 @@ from client_node.datasets.catalogue import Box, Kind
 from client_node.datasets.images import IMAGE_SUFFIXES
 from client_node.datasets.importers.candidate import UNREADABLE_TEXT, Candidate, Finding, find_images
 from shared.contracts.analysis import SkippedFile
+from shared.contracts.objects import parse_kind
 
-# Objects of a field that are no nucleated cell: not labels of ours, and not worth a line each in the report.
-_NOT_CELLS = frozenset({"rbc", "red_blood_cell", "platelets", "platelet"})
-# A box known to be a white cell but not which: it cannot train a classifier.
-_UNTYPED = frozenset({"wbc", "white_blood_cell", "leukocyte"})
+_FOLDERS = (".", "../annotations", "../Annotations")
+"""Where an image's annotation may lie, from the image's folder."""
 
 
 def fits(root: Path) -> bool:
@@ -28,13 +27,9 @@ def candidates(root: Path) -> Iterator[Finding]:
     images = {path.stem: path for path in find_images(root, IMAGE_SUFFIXES)}
     for file in sorted(root.rglob("*.xml")):
         shown = file.relative_to(root).as_posix()
-        try:
-            annotation = ElementTree.parse(file).getroot()
-        except (ParseError, DefusedXmlException, ValueError, *UNREADABLE_TEXT):
-            yield SkippedFile(path=shown, reason="the annotation is no readable XML")
-            continue
-        if annotation is None or annotation.tag != "annotation":
-            yield SkippedFile(path=shown, reason="the file is no Pascal VOC annotation")
+        annotation = _annotation(file)
+        if isinstance(annotation, str):
+            yield SkippedFile(path=shown, reason=annotation)
             continue
         # The image beside the annotation counts, not the path inside it: data sets are moved and renamed.
         image = images.get(file.stem) or images.get(Path(annotation.findtext("filename") or "-").stem)
@@ -44,22 +39,43 @@ def candidates(root: Path) -> Iterator[Finding]:
         yield from _objects(annotation, image, root)
 
 
+def objects_beside(image: Path, root: Path) -> Iterator[Candidate]:
+    """Yield the objects of the annotation that lies beside ``image`` (or in ``annotations``), without their classes.
+
+    A label file names the cells; only such an annotation tells where the red cells and platelets are.
+    """
+    for folder in _FOLDERS:
+        file = image.parent / folder / f"{image.stem}.xml"
+        if file.is_file() and not isinstance(annotation := _annotation(file), str):
+            found = (one for one in _objects(annotation, image, root) if isinstance(one, Candidate))
+            yield from (one for one in found if one.kind is Kind.OBJECT)
+            return
+
+
+def _annotation(file: Path) -> Element | str:
+    """Return the annotation in ``file``, or what is wrong with it."""
+    try:
+        annotation: Element | None = ElementTree.parse(file).getroot()
+    except (ParseError, DefusedXmlException, ValueError, *UNREADABLE_TEXT):
+        return "the annotation is no readable XML"
+    if annotation is None or annotation.tag != "annotation":
+        return "the file is no Pascal VOC annotation"
+    return annotation
+
+
 def _objects(annotation: Element, image: Path, root: Path) -> Iterator[Finding]:
     shown = image.relative_to(root).as_posix()
     group = image.stem
     yield Candidate(path=image, shown=shown, kind=Kind.FIELD, label="", group=group)
     for item in annotation.iter("object"):
         name = (item.findtext("name") or "").strip()
-        if name.lower() in _NOT_CELLS:
-            continue
-        if name.lower() in _UNTYPED:
-            yield SkippedFile(path=shown, reason=f"the white-cell type of a box is not given ({name})")
-            continue
         box = _box(item)
         if box is None:
             yield SkippedFile(path=shown, reason=f"a box of {name!r} has no usable coordinates")
             continue
-        yield Candidate(path=image, shown=shown, kind=Kind.BOX, label=name, box=box, group=group)
+        # A box known to be a white cell but not which teaches where cells are, as red cells and platelets do.
+        kind = Kind.BOX if parse_kind(name) is None else Kind.OBJECT
+        yield Candidate(path=image, shown=shown, kind=kind, label=name, box=box, group=group)
 
 
 def _box(item: Element) -> Box | None:

@@ -1,12 +1,13 @@
 """What a trained model does on held-out groups: figures with intervals, from the outputs of the ONNX file itself."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,9 +15,11 @@ from client_node.analysis.evaluate import expected_calibration_error
 from client_node.analysis.model import read_card
 from client_node.datasets.catalogue import LabelledCell
 from shared.contracts.ontology import CORE_FIVE
+from shared.contracts.training import Recipe
 from shared.statistics import clopper_pearson
 from shared.vision import backbones, calibration, preprocessing
-from shared.vision.engine import OnnxEngine
+from shared.vision.engine import CPU_BATCH, OnnxEngine
+from shared.vision.model import CellModel
 from shared.vision.precision import ONNX_FILE
 from tests.bench.model.train import CLASSES, positions
 
@@ -40,31 +43,54 @@ class Answers:
     labels: Labels
 
 
-def answers(folder: Path, cells: Sequence[LabelledCell], *, equalised: bool = False) -> Answers:
-    """Run the model in ``folder`` on cells as the analysis would.
+Looked = Callable[[preprocessing.Pixels], preprocessing.Pixels]
 
-    ``equalised``: every crop is first brought to one size and one JPEG quality, so that a source cannot be told by its
-    resolution or compression.
-    """
+
+def answers(folder: Path, cells: Sequence[LabelledCell], *, through: Looked | None = None) -> Answers:
+    """Run the model in ``folder`` on cells as the analysis would; ``through`` changes each crop first."""
     card = read_card(folder)
-    entry = backbones.get(card.recipe.backbone)
     engine = OnnxEngine(folder / ONNX_FILE, len(card.recipe.classes))
+
+    def run(batch: Floats) -> tuple[Floats, Floats]:
+        outputs = engine.run(batch)
+        return outputs.logits, outputs.features
+
+    return _answers(run, card.recipe, cells, through)
+
+
+def answers_of(model: CellModel, recipe: Recipe, cells: Sequence[LabelledCell]) -> Answers:
+    """Run a model in training on cells as the analysis would."""
+
+    def run(batch: Floats) -> tuple[Floats, Floats]:
+        with torch.inference_mode():
+            logits, features, _ = model(torch.from_numpy(batch).contiguous(memory_format=torch.channels_last))
+        return logits.numpy(), features.numpy()
+
+    return _answers(run, recipe, cells, None)
+
+
+def _answers(
+    run: Callable[[Floats], tuple[Floats, Floats]], recipe: Recipe, cells: Sequence[LabelledCell],
+    through: Looked | None,
+) -> Answers:  # fmt: skip
+    entry = backbones.get(recipe.backbone)
     logits, features = [], []
-    for start in range(0, len(cells), engine.batch):
+    for start in range(0, len(cells), CPU_BATCH):
         crops = [
             preprocessing.cell_crop(preprocessing.load_image(cell.path), cell.box)
-            for cell in cells[start : start + engine.batch]
+            for cell in cells[start : start + CPU_BATCH]
         ]
-        if equalised:
-            crops = [_equal(crop) for crop in crops]
-        size = card.recipe.input_size
-        outputs = engine.run(np.stack([preprocessing.to_input(crop, size, entry.mean, entry.std) for crop in crops]))
-        logits.append(outputs.logits)
-        features.append(outputs.features)
+        if through is not None:
+            crops = [through(crop) for crop in crops]
+        inputs = [preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops]
+        found = run(np.stack(inputs))
+        logits.append(found[0])
+        features.append(found[1])
     return Answers(np.concatenate(logits), np.concatenate(features), positions(list(cells)))
 
 
-def _equal(crop: preprocessing.Pixels) -> preprocessing.Pixels:
+def equalised(crop: preprocessing.Pixels) -> preprocessing.Pixels:
+    """Bring a crop to one size and one JPEG quality, so that a source does not show by these."""
     buffer = io.BytesIO()
     Image.fromarray(preprocessing.scale(crop, _EQUAL_SIDE)).save(buffer, "JPEG", quality=_EQUAL_QUALITY)
     return np.asarray(Image.open(buffer).convert("RGB"))
@@ -86,6 +112,11 @@ def classification(test: Answers) -> list[Row]:
     low, high = _bootstrap(test.labels, eight)
     rows.append(row("PBC eight classes, macro-F1", macro_f1(test.labels, eight), low, high, len(eight), goal=0.93))
     return rows
+
+
+def asked_among_five(test: Answers) -> NDArray[np.bool_]:
+    """Return of which cells the likeliest of the core five classes is the right one."""
+    return np.asarray(np.array(_CORE)[test.logits[:, _CORE].argmax(axis=1)] == test.labels)
 
 
 def doubt(validation: Answers, test: Answers, reference: Floats) -> list[Row]:

@@ -1,9 +1,16 @@
 """The bench's own figures, on numbers small enough to check by hand."""
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.splits import Split
+from shared.contracts.ontology import CORE_FIVE, CellClass
 from tests.bench.model.evaluate import Answers, area, balanced, classification, macro_f1, novelty, share
+from tests.bench.model.folds import assigned
 from tests.bench.model.train import CLASSES
 
 
@@ -52,3 +59,16 @@ def test_novelty_tells_far_features_from_near_ones() -> None:
     assert first["value"] > 0.9
     same = novelty(reference, validation, known, random.normal(0, 1, (200, 8)).astype(np.float32), "x")[0]["value"]
     assert same == pytest.approx(0.5, abs=0.1)
+
+
+def cell(number: int, group: str, cls: CellClass) -> LabelledCell:
+    return LabelledCell(f"{number:064d}", Path("x.png"), None, cls, "s", group, Origin.IMPORT, "s", Split.TRAIN)
+
+
+def test_folds_keep_groups_together_and_spread_classes() -> None:
+    cells = [cell(2 * k + j, f"g{k}", CORE_FIVE[k % 2]) for k in range(20) for j in range(2)]
+    fold = assigned(cells, 5)
+    assert all(fold[2 * k] == fold[2 * k + 1] for k in range(20))
+    for number in range(5):
+        held = [one.cls for one, where in zip(cells, fold, strict=True) if where == number]
+        assert Counter(held) == {CORE_FIVE[0]: 4, CORE_FIVE[1]: 4}

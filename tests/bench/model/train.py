@@ -11,11 +11,13 @@ from typing import Final
 import numpy as np
 from safetensors.torch import save_file
 
+from client_node.analysis.model import read_card
 from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.datasets.importers import import_source
 from client_node.training import augment
 from client_node.training.cache import CropCache
-from client_node.training.loop import Labels, train
+from client_node.training.finder import joined, lessons, train_finder
+from client_node.training.loop import STEPS_AN_EPOCH, Labels, train
 from client_node.training.sources import CropSource
 from shared.contracts.model_card import ArtefactRef, ModelCard
 from shared.contracts.ontology import CellClass
@@ -32,6 +34,10 @@ CLASSES: Final = (
     CellClass.IMMATURE_GRANULOCYTE, CellClass.ERYTHROBLAST, CellClass.PLATELET,
 )  # fmt: skip
 MOST_IMAGES: Final = 2300
+SINGLES: Final = 200
+"""So many images of single cells teach the finder beside the marked fields."""
+_IMPORT: Final = 2
+"""Raise it when the importers keep more than they did."""
 RECIPE: Final = Recipe(
     classes=CLASSES, frozen_stages=0, input_size=144, local_epochs=12, learning_rate=4e-4, head_learning_rate=2e-3,
     ema=0.995, batch_size=32,
@@ -50,10 +56,11 @@ class Stage:
 def catalogue(work: Path, data: Path) -> Path:
     """Import the real smears once into a home below ``work``; return the home."""
     home = work / "home"
-    if not (work / "imported").exists():
+    marker = work / f"imported-{_IMPORT}"
+    if not marker.exists():
         say(f"importing {data}")
         import_source(home, data, "csv", labels=data / "labels.csv")
-        (work / "imported").touch()
+        marker.touch()
     return home
 
 
@@ -69,9 +76,9 @@ def positions(cells: list[LabelledCell]) -> Labels:
 
 
 def model_of(work: Path, home: Path, stage: Stage) -> Path:
-    """Train ``stage`` unless its model is there already; return the folder (card, tensors, ONNX)."""
+    """Train ``stage`` unless its model, by the same recipe, is there; return the folder (card, tensors, ONNX)."""
     folder = work / "models" / stage.name
-    if (folder / "card.json").is_file():
+    if (folder / "card.json").is_file() and read_card(folder).recipe == stage.recipe:
         return folder
     cells = chosen(home, stage.sources)
     model = build(stage.recipe.backbone, len(CLASSES), frozen_stages=stage.recipe.frozen_stages)
@@ -79,10 +86,24 @@ def model_of(work: Path, home: Path, stage: Stage) -> Path:
     kept, crops = CropCache(work / "crops", size=stage.recipe.input_size).load(cells, between=lambda: None)
     source = CropSource(crops, model, stage.recipe.input_size, augment.STRENGTHS[stage.recipe.augmentation])
     begin = time.monotonic()
-    loss = train(model, source, positions(kept), stage.recipe, seed=1, between=_Progress(stage, len(kept)))
+    progress = Progress(stage.name, stage.recipe, len(kept))
+    loss = train(model, source, positions(kept), stage.recipe, seed=1, between=progress)
     say(f"{stage.name}: loss {loss:.3f} on {len(kept)} images in {time.monotonic() - begin:.0f} s")
-    _write(folder, stage, model, kept)
+    _write(folder, stage, model, kept, _taught(model.to("cpu"), stage, home, kept))
     return folder
+
+
+def _taught(model: CellModel, stage: Stage, home: Path, cells: list[LabelledCell]) -> dict[str, int]:
+    """Train the finder on the stage's marked fields; return the cells marked in them by source."""
+    fields = [one for one in Catalogue(home).fields(split="train") if one.source in stage.sources and one.cells]
+    if not fields:
+        return {}
+    singles = [cell for cell in cells if cell.box is None][:SINGLES]
+    say(f"{stage.name}: finder, {len(fields)} fields")
+    random = np.random.default_rng(1)
+    parts = lessons(model, fields, singles, size=stage.recipe.input_size, random=random, between=lambda: None)
+    train_finder(model.finder, joined(list(parts)), seed=1, between=lambda: None)
+    return {source: sum(len(one.cells) for one in fields if one.source == source) for source in stage.sources}
 
 
 def chosen(home: Path, sources: tuple[str, ...]) -> list[LabelledCell]:
@@ -98,9 +119,8 @@ def chosen(home: Path, sources: tuple[str, ...]) -> list[LabelledCell]:
     return kept + [cell for source, cells in by_source.items() if source != largest for cell in cells]
 
 
-def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCell]) -> None:
+def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCell], boxes: dict[str, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    model.to("cpu")
     save_file(model.trainable_state(), folder / DELTA_FILE)
     export_onnx(model, stage.recipe.input_size, folder / ONNX_FILE)
     files = [folder / DELTA_FILE, folder / ONNX_FILE]
@@ -116,17 +136,18 @@ def _write(folder: Path, stage: Stage, model: CellModel, cells: list[LabelledCel
         run_key="bench-model",
         sites={},
         examples={source: sum(cell.source == source for cell in cells) for source in stage.sources},
+        boxes={source: count for source, count in boxes.items() if count},
         calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
     )
     (folder / "card.json").write_text(card.model_dump_json(by_alias=True))
 
 
-class _Progress:
+class Progress:
     """Says every so many steps how far a training is."""
 
-    def __init__(self, stage: Stage, count: int) -> None:
-        self._name = stage.name
-        self._steps = stage.recipe.local_epochs * -(-count // stage.recipe.batch_size)
+    def __init__(self, name: str, recipe: Recipe, count: int) -> None:
+        self._name = name
+        self._steps = recipe.local_epochs * max(STEPS_AN_EPOCH, -(-count // recipe.batch_size))
         self._done = 0
         self._begin = time.monotonic()
 

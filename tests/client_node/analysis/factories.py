@@ -1,5 +1,6 @@
 """Cells, qualities and drawn fields for tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def make_quality(**change: object) -> Quality:
 
 
 def draw_field(
-    site: int, spots: list[tuple[CellClass, float, float]], seed: int = 0
+    site: int, spots: Sequence[tuple[CellClass, float, float]], seed: int = 0
 ) -> tuple[NDArray[np.uint8], list[Box]]:
     """A field of one synthetic scanner with white cells at given places, and their boxes."""
     rng, scanner = np.random.default_rng(seed), SCANNERS[site]

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from shared.contracts.model_card import ModelCard
+from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import CalibrationSummary, Recipe
 from shared.vision import finder
+from shared.vision.boxes import KINDS
+from shared.vision.preprocessing import BOX_MARGIN
 
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.EOSINOPHIL, CellClass.IMMATURE_GRANULOCYTE)
 COLOURS = {
@@ -24,8 +27,13 @@ COLOURS = {
 _SIDE = 32
 
 
-def make_model(folder: Path, version: str = "test-1") -> Path:
-    """Write a model version (card.json, model.onnx) that tells `COLOURS` apart."""
+def make_model(
+    folder: Path, version: str = "test-1", *, finds: bool = False, kind: ObjectKind = ObjectKind.CELL
+) -> Path:
+    """Write a model version (card.json, model.onnx) that tells `COLOURS` apart.
+
+    Its finder, trained or not (``finds``), takes everything for ``kind``, lying as the middle 1 / 1.24 of the crop.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     means = np.array([COLOURS[cls] for cls in CLASSES], np.float32) / 127.5 - 1
     weights, bias = 12 * means, -6 * (means**2).sum(axis=1)
@@ -46,7 +54,7 @@ def make_model(folder: Path, version: str = "test-1") -> Path:
         "weights": weights,
         "bias": bias,
         "nothing": np.zeros((finder.OUTPUTS, 3)),
-        "object": np.array([5.0] + [0.0] * (finder.OUTPUTS - 1)),
+        "object": np.array([5.0 * (one is kind) for one in KINDS] + [0.0, 0.0, *[-np.log(BOX_MARGIN)] * 2]),
     }
     initial = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
     outputs = [values[name] for name in ("logits", "features", "objects")]
@@ -62,15 +70,18 @@ def make_model(folder: Path, version: str = "test-1") -> Path:
         run_key="run-1",
         sites={},
         examples={},
+        boxes={"hospital-a": 12} if finds else {},
         calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.95),
     )
     (folder / "card.json").write_text(card.model_dump_json(by_alias=True))
     return folder
 
 
-def install_model(home: Path, version: str = "test-1") -> Path:
+def install_model(
+    home: Path, version: str = "test-1", *, finds: bool = False, kind: ObjectKind = ObjectKind.CELL
+) -> Path:
     """Make it the current model of a node's home."""
-    folder = make_model(home / "models" / version, version)
+    folder = make_model(home / "models" / version, version, finds=finds, kind=kind)
     (home / "models" / "current.json").write_text(json.dumps({"version": version}))
     return folder
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.catalogue import Catalogue, MarkedObject
 from client_node.datasets.importers import import_source
 from shared.contracts.errors import DataInvalidError, NoLabelsError, NoSpaceError, NotFoundError, UsageError
+from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 from tests.client_node.datasets.factories import image_bytes, put_image, put_labels
 
@@ -51,7 +52,8 @@ def test_import_csv_lists_every_bad_row_and_keeps_the_rest(tmp_path: Path) -> No
     put_labels(src, rows)
     out = import_source(tmp_path / "home", src)
     assert (out.imported, out.classes) == (3, {N: 1, E: 1})
-    assert len(out.skipped) == 11
+    assert out.objects == {ObjectKind.CELL: 1}
+    assert len(out.skipped) == 10
     reasons = {s.path: s.reason for s in out.skipped}
     assert reasons["cut.jpg"] == "The image is truncated."
     assert reasons["text.png"] == "The file is not an image."
@@ -85,8 +87,53 @@ def test_import_voc_takes_typed_boxes_and_survives_bad_xml(tmp_path: Path) -> No
     bomb = '<!DOCTYPE a [<!ENTITY e "x">]><annotation>&e;</annotation>'
     (src / "annotations/f3.xml").write_text(bomb)
     out = import_source(tmp_path / "home", src)
-    assert (out.imported, out.classes, len(out.skipped)) == (2, {N: 1}, 3)
+    assert (out.imported, out.classes, len(out.skipped)) == (2, {N: 1}, 2)
     assert [c.box for c in Catalogue(tmp_path / "home").cells()] == [(1, 2, 40, 50)]
+
+
+def annotation(objects: dict[tuple[int, int, int, int], str]) -> str:
+    rows = []
+    for box, name in objects.items():
+        corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+        rows.append(f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>")
+    return f"<annotation>{''.join(rows)}</annotation>"
+
+
+def test_import_keeps_what_is_marked_in_a_field_each_once(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    put_image(src / "images/f1.png", 1, (200, 200))
+    (src / "annotations").mkdir()
+    marks = {(10, 10, 60, 60): "WBC", (100, 10, 130, 40): "RBC", (150, 150, 160, 160): "Platelets"}
+    (src / "annotations/f1.xml").write_text(annotation(marks))
+    put_labels(
+        src,
+        [
+            {"path": "images/f1.png", "kind": "field", "group": "g", "split": "val"},
+            {"path": "images/f1.png", "kind": "box", "class": "eosinophil", "group": "g", "split": "val",
+             "xmin": 12, "ymin": 12, "xmax": 62, "ymax": 62},
+            {"path": "images/f1.png", "kind": "object", "class": "smudge", "group": "g", "split": "val",
+             "xmin": 70, "ymin": 70, "xmax": 99, "ymax": 99},
+        ],
+    )  # fmt: skip
+    out = import_source(tmp_path / "home", src)
+    assert (out.imported, out.classes, out.skipped) == (2, {E: 1}, ())
+    (field,) = Catalogue(tmp_path / "home").fields(split="val")
+    assert field.objects == (
+        MarkedObject((12, 12, 62, 62), ObjectKind.CELL),  # typed by the label file, and marked once
+        MarkedObject((70, 70, 99, 99), ObjectKind.SMUDGE),
+        MarkedObject((100, 10, 130, 40), ObjectKind.RED_CELL),
+        MarkedObject((150, 150, 160, 160), ObjectKind.PLATELET),
+    )
+
+
+def test_import_of_objects_without_their_field_says_so(tmp_path: Path) -> None:
+    put_image(tmp_path / "src/a.png", 1)
+    put_labels(
+        tmp_path / "src",
+        [{"path": "a.png", "kind": "object", "class": "rbc", "xmin": 1, "ymin": 1, "xmax": 9, "ymax": 9}],
+    )
+    out = import_source(tmp_path / "home", tmp_path / "src")
+    assert [one.reason for one in out.skipped] == ["an object's image has no row of its own (kind field)"]
 
 
 def test_import_twice_changes_nothing(tmp_path: Path) -> None:

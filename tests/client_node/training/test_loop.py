@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from client_node.training.loop import ABSENT_SHARE, balanced_loss, predict, train
+from client_node.training.loop import ABSENT_SHARE, predict, train
 from client_node.training.sources import MapSource
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Balance, Recipe
+from shared.vision.calibration import balanced_loss
 from shared.vision.model import CellModel, build
 
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.MONOCYTE)

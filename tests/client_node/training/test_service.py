@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from client_node.datasets.catalogue import Catalogue, Kind, MarkedObject, NewItem
+from client_node.datasets.splits import Split
 from client_node.training import cache
 from client_node.training.service import TrainingService
 from shared.contracts.model_card import ModelCard
+from shared.contracts.objects import ObjectKind
+from shared.contracts.ontology import CellClass
 from shared.contracts.training import (
     CalibrationSummary,
     CensusReply,
@@ -33,6 +37,7 @@ from shared.vision import backbones
 from shared.vision.export import export_onnx
 from shared.vision.model import build
 from shared.vision.weights import base_sha256
+from tests.client_node.analysis.factories import draw_field, save
 from tests.client_node.training.site import CLASSES, RECIPE, make_home
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -246,3 +251,25 @@ def test_training_is_repeatable_and_uses_its_cache(home: Path, start: Arrays, mo
     monkeypatch.setattr(cache.FeatureCache, "_compute", lambda *_: pytest.fail("computed again"))
     _, two = service.handle(requests[1], start)
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_site_with_marked_fields_teaches_the_finder(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "home")
+    image, boxes = draw_field(0, [(CellClass.NEUTROPHIL, 150, 120), (CellClass.EOSINOPHIL, 400, 200)])
+    with Catalogue(home).writing() as writer:
+        stored = writer.put_image(save(tmp_path / "field.png", image).read_bytes())
+        writer.add([NewItem(stored.sha256, Kind.FIELD, None, None, "painted", "s", "f", Split.TRAIN)])
+        writer.mark(stored.sha256, [MarkedObject(box, ObjectKind.CELL) for box in boxes])
+    reply, tensors = TrainingService(home).handle(train_request(), start)
+    assert isinstance(reply, TrainReply)
+    assert reply.boxes == 2
+    finder = [name for name in start if name.startswith("finder.")]
+    assert finder
+    assert all(not np.array_equal(tensors[name], start[name]) for name in finder)
+
+
+def test_a_site_without_marked_fields_returns_the_finder_as_it_came(service: TrainingService, start: Arrays) -> None:
+    reply, tensors = service.handle(train_request(), start)
+    assert isinstance(reply, TrainReply)
+    assert reply.boxes == 0
+    assert all(np.array_equal(tensors[name], start[name]) for name in start if name.startswith("finder."))

@@ -34,6 +34,27 @@ def test_average_is_weighted_by_examples() -> None:
     assert (average.weight, average.updates) == (400, 2)
 
 
+def _both(value: float) -> bytes:
+    return bytes(save({name: np.full(2, value, np.float16) for name in ("head.w", "finder.w")}))
+
+
+def test_only_sites_with_marked_fields_move_the_finder() -> None:
+    average = WeightedAverage(_both(0))
+    average.add(_both(1), 10)
+    average.add(_both(3), 10, boxes=5)
+    result = average.result()
+    np.testing.assert_allclose(result["head.w"], np.full(2, 2.0))
+    np.testing.assert_allclose(result["finder.w"], np.full(2, 3.0))
+
+
+def test_finder_stays_as_sent_where_no_site_has_marked_fields() -> None:
+    average = WeightedAverage(_both(7))
+    average.add(_both(1), 10)
+    result = average.result()
+    np.testing.assert_allclose(result["head.w"], np.full(2, 1.0))
+    np.testing.assert_allclose(result["finder.w"], np.full(2, 7.0))
+
+
 @pytest.mark.parametrize(
     ("body", "examples"),
     [
