@@ -7,7 +7,6 @@ the same picture but for a constant factor.
 
 import tempfile
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +14,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from PIL import Image
+from scipy import ndimage
+from skimage.filters import threshold_otsu
 
-from shared.contracts.errors import DependencyMissingError, ModelInvalidError
+from client_node.analysis.method import Method
+from client_node.analysis.morphology import closed
+from shared.contracts.errors import DependencyMissingError, ModelInvalidError, WeightsMissingError
 from shared.contracts.training import Recipe
 from shared.vision.engine import DELTA_FILE, ONNX_FILE, cpu_session
 from shared.vision.preprocessing import Pixels, scale
@@ -31,15 +35,6 @@ _FINE: Final = 16
 """So many samples along a side are wanted; networks whose last maps have fewer look at shifted crops."""
 _POOLING: Final = ("ReduceMean", "GlobalAveragePool")
 _PASSING: Final = ("Flatten", "Squeeze", "Reshape", "Identity")
-
-
-class Method(StrEnum):
-    """How an overlay was computed."""
-
-    AUTO = "auto"
-    """Grad-CAM where torch, captum and the model's tensors are here, else the exported file's own map."""
-    GRADCAM = "gradcam"
-    CAM = "cam"
 
 
 def maps_of(folder: Path, recipe: Recipe, method: Method = Method.AUTO) -> tuple[Maps, Method]:
@@ -70,8 +65,6 @@ def _torch_model(folder: Path, recipe: Recipe) -> "CellModel":
         raise DependencyMissingError(
             "Grad-CAM needs torch and captum: install hematovision[node], or use --method cam."
         ) from error
-    from shared.contracts.errors import WeightsMissingError
-
     try:
         return load_model(folder / DELTA_FILE, recipe)
     except WeightsMissingError as error:
@@ -173,21 +166,14 @@ def _interleaved(maps: Maps, image: Floats, position: int, cells: int, steps: in
 
 def scale_map(values: Floats, side: int) -> Floats:
     """Return a square map brought to ``side`` × ``side``, bilinear."""
-    from PIL import Image
-
     return np.asarray(Image.fromarray(values.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def dyed(crop: Pixels, side: int) -> NDArray[np.bool_]:
-    """Return where the cell in the middle of a crop is: the dyed area that reaches nearest to its centre.
+    """Return where the nucleus of the cell in the middle of a crop is (side × side): for figures, not for the eye.
 
-    Saturation over Otsu's threshold, closed; of its parts the one nearest to the centre. For figures, not for the eye.
+    Absorption of red light over Otsu's threshold, closed; of its parts the one nearest to the centre.
     """
-    from scipy import ndimage
-    from skimage.filters import threshold_otsu
-
-    from client_node.analysis.morphology import closed
-
     # Nuclei absorb red light, haemoglobin hardly does; so red cells beside the white one do not join in.
     pixels = scale(crop, side).astype(np.float32)
     absorbed = ndimage.gaussian_filter(-np.log10(np.maximum(pixels[..., 0], 1.0) / 255.0), side / 96)

@@ -1,4 +1,4 @@
-"""Gets a cell of an analysed smear back as the model saw it, from what the node has kept."""
+"""Gets a cell of an analysed smear back, as the model saw it, from what the node has kept."""
 
 import hashlib
 import json
@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client_node.analysis.model import current_model_dir
+import numpy as np
+from numpy.typing import NDArray
+
+from client_node.analysis.model import LoadedModel, current_model_dir
 from client_node.analysis.store import Box, Pixels, SmearStore
 from client_node.datasets.catalogue import cell_hash
 from client_node.datasets.images import read_limited
 from shared.contracts.analysis import Cell, Smear
 from shared.contracts.errors import DataInvalidError, NotFoundError
-from shared.vision.preprocessing import BOX_MARGIN, cell_crop, load_image, white_point
+from shared.vision.preprocessing import BOX_MARGIN, load_image, white_point
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +24,27 @@ class KeptCell:
 
     smear: Smear
     cell: Cell
-    crop: Pixels
-    """As the model reads it; see `preprocessing.cell_crop`."""
-    box: tuple[float, float, float, float] | None
-    """x0, y0, x1, y1 of the cell's box in shares of the crop; None where the image showed just this cell."""
+    picture: Pixels
+    """The cell and its surrounds."""
+    box: Box | None
+    """Of the cell in the picture; None where that shows just this cell."""
+    white: NDArray[np.float64] | None
+    """The light of the cell's field, measured on all of it, as the analysis did."""
     hashes: frozenset[str]
     """Under which the catalogue may hold this very cell."""
+
+    def crop(self, model: LoadedModel) -> Pixels:
+        """Return the cell as ``model`` reads it."""
+        return model.cut(self.picture, self.box, self.white)
+
+    def box_share(self, model: LoadedModel) -> tuple[float, float, float, float] | None:
+        """Return the box (x0, y0, x1, y1) in shares of that crop, which is a square around it."""
+        if self.box is None:
+            return None
+        width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
+        side = max(width, height) * BOX_MARGIN * model.adapter.view.surround
+        across, down = width / side / 2, height / side / 2
+        return 0.5 - across, 0.5 - down, 0.5 + across, 0.5 + down
 
 
 def kept_cell(home: Path, smear_id: str, cell_id: str) -> KeptCell:
@@ -50,10 +68,9 @@ def kept_cell(home: Path, smear_id: str, cell_id: str) -> KeptCell:
     box = _box(trace.get("crop_box"))
     digest = hashlib.sha256(data).hexdigest()
     hashes = {cell_hash(str(trace.get("image_sha256")), _box(trace.get("box"))), cell_hash(digest, box)}
-    # The light is measured on the whole field, as the analysis did.
     field = folder / "fields" / f"{cell.field}.jpg"
     white = white_point(load_image(read_limited(field))) if box is not None and field.is_file() else None
-    return KeptCell(smear, cell, cell_crop(picture, box, white), _shares(box), frozenset(hashes))
+    return KeptCell(smear, cell, picture, box, white, frozenset(hashes))
 
 
 def model_of(home: Path, version: str) -> Path:
@@ -79,13 +96,3 @@ def _box(value: object) -> Box | None:
         return None
     x0, y0, x1, y1 = (int(number) for number in value)
     return x0, y0, x1, y1
-
-
-def _shares(box: Box | None) -> tuple[float, float, float, float] | None:
-    """The crop is a square around the box; see `preprocessing.cell_crop`."""
-    if box is None:
-        return None
-    width, height = box[2] - box[0], box[3] - box[1]
-    side = max(width, height) * BOX_MARGIN
-    across, down = width / side / 2, height / side / 2
-    return 0.5 - across, 0.5 - down, 0.5 + across, 0.5 + down
