@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from client_node.analysis.method import Method
 from client_node.home import HOME_VARIABLE, NodeHome
 from shared.cli import JsonOption, emit, run
 from shared.contracts.case import Priority
@@ -171,6 +172,63 @@ def rules_check(
     with progress("Checking rules") as reporter:
         output = check_rules(home, data, model_dir=model, progress=reporter)
     emit(output, as_json=as_json, text=check_text(output))
+
+
+@app.command()
+def explain(
+    smear: Annotated[str, typer.Argument(metavar="SMEAR", help="An analysed smear's id.")],
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id.")],
+    home: HomeOption,
+    cls: Annotated[str | None, typer.Option("--class", help="Why (not) this class? Else: the model's.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the crop and its overlay here, as PNG.")] = None,
+    method: Annotated[Method, typer.Option("--method", help="auto, gradcam (torch) or cam (without).")] = Method.AUTO,
+    references: Annotated[int, typer.Option("--references", min=0, max=12, help="So many like cells too.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where in a cell the model sees a class, and what the site's labelled cells say."""
+    from client_node.explain_command import explain_cell
+
+    output = explain_cell(NodeHome(home), smear, cell, cls=cls, out=out, method=method, count=references)
+    emit(output.document(), as_json=as_json, text=output.text())
+
+
+@app.command()
+def references(
+    smear: Annotated[str, typer.Argument(metavar="SMEAR", help="An analysed smear's id.")],
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id.")],
+    home: HomeOption,
+    count: Annotated[int, typer.Option("--count", min=1, max=100, help="How many.")] = 6,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the site's labelled cells that a cell looks most like to the model."""
+    from client_node.explain_command import references_of
+
+    output = references_of(NodeHome(home), smear, cell, count=count)
+    emit(output, as_json=as_json, text=output.text())
+
+
+@app.command()
+def teach(
+    home: HomeOption,
+    cls: Annotated[str | None, typer.Argument(metavar="CLASS", help="A class that the model does not know.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Images of one such cell each.")] = None,
+    forget: Annotated[str | None, typer.Option("--forget", metavar="CLASS", help="Take a class back.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="Name what was taught.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a class by five or more examples, without training; such a class is provisional."""
+    from client_node.teach_command import forget_class, list_classes, teach_class
+
+    if [cls is not None, forget is not None, show].count(True) != 1:
+        raise UsageError("Name a class and its images, or use --list, or --forget CLASS.")
+    place = NodeHome(home)
+    if show:
+        listed = list_classes(place)
+        emit(listed, as_json=as_json, text=listed.text())
+        return
+    output = teach_class(place, cls, images or []) if cls is not None else forget_class(place, forget or "")
+    _reload(home)
+    emit(output, as_json=as_json, text=output.text())
 
 
 @app.command("run")

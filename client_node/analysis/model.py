@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.vision import backbones, calibration, preprocessing
 from shared.vision.boxes import OUTPUTS
-from shared.vision.engine import Engine, load_engine
+from shared.vision.engine import Engine, Outputs, load_engine
 from shared.vision.precision import Precision
 
 Pixels = NDArray[np.uint8]
@@ -31,6 +31,15 @@ class Reading:
     probability: float
     prediction_set: tuple[CellClass, ...]
     ood_score: float
+    provisional: bool = False
+    """Whether the class is one that the site has taught by a few examples; see `prototypes`."""
+
+
+class Taught(Protocol):
+    """Classes that the site has added to what the model knows."""
+
+    def revise(self, readings: list[Reading], features: NDArray[np.float32]) -> list[Reading]:
+        """Return the readings of N cells (features N × F), those of a taught class changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,7 @@ class LoadedModel:
     card: ModelCard
     engine: Engine
     adapter: calibration.Adapter
+    taught: Taught | None = None
 
     @property
     def classes(self) -> tuple[CellClass, ...]:
@@ -56,16 +66,22 @@ class LoadedModel:
 
     def look(self, crops: Iterable[Pixels]) -> tuple[list[Reading], NDArray[np.float32]]:
         """Classify crops; return what else the network says of them too: N × `boxes.OUTPUTS`, for the finder."""
-        entry = backbones.get(self.card.recipe.backbone)
         readings: list[Reading] = []
         objects = [np.zeros((0, OUTPUTS), np.float32)]
-        size, view = self.card.recipe.input_size, self.adapter.view
-        inputs = (preprocessing.to_input(view.coloured(crop), size, entry.mean, entry.std) for crop in crops)
-        for batch in _batches(inputs, self.engine.batch):
-            outputs = self.engine.run(batch)
-            readings.extend(self._readings(outputs.logits, outputs.features))
+        for outputs in self.outputs(crops):
+            found = list(self._readings(outputs.logits, outputs.features))
+            readings.extend(found if self.taught is None else self.taught.revise(found, outputs.features))
             objects.append(outputs.objects)
         return readings, np.concatenate(objects)
+
+    def inputs(self, crops: Iterable[Pixels]) -> Iterator[NDArray[np.float32]]:
+        """Return the network's input for each crop that `cut` made: 3 × S × S float32."""
+        entry, size, view = backbones.get(self.card.recipe.backbone), self.card.recipe.input_size, self.adapter.view
+        return (preprocessing.to_input(view.coloured(crop), size, entry.mean, entry.std) for crop in crops)
+
+    def outputs(self, crops: Iterable[Pixels]) -> Iterator[Outputs]:
+        """Return what the network says of crops that `cut` made, batch by batch."""
+        return map(self.engine.run, _batches(self.inputs(crops), self.engine.batch))
 
     def _readings(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Iterator[Reading]:
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):

@@ -15,6 +15,7 @@ from client_node.analysis import quality
 from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
+from client_node.analysis.prototypes import Lessons
 from client_node.analysis.ranges import load_ranges, look
 from client_node.analysis.rules import flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
@@ -121,13 +122,17 @@ class Analyser:
     def model(self) -> LoadedModel:
         """The model in use, loaded on first need; see `load_model` for the errors."""
         if self._model is None:
-            self._model = load_model(self._model_dir or current_model_dir(self._home))
+            self._model = self._loaded()
         return self._model
 
     def reload(self) -> str:
         """Load the node's current model afresh and return its version; on an error the old one stays in use."""
-        self._model = load_model(self._model_dir or current_model_dir(self._home))
+        self._model = self._loaded()
         return self._model.card.version
+
+    def _loaded(self) -> LoadedModel:
+        """The model, with the classes that the site has taught."""
+        return Lessons(self._home).on(load_model(self._model_dir or current_model_dir(self._home)))
 
     def analyze(
         self, paths: Sequence[Path], *, options: Options | None = None, progress: Progress | None = None
@@ -286,6 +291,7 @@ def _cell(identity: str, waiting: _Waiting, reading: Reading) -> Cell:
             "id": identity, "field": waiting.place, "box": waiting.box, "class": reading.cls,
             "probability": reading.probability, "prediction_set": reading.prediction_set,
             "ood_score": reading.ood_score, "source": waiting.source, "edge": waiting.edge,
+            "provisional": reading.provisional,
         }
     )  # fmt: skip
 

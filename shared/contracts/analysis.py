@@ -57,6 +57,8 @@ class Cell(Contract):
     """Whether the field's edge cuts the cell: what is missing may have told its class."""
     source: str | None = None
     """Gallery: the cell image's path on the node (blob name inside a case)."""
+    provisional: bool = False
+    """The class is one that the site has taught by a few examples: a hint, its probability is not calibrated."""
 
     @property
     def doubtful(self) -> bool:
