@@ -177,5 +177,7 @@ def _cell_row(case_id: str, cell: Cell, blob: str) -> CaseCell:
         ai_probability=cell.probability,
         prediction_set=[cls.value for cls in cell.prediction_set],
         ood_score=cell.ood_score,
+        edge=cell.edge,
+        provisional=cell.provisional,
         current_class=cell.cls,
     )

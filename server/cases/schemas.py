@@ -65,6 +65,10 @@ class CellView(BaseModel):
     ai_probability: float
     prediction_set: list[CellClass]
     ood_score: float
+    edge: bool
+    """The field's edge cuts it."""
+    provisional: bool
+    """The hospital has taught the class by a few examples; its probability is not calibrated."""
     current_class: CellClass
     changed_by: str | None
     changed_at: datetime | None

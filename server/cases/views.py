@@ -46,6 +46,8 @@ def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView
         ai_probability=cell.ai_probability,
         prediction_set=[CellClass(value) for value in cell.prediction_set],
         ood_score=cell.ood_score,
+        edge=cell.edge,
+        provisional=cell.provisional,
         current_class=cell.current_class,
         changed_by=names.get(cell.changed_by or ""),
         changed_at=cell.changed_at,
@@ -55,7 +57,7 @@ def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView
 
 def is_doubtful(cell: CaseCell) -> bool:
     """Whether the model was unsure of the cell (`shared.contracts.analysis.Cell.doubtful`)."""
-    return len(cell.prediction_set) != 1 or cell.ood_score > 1.0
+    return len(cell.prediction_set) != 1 or cell.ood_score > 1.0 or cell.provisional
 
 
 def _reading_order(view: CellView) -> tuple[int, int, float, float, int]:

@@ -78,6 +78,8 @@ class CaseCell(SQLModel, table=True):
     ai_probability: float
     prediction_set: list[str] = Field(sa_type=JSON)
     ood_score: float
+    edge: bool = False
+    provisional: bool = False
     current_class: CellClass = Field(sa_type=stored(CellClass))
     changed_by: str | None = Field(default=None, foreign_key="user_account.id")
     changed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -63,7 +63,7 @@ class Cell(Contract):
     @property
     def doubtful(self) -> bool:
         """Whether a reader should look twice."""
-        return len(self.prediction_set) != 1 or self.ood_score > 1.0
+        return len(self.prediction_set) != 1 or self.ood_score > 1.0 or self.provisional
 
 
 class ClassShare(Contract):

@@ -408,6 +408,8 @@ def upgrade() -> None:
         sa.Column("ai_probability", sa.Float(), nullable=False),
         sa.Column("prediction_set", sa.JSON(), nullable=False),
         sa.Column("ood_score", sa.Float(), nullable=False),
+        sa.Column("edge", sa.Boolean(), nullable=False),
+        sa.Column("provisional", sa.Boolean(), nullable=False),
         sa.Column("current_class", sa.String(40), nullable=False),
         sa.Column("changed_by", sa.String(), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=True),

@@ -36,6 +36,8 @@ export class Gallery {
     }
     const words = [`cell ${cell.number}`, this.store.name(cell.current_class)];
     if (cell.doubtful) words.push('doubtful');
+    if (cell.edge) words.push('cut by the edge');
+    if (cell.provisional) words.push('provisional');
     if (cell.changed_by) words.push(`set by ${cell.changed_by}`);
     tile.className = `tile c-${cell.current_class}${cell.doubtful ? ' doubtful' : ''}${cell.changed_by ? ' human' : ''}`;
     tile.setAttribute('aria-label', words.join(', '));

@@ -76,7 +76,7 @@ function describe() {
   const set = cell.prediction_set.map((cls) => store.name(cls)).join(', ') || 'nothing fits';
   const parts = [el('b', {}, `cell ${cell.number}`), ` ${store.name(cell.current_class)} `];
   if (cell.changed_by) parts.push(el('span', { class: 'set' }, `set by ${cell.changed_by}; the model said ${store.name(cell.ai_class)} `));
-  parts.push(el('span', { class: 'set' }, `{${set}} ${cell.ai_probability.toFixed(2)}${cell.ood_score > 1 ? ' · unlike the training stain' : ''}`));
+  parts.push(el('span', { class: 'set' }, `{${set}} ${cell.ai_probability.toFixed(2)}${cell.ood_score > 1 ? ' · unlike the training stain' : ''}${cell.edge ? ' · cut by the field’s edge' : ''}${cell.provisional ? ' · provisional: taught by a few examples' : ''}`));
   line.replaceChildren(...parts);
   line.title = line.textContent;
 }
