@@ -69,7 +69,7 @@ class LoadedModel:
         readings: list[Reading] = []
         objects = [np.zeros((0, OUTPUTS), np.float32)]
         for outputs in self.outputs(crops):
-            found = list(self._readings(outputs.logits, outputs.features))
+            found = self.readings(outputs)
             readings.extend(found if self.taught is None else self.taught.revise(found, outputs.features))
             objects.append(outputs.objects)
         return readings, np.concatenate(objects)
@@ -82,6 +82,10 @@ class LoadedModel:
     def outputs(self, crops: Iterable[Pixels]) -> Iterator[Outputs]:
         """Return what the network says of crops that `cut` made, batch by batch."""
         return map(self.engine.run, _batches(self.inputs(crops), self.engine.batch))
+
+    def readings(self, outputs: Outputs) -> list[Reading]:
+        """Return what the model itself says of a batch, without the classes that the site has taught."""
+        return list(self._readings(outputs.logits, outputs.features))
 
     def _readings(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Iterator[Reading]:
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):

@@ -41,9 +41,11 @@ from tests.bench.model.evaluate import (
 )
 from tests.bench.model.finding import finding_rows
 from tests.bench.model.folds import out_of_fold, started
+from tests.bench.model.overlays import overlay_rows
 from tests.bench.model.page import Section, page
 from tests.bench.model.pictures import pictures
 from tests.bench.model.shifts import shift_rows
+from tests.bench.model.teaching import teaching_rows
 from tests.bench.model.train import CLASSES, RECIPE, SINGLES, Stage, catalogue, cells_of, model_of, say
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,6 +56,7 @@ FOLD_RECIPE: Final = RECIPE.model_copy(update={"local_epochs": 6})
 """A short training on top of a model that knows the larger source alone; chosen on folds of train and validation."""
 _GALLERY: Final = 24
 _FEW: Final = 40
+_OVERLAYS: Final = 48
 _SHIFTED: Final = 300
 
 
@@ -165,6 +168,15 @@ def shifts(bench: Bench) -> list[Row]:
     return shift_rows(bench.model("both"), bench.cells("pbc", "train"), bench.cells("pbc", "val"), some)
 
 
+def explaining(bench: Bench) -> list[Row]:
+    """Whether overlays are about the model, and what a few examples teach."""
+    cells = sorted(bench.cells("pbc", "test"), key=lambda cell: cell.hash)[:_OVERLAYS]
+    sheet = WORK / "pictures" / "overlays.png"
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    both = bench.model("both")
+    return overlay_rows(both, RECIPE, cells, sheet) + teaching_rows(both, bench.data)
+
+
 def conventional(bench: Bench) -> list[Row]:
     """What older methods make of the same cells."""
     return baseline_rows(WORK, bench.cells("pbc", "train"), bench.cells("pbc", "test"), RECIPE)
@@ -196,6 +208,7 @@ SECTIONS: Final[tuple[tuple[str, Callable[[Bench], list[Row]]], ...]] = (
     ("Finding white cells in whole fields", finding),
     ("A laboratory that it never saw", unknown_laboratory),
     ("Kinds of shift, one by one", shifts),
+    ("Explaining and teaching", explaining),
     ("Beside older methods", conventional),
     ("Speed, on one core", speed),
 )

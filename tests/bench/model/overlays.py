@@ -1,0 +1,95 @@
+"""Whether overlays are about the model: they must not survive its weights (Adebayo et al. 2018)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from scipy.stats import spearmanr
+
+from client_node.analysis.activation import dyed, gradcam_maps, heat
+from client_node.analysis.explain import drawn, share_inside
+from client_node.datasets.catalogue import LabelledCell
+from shared.contracts.training import Recipe
+from shared.vision import backbones, preprocessing
+from shared.vision.engine import DELTA_FILE
+from shared.vision.images import load_image
+from shared.vision.model import CellModel, build
+from tests.bench.model.evaluate import Row, row
+from tests.bench.model.train import CLASSES
+
+Heat = NDArray[np.float32]
+_SIDE: Final = 144
+_SHOWN: Final = 8
+_PARTS: Final = ("head", "tail", "all")
+
+
+def overlay_rows(folder: Path, recipe: Recipe, cells: Sequence[LabelledCell], sheet: Path) -> list[Row]:
+    """Return how like the overlays of ``cells`` are before and after randomising weights, and where their heat lies.
+
+    ``sheet``: a picture of some cells beside their overlays, as trained and randomised, is written there.
+    """
+    entry = backbones.get(recipe.backbone)
+    crops = [preprocessing.cell_crop(load_image(cell.path), cell.box) for cell in cells]
+    images = [preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std) for crop in crops]
+    model = _model(folder, recipe)
+    with torch.inference_mode():
+        said = [int(model(torch.from_numpy(image[None]))[0].argmax()) for image in images]
+    trained = _heats(model, images, said)
+    rows, last = [], trained
+    for part in _PARTS:
+        last = _heats(_randomised(_model(folder, recipe), part), images, said)
+        likeness = [_likeness(one, other) for one, other in zip(trained, last, strict=True)]
+        low, high = np.quantile(likeness, [0.25, 0.75])
+        name = f"overlay's rank correlation with itself after randomising: {part} (quartiles)"
+        rows.append(row(name, float(np.median(likeness)), float(low), float(high), len(cells), goal=0.5, at_most=True))
+    nuclei = [dyed(crop, _SIDE) for crop in crops]
+    shares = [share_inside(one, nucleus) or 0.0 for one, nucleus in zip(trained, nuclei, strict=True)]
+    chance = float(np.mean([nucleus.mean() for nucleus in nuclei]))
+    rows.append(row("share of the heat on the nucleus", float(np.mean(shares)), None, None, len(cells), goal=None))
+    rows.append(row("the same by chance: the nucleus' share of the crop", chance, None, None, len(cells), goal=None))
+    _sheet(crops[:_SHOWN], trained[:_SHOWN], last[:_SHOWN]).save(sheet)
+    return rows
+
+
+def _model(folder: Path, recipe: Recipe) -> CellModel:
+    model = build(recipe.backbone, len(CLASSES), frozen_stages=recipe.frozen_stages)
+    model.load_trainable(load_file(folder / DELTA_FILE))
+    return model
+
+
+def _randomised(model: CellModel, part: str) -> CellModel:
+    """Give weights that know nothing, each as widely spread as it was."""
+    generator = torch.Generator().manual_seed(0)
+    last = list(model.tail.children())[-4:]
+    modules = {"head": [model.head], "tail": last, "all": [model.trunk, model.tail, model.head]}
+    with torch.no_grad():
+        for module in modules[part]:
+            for value in module.parameters():
+                if value.dim() > 1:
+                    value.normal_(0.0, float(value.std()), generator=generator)
+    return model
+
+
+def _heats(model: CellModel, images: Sequence[NDArray[np.float32]], said: Sequence[int]) -> list[Heat]:
+    maps = gradcam_maps(model)
+    return [heat(maps, image, position, _SIDE) for image, position in zip(images, said, strict=True)]
+
+
+def _likeness(one: Heat, other: Heat) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(one.ravel(), other.ravel()).statistic)
+
+
+def _sheet(crops: Sequence[preprocessing.Pixels], trained: Sequence[Heat], randomised: Sequence[Heat]) -> Image.Image:
+    sheet = Image.new("RGB", (3 * _SIDE, len(crops) * _SIDE), "#ffffff")
+    for number, crop in enumerate(crops):
+        small = preprocessing.scale(crop, _SIDE)
+        for place, picture in enumerate((small, drawn(small, trained[number]), drawn(small, randomised[number]))):
+            sheet.paste(Image.fromarray(picture), (place * _SIDE, number * _SIDE))
+    return sheet
