@@ -66,7 +66,9 @@ def _randomised(model: CellModel, part: str) -> CellModel:
     """Give weights that know nothing, each as widely spread as it was."""
     generator = torch.Generator().manual_seed(0)
     last = list(model.tail.children())[-4:]
-    modules = {"head": [model.head], "tail": last, "all": [model.trunk, model.tail, model.head]}
+    modules: dict[str, list[torch.nn.Module]] = {
+        "head": [model.head], "tail": last, "all": [model.trunk, model.tail, model.head],
+    }  # fmt: skip
     with torch.no_grad():
         for module in modules[part]:
             for value in module.parameters():
