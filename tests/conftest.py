@@ -1,6 +1,7 @@
 """Fixtures for every test, and three rules: servers are marked, only loopback is reached, nothing is left."""
 
 import ctypes
+import logging
 import os
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 from pytest_socket import socket_allow_hosts
 
 from tests.servers import broker_url, juicefs_gateway, leftover_children, object_store, supervisor
@@ -52,6 +54,21 @@ def smears() -> Path:
     if folder is None:
         pytest.skip("no real smears here: set HEMATOVISION_DATA to a folder with labels.csv")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Commands set up logging for their process: no later test in this process must log as they wanted."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    configured = structlog.get_config() if structlog.is_configured() else None
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    if configured is None:
+        structlog.reset_defaults()
+    else:
+        structlog.configure(**configured)
 
 
 @pytest.fixture(scope="session", autouse=True)
