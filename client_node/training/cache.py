@@ -154,8 +154,10 @@ class FeatureCache(_CellCache):
         with torch.inference_mode():
             example = model.trunk(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
         shape = tuple(example.shape[1:])
-        facts = ("maps", base_sha256, shape, size, strength, augment.VERSION, preprocessing.VERSION)
-        super().__init__(folder, facts, shape, np.float16)
+        # The shape does not tell the cut: every stage of a vision transformer has the same.
+        network = (model.entry, base_sha256, len(model.trunk))
+        looks = (size, strength, augment.SURROUND, augment.VERSION, preprocessing.VERSION)
+        super().__init__(folder, ("maps", network, shape, looks), shape, np.float16)
 
     def load(self, cells: Sequence[LabelledCell], views: int, *, between: Between) -> tuple[list[LabelledCell], Maps]:
         """Return the cells that could be read, and their maps (N × views × C × H × W float16), computing what is new.
