@@ -87,7 +87,7 @@ Placing = Callable[[Pixels], list[Example]]
 
 
 def _of_field(field: LabelledField, random: np.random.Generator) -> Placing:
-    return lambda image: field_examples(image, field.objects, random)
+    return lambda image: field_examples(image, field.objects, random, complete=field.complete)
 
 
 def _of_single(cell: LabelledCell, random: np.random.Generator) -> Placing:

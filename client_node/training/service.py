@@ -1,7 +1,7 @@
 """What a node does with a request of the centre: refuse it, or train, evaluate or count."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
 from client_node.ipc import Lease
 from client_node.policy import load_policy
 from client_node.training import augment
@@ -19,7 +19,7 @@ from client_node.training.finder import joined, lessons, train_finder
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
-from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions
+from client_node.training.site import allowed_cells, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
 from shared.contracts.errors import (
     DataInvalidError,
@@ -149,12 +149,12 @@ class TrainingService:
 
     def _teach_finder(self, request: TrainRequest, model: CellModel) -> int:
         """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
-        fields = [field for field in allowed_fields(self._home, "train") if field.cells]
+        fields = teaching_fields(self._home)
         if not fields:
             return 0
         random = np.random.default_rng(request.recipe.seed * 1000 + request.round)
         singles = [cell for cell in allowed_cells(self._home, "train", request.recipe.classes) if cell.box is None]
-        chosen = [fields[place] for place in random.permutation(len(fields))[:_MOST_FIELDS]]
+        chosen = _drawn(fields, random)
         others = [singles[place] for place in random.permutation(len(singles))[:_MOST_SINGLES]]
         size = request.recipe.input_size
         parts = list(lessons(model, chosen, others, size=size, random=random, between=self._between))
@@ -178,7 +178,7 @@ class TrainingService:
             current=current_metrics(self._home, "test"),
             calibration=adapter.summary.model_copy(update={"density": self._density(classes)}),
             seconds=time.monotonic() - begin,
-            boxes=sum(len(field.cells) for field in allowed_fields(self._home, "train")),
+            boxes=sum(len(field.cells) for field in teaching_fields(self._home)),
         )
 
     def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
@@ -239,3 +239,10 @@ class TrainingService:
             raise UsageError(_TOO_LARGE)
         kept, maps = cache.load(cells, views, between=self._between)
         return kept, MapSource(maps, next(model.parameters()).device)
+
+
+def _drawn(fields: Sequence[LabelledField], random: np.random.Generator) -> list[LabelledField]:
+    """Return some of the fields; those that are marked only partly are at most half of what a round takes."""
+    mixed = [fields[place] for place in random.permutation(len(fields))]
+    partly = [field for field in mixed if not field.complete][: _MOST_FIELDS // 2]
+    return [field for field in mixed if field.complete][: _MOST_FIELDS - len(partly)] + partly

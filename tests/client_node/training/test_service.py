@@ -253,13 +253,20 @@ def test_training_is_repeatable_and_uses_its_cache(home: Path, start: Arrays, mo
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def test_a_site_with_marked_fields_teaches_the_finder(tmp_path: Path, start: Arrays) -> None:
-    home = make_home(tmp_path / "home")
+def add_field(home: Path, *, complete: bool) -> None:
+    """Add a field with two cells, both marked or only the first."""
     image, boxes = draw_field(0, [(CellClass.NEUTROPHIL, 150, 120), (CellClass.EOSINOPHIL, 400, 200)])
     with Catalogue(home).writing() as writer:
-        stored = writer.put_image(save(tmp_path / "field.png", image).read_bytes())
+        stored = writer.put_image(save(home / "field.png", image).read_bytes())
         writer.add([NewItem(stored.sha256, Kind.FIELD, None, None, "painted", "s", "f", Split.TRAIN)])
-        writer.mark(stored.sha256, [MarkedObject(box, ObjectKind.CELL) for box in boxes])
+        writer.mark(stored.sha256, [MarkedObject(box, ObjectKind.CELL) for box in boxes[: 2 if complete else 1]])
+        if complete:
+            writer.complete(stored.sha256)
+
+
+def test_a_site_with_marked_fields_teaches_the_finder(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "home")
+    add_field(home, complete=True)
     reply, tensors = TrainingService(home).handle(train_request(), start)
     assert isinstance(reply, TrainReply)
     assert reply.boxes == 2
@@ -268,8 +275,14 @@ def test_a_site_with_marked_fields_teaches_the_finder(tmp_path: Path, start: Arr
     assert all(not np.array_equal(tensors[name], start[name]) for name in finder)
 
 
-def test_a_site_without_marked_fields_returns_the_finder_as_it_came(service: TrainingService, start: Arrays) -> None:
-    reply, tensors = service.handle(train_request(), start)
+@pytest.mark.parametrize("fields", [0, 1])
+def test_a_site_without_completely_marked_fields_returns_the_finder_as_it_came(
+    tmp_path: Path, start: Arrays, fields: int
+) -> None:
+    home = make_home(tmp_path / "home", val=0, test=0)
+    if fields:
+        add_field(home, complete=False)
+    reply, tensors = TrainingService(home).handle(train_request(), start)
     assert isinstance(reply, TrainReply)
     assert reply.boxes == 0
     assert all(np.array_equal(tensors[name], start[name]) for name in start if name.startswith("finder."))
