@@ -1,7 +1,7 @@
 """What a node does with a request of the centre: refuse it, or train, evaluate or count."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,13 +9,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
+from client_node.datasets.catalogue import Catalogue, LabelledCell
 from client_node.ipc import Lease
 from client_node.policy import load_policy
 from client_node.training import augment
 from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.evaluation import site_metrics
-from client_node.training.finder import joined, lessons, train_finder
+from client_node.training.finder import teach
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
@@ -48,10 +48,6 @@ _MOST_BATCH_VALUES = 4_000_000
 """Values of a batch's maps: training holds about a hundred bytes for each."""
 _MOST_BATCH_PIXELS = 2_000_000
 """Pixels of a batch where the whole network learns: training holds about two kilobytes for each."""
-_MOST_FIELDS = 24
-"""So many marked fields, and so many images of single cells, teach the finder in one round."""
-_MOST_SINGLES = 24
-_FINDER_STEPS = 120
 _MOST_STAINED = 200
 """So many cells tell how much dye a site's cells take."""
 _TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
@@ -118,7 +114,7 @@ class TrainingService:
             source,
             positions(cells, recipe.classes),
             recipe,
-            seed=recipe.seed * 1000 + request.round,
+            seed=_seed(request),
             between=self._between,
             validate=(lambda now: calibration.balanced_loss(self._predicted(now, validation)[0], val_labels))
             if len(val_labels)
@@ -152,16 +148,12 @@ class TrainingService:
         fields = teaching_fields(self._home)
         if not fields:
             return 0
-        random = np.random.default_rng(request.recipe.seed * 1000 + request.round)
-        singles = [cell for cell in allowed_cells(self._home, "train", request.recipe.classes) if cell.box is None]
-        chosen = _drawn(fields, random)
-        others = [singles[place] for place in random.permutation(len(singles))[:_MOST_SINGLES]]
-        size = request.recipe.input_size
-        parts = list(lessons(model, chosen, others, size=size, random=random, between=self._between))
-        if not any(part.cells for part in parts):
+        classes, size = request.recipe.classes, request.recipe.input_size
+        singles = [cell for cell in allowed_cells(self._home, "train", classes) if cell.box is None]
+        loss = teach(model, fields, singles, size=size, seed=_seed(request), between=self._between)
+        if loss is None:
             return 0
-        loss = train_finder(model.finder, joined(parts), seed=request.round, between=self._between, steps=_FINDER_STEPS)
-        log.info("training.finder_done", run_key=request.run_key, round=request.round, fields=len(chosen), loss=loss)
+        log.info("training.finder_done", run_key=request.run_key, round=request.round, loss=round(loss, 4))
         return sum(len(field.cells) for field in fields)
 
     def _evaluate(self, request: EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> EvaluateReply:
@@ -241,8 +233,6 @@ class TrainingService:
         return kept, MapSource(maps, next(model.parameters()).device)
 
 
-def _drawn(fields: Sequence[LabelledField], random: np.random.Generator) -> list[LabelledField]:
-    """Return some of the fields; those that are marked only partly are at most half of what a round takes."""
-    mixed = [fields[place] for place in random.permutation(len(fields))]
-    partly = [field for field in mixed if not field.complete][: _MOST_FIELDS // 2]
-    return [field for field in mixed if field.complete][: _MOST_FIELDS - len(partly)] + partly
+def _seed(request: TrainRequest) -> int:
+    """Return what all random numbers of a round come from."""
+    return request.recipe.seed * 1000 + request.round
