@@ -43,9 +43,20 @@ CREATE TABLE IF NOT EXISTS object (
     kind TEXT NOT NULL,
     PRIMARY KEY (image_sha256, x0, y0, x1, y1)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS complete (image_sha256 TEXT PRIMARY KEY REFERENCES image(sha256)) STRICT;
 CREATE INDEX IF NOT EXISTS item_split ON item(split, class);
 CREATE INDEX IF NOT EXISTS item_group ON item(grp);
 CREATE INDEX IF NOT EXISTS item_image ON item(image_sha256);
+"""
+
+_VERSION: Final = 1
+# Before version 1 nobody had written down which fields are marked completely: those that came with marks.
+_UPGRADE: Final = f"""
+INSERT OR IGNORE INTO complete SELECT image_sha256 FROM item AS field WHERE kind = 'field' AND (
+    EXISTS (SELECT 1 FROM item WHERE image_sha256 = field.image_sha256 AND kind = 'box' AND origin = 'import')
+    OR EXISTS (SELECT 1 FROM object WHERE image_sha256 = field.image_sha256)
+);
+PRAGMA user_version = {_VERSION};
 """
 
 _INSERT_ITEM: Final = """
@@ -118,7 +129,7 @@ class MarkedObject:
 
 @dataclass(frozen=True, slots=True)
 class LabelledField:
-    """A whole field in the catalogue; all of its white cells are marked, or none."""
+    """A whole field in the catalogue, and what is marked in it."""
 
     path: Path
     sha256: str
@@ -130,6 +141,8 @@ class LabelledField:
     split: Split
     objects: tuple[MarkedObject, ...] = ()
     """Each once, in the order of their boxes."""
+    complete: bool = False
+    """Whether whoever marked it marked all of its white cells: only then is the rest of it no white cell."""
 
     @property
     def cells(self) -> tuple[Box, ...]:
@@ -188,6 +201,10 @@ class Writer:
         self._connection.executemany("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?)", rows)
         return len(rows)
 
+    def complete(self, image_sha256: str) -> None:
+        """Note that all white cells of a field are marked."""
+        self._connection.execute("INSERT OR IGNORE INTO complete VALUES (?)", (image_sha256,))
+
     def supersede(self, item: NewItem) -> None:
         """Add a reader's label: it replaces the rows of the cell and moves its whole group into training.
 
@@ -223,6 +240,8 @@ class Catalogue:
                 self.home.mkdir(parents=True, exist_ok=True)
                 with closing(self._connect()) as connection:
                     connection.executescript(_SCHEMA)
+                    if connection.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+                        connection.executescript(_UPGRADE)
             except (sqlite3.DatabaseError, PermissionError, NotADirectoryError, FileExistsError) as error:
                 if is_disk_full(error, self.home):
                     raise
@@ -287,8 +306,9 @@ class Catalogue:
         """Return the whole fields with what is marked in them, ordered by group."""
         wanted = str(Split(split)) if split else ""
         rows = self._select(
-            "SELECT relative, sha256, width, height, source, site, grp, split FROM item "
-            "JOIN image ON image.sha256 = item.image_sha256 "
+            "SELECT relative, sha256, width, height, source, site, grp, split, complete.image_sha256 IS NOT NULL "
+            "FROM item JOIN image ON image.sha256 = item.image_sha256 "
+            "LEFT JOIN complete ON complete.image_sha256 = item.image_sha256 "
             "WHERE kind = 'field' AND (? = '' OR split = ?) ORDER BY grp, hash",
             (wanted, wanted),
         )
@@ -296,9 +316,9 @@ class Catalogue:
         return [
             LabelledField(
                 self._images / relative, sha256, width, height, source, site, group, Split(name),
-                _each_once(marked.get(sha256, [])),
+                _each_once(marked.get(sha256, [])), bool(complete),
             )
-            for relative, sha256, width, height, source, site, group, name in rows
+            for relative, sha256, width, height, source, site, group, name, complete in rows
         ]  # fmt: skip
 
     def _marked(self) -> dict[str, list[MarkedObject]]:

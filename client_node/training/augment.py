@@ -17,7 +17,7 @@ from shared.contracts.training import Augmentation
 
 Floats = NDArray[np.float64]
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Part of a cache's key: raise it when a view of the same cell would look different."""
 SURROUND: Final = 1.44
 """How much wider than what the network sees the crops are that `looks` takes: a turn then shows real surroundings."""

@@ -55,6 +55,11 @@ class _CellCache(ABC):
         self._dtype = np.dtype(dtype)
 
     @property
+    def folder(self) -> Path:
+        """Where the files of these facts lie."""
+        return self._folder
+
+    @property
     def map_values(self) -> int:
         """How many values one view has."""
         return int(np.prod(self._shape))
@@ -134,7 +139,7 @@ class _CellCache(ABC):
 
 class FeatureCache(_CellCache):
     """Maps of one trunk at one input size. View 0 is the cell as analysis sees it, the others are random looks that
-    depend on the cell's hash alone.
+    depend on the cell's hash and their number alone: not on how many are asked for.
     """
 
     def __init__(
@@ -154,8 +159,10 @@ class FeatureCache(_CellCache):
         with torch.inference_mode():
             example = model.trunk(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
         shape = tuple(example.shape[1:])
-        facts = ("maps", base_sha256, shape, size, strength, augment.VERSION, preprocessing.VERSION)
-        super().__init__(folder, facts, shape, np.float16)
+        # The shape does not tell the cut: every stage of a vision transformer has the same.
+        network = (model.entry, base_sha256, len(model.trunk))
+        looks = (size, strength, augment.SURROUND, augment.VERSION, preprocessing.VERSION)
+        super().__init__(folder, ("maps", network, shape, looks), shape, np.float16)
 
     def load(self, cells: Sequence[LabelledCell], views: int, *, between: Between) -> tuple[list[LabelledCell], Maps]:
         """Return the cells that could be read, and their maps (N × views × C × H × W float16), computing what is new.
@@ -171,14 +178,18 @@ class FeatureCache(_CellCache):
         plain = preprocessing.to_input(preprocessing.cell_crop(image, cell.box), size, entry.mean, entry.std)
         inputs = plain[None]
         if views > 1:
-            wide = torch.from_numpy(_wide(image, cell, size)).permute(2, 0, 1)[None].float() / 255.0
-            random = np.random.default_rng(int(cell.hash[:16], 16))
-            seen = augment.looks(wide.expand(views - 1, -1, -1, -1), size, self._strength, random).numpy()
             mean, std = (np.asarray(value, np.float32).reshape(3, 1, 1) for value in (entry.mean, entry.std))
-            inputs = np.concatenate([inputs, (seen - mean) / std])
+            inputs = np.concatenate([inputs, (self._looks(image, cell, views - 1) - mean) / std])
         trunk = self._trunk()
         step = max(1, _BATCH_PIXELS // size**2)
         return np.concatenate([trunk.run(inputs[k : k + step]) for k in range(0, views, step)])
+
+    def _looks(self, image: preprocessing.Pixels, cell: LabelledCell, count: int) -> NDArray[np.float32]:
+        """Return ``count`` random looks (× 3 × size × size in 0–1), each by a generator of its own."""
+        wide = torch.from_numpy(_wide(image, cell, self._size)).permute(2, 0, 1)[None].float() / 255.0
+        seed = int(cell.hash[:16], 16)
+        randoms = (np.random.default_rng([seed, number]) for number in range(1, count + 1))
+        return torch.cat([augment.looks(wide, self._size, self._strength, random) for random in randoms]).numpy()
 
 
 class CropCache(_CellCache):

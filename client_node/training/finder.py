@@ -34,6 +34,11 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 STEPS: Final = 300
+ROUND_STEPS: Final = 120
+"""Of one federated round."""
+MOST_FIELDS: Final = 24
+"""So many marked fields, and so many images of single cells, teach in one round."""
+MOST_SINGLES: Final = 24
 _BATCH: Final = 64
 _RATE: Final = 2e-3
 _DECAY: Final = 0.02
@@ -87,7 +92,7 @@ Placing = Callable[[Pixels], list[Example]]
 
 
 def _of_field(field: LabelledField, random: np.random.Generator) -> Placing:
-    return lambda image: field_examples(image, field.objects, random)
+    return lambda image: field_examples(image, field.objects, random, complete=field.complete)
 
 
 def _of_single(cell: LabelledCell, random: np.random.Generator) -> Placing:
@@ -127,6 +132,35 @@ def _maps(model: CellModel, image: Pixels, examples: Sequence[Example], size: in
             maps = model.tail(model.trunk(((pixels - mean) / std).contiguous(memory_format=torch.channels_last)))
             found.append(maps.contiguous().cpu().numpy().astype(np.float16))
     return np.concatenate(found)
+
+
+def teach(
+    model: CellModel,
+    fields: Sequence[LabelledField],
+    singles: Sequence[LabelledCell],
+    *,
+    size: int,
+    seed: int,
+    between: Between,
+) -> float | None:
+    """Train the model's finder for one round on some of what a site has, on others under another seed.
+
+    Returns the mean loss; None, with the finder as it was, where none of the chosen images shows a cell.
+    """
+    random = np.random.default_rng(seed)
+    chosen = _drawn(fields, random)
+    others = [singles[place] for place in random.permutation(len(singles))[:MOST_SINGLES]]
+    parts = list(lessons(model, chosen, others, size=size, random=random, between=between))
+    if not any(part.cells for part in parts):
+        return None
+    return train_finder(model.finder, joined(parts), seed=seed, between=between, steps=ROUND_STEPS)
+
+
+def _drawn(fields: Sequence[LabelledField], random: np.random.Generator) -> list[LabelledField]:
+    """Return some of the fields; those that are marked only partly are at most half of what a round takes."""
+    mixed = [fields[place] for place in random.permutation(len(fields))]
+    partly = [field for field in mixed if not field.complete][: MOST_FIELDS // 2]
+    return [field for field in mixed if field.complete][: MOST_FIELDS - len(partly)] + partly
 
 
 def joined(parts: Sequence[Lesson]) -> Lesson:

@@ -1,7 +1,7 @@
 """Local training: what one hospital does in one round."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 from client_node.training.cache import Between
 from client_node.training.sources import Source
 from shared.contracts.training import Balance, Recipe
-from shared.vision.device import mixed_precision
+from shared.vision.device import grad_scaler, mixed_precision
 from shared.vision.model import CellModel
 
 Labels = NDArray[np.int64]
@@ -74,11 +74,18 @@ def train(
     counts = np.bincount(labels, minlength=len(recipe.classes))
     shares = _shares(labels, counts, recipe.balance)
     epoch = max(STEPS_AN_EPOCH, math.ceil(len(labels) / recipe.batch_size))
-    loss_of = _Loss(counts, recipe, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    loss_of = _Loss(counts, recipe, device)
     head = [value.detach().clone() for value in model.head.parameters()]
     anchor = [value.detach().clone() for value in _trainable(model)] if recipe.proximal_mu else []
     optimiser = _optimiser(model, recipe)
-    stepper = _Stepper(model, optimiser, steps=recipe.local_epochs * epoch, head_steps=recipe.head_epochs * epoch)
+    stepper = Stepper(
+        _trainable(model),
+        optimiser,
+        grad_scaler(device),
+        steps=recipe.local_epochs * epoch,
+        head_steps=recipe.head_epochs * epoch,
+    )
     average = _Average(model, recipe.ema)
     best = _Best(recipe.patience) if validate is not None and recipe.patience else None
     total, done = 0.0, 0
@@ -129,23 +136,41 @@ def _optimiser(model: CellModel, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
 
 
-class _Stepper:
-    """The optimiser's steps: clipped, after warm-up on a cosine, the tail still while only the head learns."""
+class Stepper:
+    """The optimiser's steps: clipped, after warm-up on a cosine, the tail still while only the head learns.
 
-    def __init__(self, model: CellModel, optimiser: torch.optim.Optimizer, *, steps: int, head_steps: int) -> None:
-        self._parameters = _trainable(model)
+    ``optimiser`` has the tail's parameters as its first group and the head's as its second. A step whose scaled
+    gradients overflow float16 is left out, and the next ones are scaled less.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        *,
+        steps: int,
+        head_steps: int,
+    ) -> None:
+        self._parameters = parameters
         self._optimiser = optimiser
+        self._scaler = scaler
         whole = _cosine(steps)
         later = _cosine(max(1, steps - head_steps))
         tail = (lambda step: later(step - head_steps) if step >= head_steps else 0.0) if head_steps else whole
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, [tail, whole])
 
     def step(self, loss: Tensor) -> None:
+        """Make one step down ``loss``."""
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        self._scaler.unscale_(self._optimiser)  # what is clipped are the gradients themselves
         nn.utils.clip_grad_norm_(self._parameters, _CLIP)
-        self._optimiser.step()
-        self._schedule.step()
+        scale = self._scaler.get_scale()
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        if self._scaler.get_scale() >= scale:
+            self._schedule.step()
 
 
 def _cosine(steps: int) -> Callable[[int], float]:

@@ -1,6 +1,6 @@
 """Places of an image that teach the finder: what each shows, and where exactly the cell lies in it.
 
-They come from fields in which all cells are marked, and from images of single cells.
+They come from fields in which cells are marked, and from images of single cells.
 """
 
 import math

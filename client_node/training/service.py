@@ -15,11 +15,11 @@ from client_node.policy import load_policy
 from client_node.training import augment
 from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.evaluation import site_metrics
-from client_node.training.finder import joined, lessons, train_finder
+from client_node.training.finder import teach
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
-from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions
+from client_node.training.site import allowed_cells, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
 from shared.contracts.errors import (
     DataInvalidError,
@@ -48,10 +48,6 @@ _MOST_BATCH_VALUES = 4_000_000
 """Values of a batch's maps: training holds about a hundred bytes for each."""
 _MOST_BATCH_PIXELS = 2_000_000
 """Pixels of a batch where the whole network learns: training holds about two kilobytes for each."""
-_MOST_FIELDS = 24
-"""So many marked fields, and so many images of single cells, teach the finder in one round."""
-_MOST_SINGLES = 24
-_FINDER_STEPS = 120
 _MOST_STAINED = 200
 """So many cells tell how much dye a site's cells take."""
 _TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
@@ -118,7 +114,7 @@ class TrainingService:
             source,
             positions(cells, recipe.classes),
             recipe,
-            seed=recipe.seed * 1000 + request.round,
+            seed=_seed(request),
             between=self._between,
             validate=(lambda now: calibration.balanced_loss(self._predicted(now, validation)[0], val_labels))
             if len(val_labels)
@@ -149,19 +145,15 @@ class TrainingService:
 
     def _teach_finder(self, request: TrainRequest, model: CellModel) -> int:
         """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
-        fields = [field for field in allowed_fields(self._home, "train") if field.cells]
+        fields = teaching_fields(self._home)
         if not fields:
             return 0
-        random = np.random.default_rng(request.recipe.seed * 1000 + request.round)
-        singles = [cell for cell in allowed_cells(self._home, "train", request.recipe.classes) if cell.box is None]
-        chosen = [fields[place] for place in random.permutation(len(fields))[:_MOST_FIELDS]]
-        others = [singles[place] for place in random.permutation(len(singles))[:_MOST_SINGLES]]
-        size = request.recipe.input_size
-        parts = list(lessons(model, chosen, others, size=size, random=random, between=self._between))
-        if not any(part.cells for part in parts):
+        classes, size = request.recipe.classes, request.recipe.input_size
+        singles = [cell for cell in allowed_cells(self._home, "train", classes) if cell.box is None]
+        loss = teach(model, fields, singles, size=size, seed=_seed(request), between=self._between)
+        if loss is None:
             return 0
-        loss = train_finder(model.finder, joined(parts), seed=request.round, between=self._between, steps=_FINDER_STEPS)
-        log.info("training.finder_done", run_key=request.run_key, round=request.round, fields=len(chosen), loss=loss)
+        log.info("training.finder_done", run_key=request.run_key, round=request.round, loss=round(loss, 4))
         return sum(len(field.cells) for field in fields)
 
     def _evaluate(self, request: EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> EvaluateReply:
@@ -178,7 +170,7 @@ class TrainingService:
             current=current_metrics(self._home, "test"),
             calibration=adapter.summary.model_copy(update={"density": self._density(classes)}),
             seconds=time.monotonic() - begin,
-            boxes=sum(len(field.cells) for field in allowed_fields(self._home, "train")),
+            boxes=sum(len(field.cells) for field in teaching_fields(self._home)),
         )
 
     def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
@@ -239,3 +231,8 @@ class TrainingService:
             raise UsageError(_TOO_LARGE)
         kept, maps = cache.load(cells, views, between=self._between)
         return kept, MapSource(maps, next(model.parameters()).device)
+
+
+def _seed(request: TrainRequest) -> int:
+    """Return what all random numbers of a round come from."""
+    return request.recipe.seed * 1000 + request.round

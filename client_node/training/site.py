@@ -38,10 +38,14 @@ def allowed_cells(home: Path, split: str, classes: tuple[CellClass, ...]) -> lis
     return [cell for cell in Catalogue(home).cells(split=split, classes=classes) if policy.allows_source(cell.source)]
 
 
-def allowed_fields(home: Path, split: str) -> list[LabelledField]:
-    """Return the fields of ``split``, with what is marked in them, that the hospital's policy lets training use."""
+def teaching_fields(home: Path) -> list[LabelledField]:
+    """Return the training fields with marked cells that the hospital's policy lets training use.
+
+    None where all are marked only partly: who is only told what is a cell learns to call everything one.
+    """
     policy = load_policy(home)
-    return [field for field in Catalogue(home).fields(split=split) if policy.allows_source(field.source)]
+    fields = [one for one in Catalogue(home).fields(split="train") if one.cells and policy.allows_source(one.source)]
+    return fields if any(one.complete for one in fields) else []
 
 
 def current_metrics(home: Path, split: str) -> SiteMetrics | None:

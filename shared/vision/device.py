@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
@@ -154,11 +154,35 @@ def placed(module: "torch.nn.Module", device: "torch.device") -> "torch.nn.Modul
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stubs lack this form
 
 
+def half_kind(device_type: str, *, bfloat16: bool) -> Literal["bfloat16", "float16"] | None:
+    """Return the half precision that a device computes in; None: whole precision, on a CPU.
+
+    ``bfloat16``: whether its hardware can. It has the range of float32; float16 has not, and small gradients vanish
+    in it unless they are scaled (`grad_scaler`).
+    """
+    if device_type != "cuda":
+        return None
+    return "bfloat16" if bfloat16 else "float16"
+
+
+def _half(device: "torch.device") -> Literal["bfloat16", "float16"] | None:
+    import torch
+
+    # torch counts what it can only emulate as supported, which would be slower than whole precision.
+    bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return half_kind(device.type, bfloat16=bfloat16)
+
+
 def mixed_precision(device: "torch.device") -> AbstractContextManager[None]:
     """Return the context in which a GPU computes in half precision where that is safe; on a CPU it does nothing."""
     import torch
 
-    if device.type != "cuda":
-        return nullcontext()
-    kind = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.autocast("cuda", dtype=kind)
+    kind = _half(device)
+    return nullcontext() if kind is None else torch.autocast("cuda", dtype=getattr(torch, kind))
+
+
+def grad_scaler(device: "torch.device") -> "torch.amp.GradScaler":
+    """Return what keeps float16 gradients from vanishing; where float16 is not used it changes nothing."""
+    import torch
+
+    return torch.amp.GradScaler(device.type, enabled=_half(device) == "float16")

@@ -3,8 +3,8 @@
 Only ``path`` and ``class`` must be there. ``kind`` is ``cell`` (the image shows one cell), ``box`` (one cell of
 a field), ``field`` (a whole field, no class) or ``object`` (anything else of a field: ``class`` is wbc, rbc, platelet,
 smudge or artefact); where absent it follows from the coordinates. A box without a class is a white cell of unknown
-class. A Pascal VOC annotation beside a field adds the objects that the label file leaves out. Where a field has a row,
-all of its white cells have one too.
+class. A Pascal VOC annotation beside a field adds the objects that the label file leaves out. Where a field has a row
+and any mark, all of its white cells are marked; a field without marks is only an image.
 """
 
 import csv

@@ -54,6 +54,7 @@ def import_source(
     if not findings:
         raise NoLabelsError(_NO_LABELS.format(name=Path(src).name))
     skipped = [one for one in findings if isinstance(one, SkippedFile)]
+    unread = {one.path for one in skipped}
     found = [one for one in findings if isinstance(one, Candidate)]
     counts: Counter[CellClass] = Counter()
     objects: Counter[ObjectKind] = Counter()
@@ -63,9 +64,12 @@ def import_source(
     with Catalogue(home).writing() as writer:
         for path, rows in groupby(found, key=lambda one: one.path):
             batch = list(rows)
+            before = len(skipped)
             items = _items(writer, path, batch, skipped, default_source=_source_name(Path(src)))
             imported += writer.add(items)
             objects.update(_marked(writer, batch, items, skipped))
+            if len(skipped) == before and not any(row.shown in unread for row in batch):
+                _complete(writer, batch, items)
             counts.update(item.cls for item in items if item.cls is not None)
             done += len(batch)
             if progress is not None:
@@ -161,6 +165,13 @@ def _marked(
     if items:
         writer.mark(items[0].image_sha256, found)
     return Counter(one.kind for one in found)
+
+
+def _complete(writer: Writer, rows: list[Candidate], items: list[NewItem]) -> None:
+    """Note that a field is marked completely: it came with marks (the caller knows that none was left out)."""
+    fields = [item for item in items if item.kind is Kind.FIELD]
+    if fields and any(row.kind in (Kind.BOX, Kind.OBJECT) for row in rows):
+        writer.complete(fields[0].image_sha256)
 
 
 def _fits(box: Box, image: StoredImage) -> bool:

@@ -1,7 +1,9 @@
 """The catalogue: classes as a model sees them, splits by group, readers' labels."""
 
 import json
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,45 @@ def test_feedback_on_a_found_box_replaces_the_overlapping_label(tmp_path: Path) 
     digest = catalogue.add_feedback(b"not needed", N, "s1", "c1")
     (after,) = [c for c in catalogue.cells() if c.box is not None]
     assert (after.hash, after.box, after.cls, after.split) == (digest, (12, 11, 61, 59), N, Split.TRAIN)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_feedback_does_not_make_a_fields_marking_complete(tmp_path: Path, marked: bool) -> None:
+    put_image(tmp_path / "src/f.png", 3, (200, 100))
+    rows: list[dict[str, object]] = [{"path": "f.png", "kind": "field", "group": "f", "split": "train"}]
+    if marked:
+        rows.append(
+            {"path": "f.png", "kind": "box", "class": "eosinophil", "group": "f", "split": "train",
+             "xmin": 10, "ymin": 10, "xmax": 60, "ymax": 60}
+        )  # fmt: skip
+    put_labels(tmp_path / "src", rows)
+    home = tmp_path / "home"
+    import_source(home, tmp_path / "src")
+    catalogue = Catalogue(home)
+    (field,) = catalogue.fields()
+    (home / "smears/s1").mkdir(parents=True)
+    (home / "smears/s1/cells.json").write_text(
+        json.dumps({"c1": {"image_sha256": field.sha256, "box": [12, 11, 61, 59]}})
+    )
+    catalogue.add_feedback(b"not needed", N, "s1", "c1")
+    (after,) = catalogue.fields()
+    assert (after.cells, after.complete) == (((12, 11, 61, 59),), marked)
+
+
+def test_a_catalogue_of_before_knows_its_marked_fields_as_complete(tmp_path: Path) -> None:
+    put_image(tmp_path / "src/f.png", 3, (200, 100))
+    put_image(tmp_path / "src/g.png", 4, (200, 100))
+    rows: list[dict[str, object]] = [{"path": f"{name}.png", "kind": "field", "group": name} for name in "fg"]
+    rows.append({"path": "f.png", "kind": "box", "class": "eosinophil", "group": "f",
+                 "xmin": 10, "ymin": 10, "xmax": 60, "ymax": 60})  # fmt: skip
+    put_labels(tmp_path / "src", rows)
+    import_source(tmp_path / "home", tmp_path / "src")
+    with closing(sqlite3.connect(tmp_path / "home/catalogue.sqlite")) as connection:
+        connection.executescript("DROP TABLE complete; PRAGMA user_version = 0;")
+    assert [(field.group, field.complete) for field in Catalogue(tmp_path / "home").fields()] == [
+        ("f", True),
+        ("g", False),
+    ]
 
 
 def test_feedback_with_a_broken_crop_keeps_nothing(tmp_path: Path) -> None:

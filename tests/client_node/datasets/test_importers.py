@@ -126,6 +126,46 @@ def test_import_keeps_what_is_marked_in_a_field_each_once(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("marks", "complete"),
+    [
+        ({(10, 10, 60, 60): "WBC", (100, 10, 130, 40): "RBC"}, True),
+        ({(100, 10, 130, 40): "RBC"}, True),
+        ({}, False),  # nobody has looked
+        ({(10, 10, 60, 60): "WBC", (100, 10, 130, 40): "dragon"}, False),  # what was left out may be a white cell
+        ({(10, 10, 60, 60): "WBC", (40, 40, 40, 40): "WBC"}, False),
+    ],
+)
+def test_import_voc_knows_which_fields_are_marked_completely(
+    tmp_path: Path, marks: dict[tuple[int, int, int, int], str], complete: bool
+) -> None:
+    put_image(tmp_path / "src/f1.png", 1, (200, 200))
+    (tmp_path / "src/f1.xml").write_text(annotation(marks))
+    import_source(tmp_path / "home", tmp_path / "src")
+    (field,) = Catalogue(tmp_path / "home").fields()
+    assert field.complete is complete
+
+
+@pytest.mark.parametrize(
+    ("boxes", "complete"),
+    [([(5, 5, 50, 60)], True), ([], False), ([(5, 5, 50, 60), (90, 5, 500, 60)], False), ([(50, 5, 5, 60)], False)],
+)
+def test_import_csv_knows_which_fields_are_marked_completely(
+    tmp_path: Path, boxes: list[tuple[int, int, int, int]], complete: bool
+) -> None:
+    put_image(tmp_path / "src/f.png", 2, (200, 100))
+    rows: list[dict[str, object]] = [{"path": "f.png", "kind": "field", "group": "f1"}]
+    rows += [
+        {"path": "f.png", "kind": "box", "class": "eosinophil", "group": "f1",
+         "xmin": box[0], "ymin": box[1], "xmax": box[2], "ymax": box[3]}
+        for box in boxes
+    ]  # fmt: skip
+    put_labels(tmp_path / "src", rows)
+    import_source(tmp_path / "home", tmp_path / "src")
+    (field,) = Catalogue(tmp_path / "home").fields()
+    assert field.complete is complete
+
+
 def test_import_of_objects_without_their_field_says_so(tmp_path: Path) -> None:
     put_image(tmp_path / "src/a.png", 1)
     put_labels(

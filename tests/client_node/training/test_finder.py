@@ -1,11 +1,13 @@
 """Training the step that accepts or rejects proposals."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from client_node.datasets.catalogue import LabelledField, MarkedObject
+from client_node.datasets.catalogue import Catalogue, LabelledField, MarkedObject
+from client_node.datasets.importers import import_source
 from client_node.datasets.splits import Split
 from client_node.training.finder import Lesson, joined, lessons, train_finder, turned, turned_boxes
 from client_node.training.places import field_examples, judged, single_examples
@@ -97,6 +99,25 @@ def test_finder_learns_to_tell_and_to_place_and_is_the_same_under_a_seed() -> No
     goal = encode(cell, seen)
     assert np.abs(one[kinds == KINDS.index(CELL), len(KINDS) :].mean(axis=0) - boxes[0]).max() < 0.1
     assert decode(goal, seen, 640, 480) == cell
+
+
+def test_a_partly_marked_field_teaches_no_background(tmp_path: Path) -> None:
+    """A reader has corrected one cell of a field that nobody had marked: its other cell must not be unlearnt."""
+    image, objects = marked()
+    home = tmp_path / "home"
+    save(tmp_path / "src/f.png", image)
+    (tmp_path / "src/labels.csv").write_text("path,kind,class,group,split\nf.png,field,,f,train\n")
+    import_source(home, tmp_path / "src")
+    catalogue = Catalogue(home)
+    (field,) = catalogue.fields()
+    (home / "smears/s1").mkdir(parents=True)
+    trace = {"c1": {"image_sha256": field.sha256, "box": list(objects[0].box)}}
+    (home / "smears/s1/cells.json").write_text(json.dumps(trace))
+    catalogue.add_feedback(b"not needed", CellClass.NEUTROPHIL, "s1", "c1")
+    model = build("tf_efficientnet_lite0", 3)
+    (found,) = lessons(model, catalogue.fields(), [], size=32, random=np.random.default_rng(0), between=lambda: None)
+    assert set(found.kinds) == {KINDS.index(CELL)}
+    assert found.cells > 2
 
 
 def test_lessons_leave_out_what_cannot_be_read(tmp_path: Path) -> None:

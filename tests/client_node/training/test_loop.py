@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from client_node.training.loop import ABSENT_SHARE, predict, train
+from client_node.training.loop import ABSENT_SHARE, Stepper, predict, train
 from client_node.training.sources import MapSource
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Balance, Recipe
@@ -110,3 +110,32 @@ def test_balanced_loss_weighs_classes_alike() -> None:
     logits = np.array([[9.0, 0.0]] * 9 + [[9.0, 0.0]], np.float32)
     labels = np.array([0] * 9 + [1])
     assert balanced_loss(logits, labels) == pytest.approx(4.5, abs=0.01)
+
+
+def stepped(scaler: torch.amp.GradScaler, losses: list[float]) -> list[torch.Tensor]:
+    """Step a weight of 1 down ``loss × weight`` for each of ``losses``; return it after each."""
+    tail, head = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    optimiser = torch.optim.SGD([{"params": [tail]}, {"params": [head]}], lr=0.1)
+    stepper = Stepper([tail, head], optimiser, scaler, steps=len(losses), head_steps=0)
+    seen = []
+    for loss in losses:
+        stepper.step((tail + head).sum() * loss)
+        seen.append(torch.cat([tail, head]).detach().clone())
+    return seen
+
+
+def test_steps_are_the_same_with_scaled_gradients() -> None:
+    """Small gradients and such that are clipped."""
+    plain = stepped(torch.amp.GradScaler("cpu", enabled=False), [0.5, 30.0, 0.1])
+    scaled = stepped(torch.amp.GradScaler("cpu", init_scale=1024.0), [0.5, 30.0, 0.1])
+    for one, other in zip(plain, scaled, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    assert len({float(one[0]) for one in plain}) == 3
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1e30)
+    first, second = stepped(scaler, [1e20, 1e-3])
+    assert torch.equal(first, torch.ones(2))
+    assert scaler.get_scale() == pytest.approx(5e29)
+    assert bool((second < 1.0).all())

@@ -15,7 +15,9 @@ import torch
 from client_node.datasets.catalogue import Catalogue, Kind, MarkedObject, NewItem
 from client_node.datasets.splits import Split
 from client_node.training import cache
+from client_node.training.finder import teach
 from client_node.training.service import TrainingService
+from client_node.training.site import teaching_fields
 from shared.contracts.model_card import ModelCard
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
@@ -253,13 +255,20 @@ def test_training_is_repeatable_and_uses_its_cache(home: Path, start: Arrays, mo
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def test_a_site_with_marked_fields_teaches_the_finder(tmp_path: Path, start: Arrays) -> None:
-    home = make_home(tmp_path / "home")
+def add_field(home: Path, *, complete: bool) -> None:
+    """Add a field with two cells, both marked or only the first."""
     image, boxes = draw_field(0, [(CellClass.NEUTROPHIL, 150, 120), (CellClass.EOSINOPHIL, 400, 200)])
     with Catalogue(home).writing() as writer:
-        stored = writer.put_image(save(tmp_path / "field.png", image).read_bytes())
+        stored = writer.put_image(save(home / "field.png", image).read_bytes())
         writer.add([NewItem(stored.sha256, Kind.FIELD, None, None, "painted", "s", "f", Split.TRAIN)])
-        writer.mark(stored.sha256, [MarkedObject(box, ObjectKind.CELL) for box in boxes])
+        writer.mark(stored.sha256, [MarkedObject(box, ObjectKind.CELL) for box in boxes[: 2 if complete else 1]])
+        if complete:
+            writer.complete(stored.sha256)
+
+
+def test_a_site_with_marked_fields_teaches_the_finder(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "home")
+    add_field(home, complete=True)
     reply, tensors = TrainingService(home).handle(train_request(), start)
     assert isinstance(reply, TrainReply)
     assert reply.boxes == 2
@@ -268,8 +277,30 @@ def test_a_site_with_marked_fields_teaches_the_finder(tmp_path: Path, start: Arr
     assert all(not np.array_equal(tensors[name], start[name]) for name in finder)
 
 
-def test_a_site_without_marked_fields_returns_the_finder_as_it_came(service: TrainingService, start: Arrays) -> None:
-    reply, tensors = service.handle(train_request(), start)
+def test_all_of_a_round_comes_from_the_recipes_seed(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "home", train=6, val=0, test=0)
+    add_field(home, complete=True)
+    whole = {name: array.astype(np.float32) for name, array in start.items()}  # nothing is rounded on its way
+    recipe = RECIPE.model_copy(update={"local_epochs": 1, "seed": 7})
+    _, learnt = TrainingService(home).handle(train_request(2, recipe=recipe), whole)
+
+    again = build(RECIPE.backbone, len(CLASSES))
+    tail = {name: whole[name] if name.startswith("finder.") else learnt[name] for name in whole}
+    again.load_trainable({name: torch.from_numpy(array) for name, array in tail.items()})
+    size, singles = RECIPE.input_size, Catalogue(home).cells(split="train")
+    teach(again, teaching_fields(home), singles, size=size, seed=7002, between=lambda: None)
+    for name, value in again.finder.state_dict().items():
+        np.testing.assert_array_equal(learnt[f"finder.{name}"], value.numpy())
+
+
+@pytest.mark.parametrize("fields", [0, 1])
+def test_a_site_without_completely_marked_fields_returns_the_finder_as_it_came(
+    tmp_path: Path, start: Arrays, fields: int
+) -> None:
+    home = make_home(tmp_path / "home", val=0, test=0)
+    if fields:
+        add_field(home, complete=False)
+    reply, tensors = TrainingService(home).handle(train_request(), start)
     assert isinstance(reply, TrainReply)
     assert reply.boxes == 0
     assert all(np.array_equal(tensors[name], start[name]) for name in start if name.startswith("finder."))

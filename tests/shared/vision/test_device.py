@@ -7,7 +7,9 @@ import torch
 
 from shared.contracts.errors import ConfigError, ModelInvalidError
 from shared.vision import device
-from shared.vision.device import CPU, CUDA, DEVICE_VARIABLE, THREADS_VARIABLE, choose_providers
+from shared.vision.device import CPU, CUDA, DEVICE_VARIABLE, THREADS_VARIABLE, choose_providers, half_kind
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,29 @@ def test_torch_part_on_the_cpu_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     layer = device.placed(torch.nn.Linear(2, 2), place)
     with device.mixed_precision(place):
         assert (place.type, layer(torch.zeros(1, 2)).dtype) == ("cpu", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("device_type", "bfloat16", "expected"),
+    [("cpu", False, None), ("cpu", True, None), ("cuda", True, "bfloat16"), ("cuda", False, "float16")],
+)
+def test_half_precision_is_bfloat16_where_the_hardware_has_it(
+    device_type: str, bfloat16: bool, expected: str | None
+) -> None:
+    assert half_kind(device_type, bfloat16=bfloat16) == expected
+
+
+def test_gradients_are_scaled_only_for_float16() -> None:
+    scaler = device.grad_scaler(torch.device("cpu"))
+    loss = torch.ones(1, requires_grad=True)
+    assert not scaler.is_enabled()
+    assert scaler.scale(loss) is loss
+
+
+@needs_cuda
+def test_a_gpu_scales_gradients_exactly_where_it_computes_in_float16() -> None:
+    place = torch.device("cuda")
+    with device.mixed_precision(place):
+        kind = torch.nn.Linear(2, 2).to(place)(torch.zeros(1, 2, device=place)).dtype
+    assert kind in (torch.bfloat16, torch.float16)
+    assert device.grad_scaler(place).is_enabled() == (kind is torch.float16)
