@@ -4,16 +4,25 @@ These objects travel as one JSON string inside a Flower ``ConfigRecord`` (key ``
 local socket between relay and trainer. Tensors travel beside them. A request is hostile input to a node.
 """
 
+from base64 import b64decode
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.analysis import Contract, Fraction
 from shared.contracts.ontology import CellClass
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+MOST_FEATURES: Final = 2048
+MOST_COMPONENTS: Final = 32
+MOST_LABORATORIES: Final = 64
+"""A model carries what so many laboratories look like, and no more."""
+_MOST_NUMBERS: Final = 8 * ((2 * (MOST_COMPONENTS + 1) * MOST_FEATURES + 5) // 6)
+"""Characters of base64."""
 
 
 class Augmentation(StrEnum):
@@ -118,6 +127,44 @@ class CalibrationSummary(Contract):
     """Mean optical density per channel of the stained pixels of its cells; see `shared.vision.colour`."""
 
 
+class KnownSpace(Contract):
+    """Where one laboratory's cells lie among a model's features; see `shared.vision.known` for how it is made.
+
+    It leaves the hospital. It holds a mean over at least 50 cells, directions in which they differ and how much, over
+    ten cells or more a direction: no image, no feature of any one cell, no name. At most 181 kB, so that a reply
+    stays below the 256 KiB that the centre takes.
+    """
+
+    size: int = Field(ge=1, le=MOST_FEATURES)
+    """Numbers of a cell's features."""
+    numbers: Annotated[str, Field(max_length=_MOST_NUMBERS)]
+    """Base64 of little-endian fp16, row by row: the mean, then each component."""
+    deviations: tuple[Positive, ...] = Field(min_length=1, max_length=MOST_COMPONENTS)
+    """Standard deviation along each component."""
+    residual: Positive
+    """Root mean square length of what the components leave out."""
+    threshold: Annotated[float, Field(gt=0, le=100.0, allow_inf_nan=False)]
+    """Distance at which a cell is unlike this laboratory's; a usual cell's is about 1."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(b64decode(self.numbers, validate=True)) != 2 * self.size * (1 + len(self.deviations)):
+            raise ValueError("the numbers are not as many as the space needs")
+        return self
+
+
+class KnownLaboratory(Contract):
+    """What one laboratory, whose cells taught a model, looks like to it; it has no name."""
+
+    space: KnownSpace | None = None
+
+
+class KnownLaboratories(Contract):
+    """The file ``known.json`` of a model version: how an unlearnt laboratory is told from those it learnt from."""
+
+    laboratories: tuple[KnownLaboratory, ...] = Field(default=(), max_length=MOST_LABORATORIES)
+
+
 class TrainReply(Contract):
     """A node's answer to a round; the tensors stand beside it."""
 
@@ -145,6 +192,8 @@ class EvaluateReply(Contract):
     current: SiteMetrics | None
     """The model the node runs now, on the same groups; None where it runs none."""
     calibration: CalibrationSummary
+    laboratory: KnownLaboratory | None = None
+    """What the site's cells look like to the candidate; None where it has too few, or keeps that to itself."""
     seconds: float
     boxes: int = Field(default=0, ge=0)
     """Cells marked in the site's training fields: its part in the finder."""

@@ -4,6 +4,7 @@ numpy only: an analysing node needs no torch. The adapter stays on the site and 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.training import CalibrationSummary
+from shared.vision import space as spaces
 from shared.vision.colour import SiteView
+from shared.vision.known import Known
 
 Floats = NDArray[np.float64]
 
@@ -20,14 +23,11 @@ LEVEL = 0.95
 LEAST_CELLS = 20
 """Below this many validation cells a conformal quantile says nothing; the default stands in."""
 DEFAULT_QUANTILE = 0.9
-_DIMENSIONS = 32
-_OOD_LEVEL = 0.99
-_OOD_MARGIN = 1.1
-_FOLDS = 5
 _TEMPERATURES = (0.25, 8.0)
 _TEMPERATURE_PRIOR = 4.0
 """Weight, in cells, of the belief that the temperature is 1: few cells move it little."""
 _ENTROPY_LIMIT = 0.6
+_CELLS_A_DIMENSION = 4
 
 
 class FeatureSpace(BaseModel):
@@ -43,6 +43,13 @@ class FeatureSpace(BaseModel):
     """Root mean square length of what the components leave out."""
     threshold: float = Field(gt=0)
     """Distance at which a cell counts as out of distribution."""
+
+    @cached_property
+    def space(self) -> spaces.Space:
+        """It, to measure distances in."""
+        return spaces.Space(
+            np.asarray(self.mean), np.asarray(self.components), np.asarray(self.deviations), self.residual
+        )
 
 
 class Adapter(BaseModel):
@@ -113,20 +120,34 @@ def fit_adapter(
     )
 
 
-def apply(adapter: Adapter, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Calibrated:
+def apply(
+    adapter: Adapter, logits: NDArray[np.float32], features: NDArray[np.float32], known: Known | None = None
+) -> Calibrated:
     """Return probabilities, prediction sets and out-of-distribution scores of N cells (logits N × K, features N × F).
 
     A set holds the likeliest class and every class whose likelier classes' cumulative probability stays within the
-    quantile. Without a fitted feature space the score is the entropy of the probabilities, a far weaker sign.
+    quantile. ``known``: the laboratories that the model learnt from, see `strangeness` for how they count. Raises
+    ValueError where a space or a class count does not fit the model.
     """
     probabilities = _softmax(logits.astype(np.float64) / adapter.temperature)
     sets = _likelier(probabilities) <= adapter.conformal_quantile
-    if adapter.space is None:
-        entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
-        scores: Floats = entropy / np.log(probabilities.shape[1]) / _ENTROPY_LIMIT
-    else:
-        scores = _distances(adapter.space, features) / adapter.space.threshold
-    return Calibrated(probabilities, sets, scores)
+    return Calibrated(probabilities, sets, strangeness(adapter, probabilities, features, known))
+
+
+def strangeness(adapter: Adapter, probabilities: Floats, features: NDArray[np.float32], known: Known | None) -> Floats:
+    """Return the out-of-distribution score of N cells, 1.0 at the threshold.
+
+    A site's own space counts where it has one. Otherwise the least distance to a laboratory that the model learnt
+    from. Where the model carries none (an old one), the entropy of the probabilities: a far weaker sign.
+    """
+    if adapter.space is not None:
+        own: Floats = adapter.space.space.distances(features) / adapter.space.threshold
+        return own
+    if known is not None:
+        return known.scores(features)
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+    result: Floats = entropy / np.log(probabilities.shape[1]) / _ENTROPY_LIMIT
+    return result
 
 
 def balanced_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -193,38 +214,16 @@ def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | N
     fitted = own if reference is None or not len(reference) else reference.astype(np.float64)
     if len(fitted) < LEAST_CELLS:
         return None
-    space = _gaussian(fitted)
+    dimensions = len(fitted) // _CELLS_A_DIMENSION
+    found = spaces.fit(fitted, dimensions=dimensions)
     if fitted is not own and len(own) >= LEAST_CELLS:
-        distances = _distances(space, own)
+        distances = found.distances(own)
     else:
-        fold = np.arange(len(fitted)) % _FOLDS
-        held_out = [_distances(_gaussian(fitted[fold != k]), fitted[fold == k]) for k in range(_FOLDS)]
-        distances = np.concatenate(held_out)
-    limit = float(np.quantile(distances, _OOD_LEVEL)) * _OOD_MARGIN
-    return space.model_copy(update={"threshold": max(limit, 1e-6)})
-
-
-def _gaussian(points: Floats) -> FeatureSpace:
-    mean = points.mean(axis=0)
-    centred = points - mean
-    dimensions = max(1, min(_DIMENSIONS, len(points) // 4, points.shape[1]))
-    _, values, rows = np.linalg.svd(centred, full_matrices=False)
-    rest = centred - centred @ rows[:dimensions].T @ rows[:dimensions]
+        distances = spaces.crossed(fitted, dimensions=dimensions)
     return FeatureSpace(
-        mean=tuple(np.round(mean, 6).tolist()),
-        components=tuple(tuple(row) for row in np.round(rows[:dimensions], 6).tolist()),
-        deviations=tuple(np.maximum(values[:dimensions] / np.sqrt(len(points)), 1e-6).tolist()),
-        residual=float(max(np.sqrt((rest**2).sum(axis=1).mean()), 1e-6)),
-        threshold=1.0,
+        mean=tuple(np.round(found.mean, 6).tolist()),
+        components=tuple(tuple(row) for row in np.round(found.components, 6).tolist()),
+        deviations=tuple(found.deviations.tolist()),
+        residual=found.residual,
+        threshold=spaces.threshold(distances),
     )
-
-
-def _distances(space: FeatureSpace, features: NDArray[np.float32] | Floats) -> Floats:
-    """Return the root mean square of the standardised coordinates and of the standardised residual."""
-    components = np.asarray(space.components)
-    centred = features.astype(np.float64) - np.asarray(space.mean)
-    inside = centred @ components.T
-    outside = np.sqrt(np.maximum((centred**2).sum(axis=1) - (inside**2).sum(axis=1), 0.0)) / space.residual
-    mahalanobis = ((inside / np.asarray(space.deviations)) ** 2).mean(axis=1)
-    result: Floats = np.sqrt((mahalanobis + outside**2) / 2.0)
-    return result
