@@ -16,6 +16,7 @@ from client_node.training import augment
 from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import joined, lessons, train_finder
+from client_node.training.laboratory import told_laboratory
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
@@ -34,6 +35,7 @@ from shared.contracts.training import (
     CensusRequest,
     EvaluateReply,
     EvaluateRequest,
+    KnownLaboratory,
     Refusal,
     Reply,
     Request,
@@ -172,11 +174,12 @@ class TrainingService:
         model = self._loaded(request, tensors)
         source, labels = self._split(request, model, "test")
         logits, _ = self._predicted(model, source)
-        adapter = self._adapter(model, request)
+        adapter, laboratory = self._adapter(model, request)
         return EvaluateReply(
             candidate=site_metrics(logits, labels, classes),
             current=current_metrics(self._home, "test"),
             calibration=adapter.summary.model_copy(update={"density": self._density(classes)}),
+            laboratory=laboratory,
             seconds=time.monotonic() - begin,
             boxes=sum(len(field.cells) for field in allowed_fields(self._home, "train")),
         )
@@ -186,11 +189,14 @@ class TrainingService:
         set_tensors(model, tensors)
         return model
 
-    def _adapter(self, model: CellModel, request: EvaluateRequest) -> calibration.Adapter:
+    def _adapter(
+        self, model: CellModel, request: EvaluateRequest
+    ) -> tuple[calibration.Adapter, KnownLaboratory | None]:
         source, labels = self._split(request, model, "val")
         logits, features = self._predicted(model, source)
-        reference, _ = self._split(request, model, "train")
-        return calibration.fit_adapter(logits, features, labels, reference=self._predicted(model, reference)[1])
+        reference = self._predicted(model, self._split(request, model, "train")[0])[1]
+        adapter = calibration.fit_adapter(logits, features, labels, reference=reference)
+        return adapter, told_laboratory(self._home, reference, features)
 
     def _density(self, classes: tuple[CellClass, ...]) -> tuple[float, float, float] | None:
         """Return how much dye the site's cells took."""

@@ -12,11 +12,13 @@ from pathlib import Path
 from server import vision
 from server.federation.strategy import Tensors, stored_tensors
 from server.models.base import utc_now
+from server.registry.known import known_laboratories
 from server.runtime import Runtime
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.model_card import ArtefactRef, ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import CalibrationSummary, EvaluateReply, Recipe
+from shared.contracts.training import KNOWN_FILE, CalibrationSummary, EvaluateReply, Recipe
+from shared.vision import backbones
 
 DELTA = "delta.safetensors"
 ONNX = "model.onnx"
@@ -52,7 +54,7 @@ def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
     now = utc_now()
     version = new_version(now)
     delta = stored_tensors(candidate.tensors)
-    files = {DELTA: delta, ONNX: _onnx(candidate.recipe, delta)}
+    files = {DELTA: delta, ONNX: _onnx(candidate.recipe, delta), **_known(candidate)}
     for name, content in files.items():
         runtime.store.put(artefact_key(version, name), content, if_absent=True)
     card = ModelCard(
@@ -75,6 +77,13 @@ def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
     )
     key = runtime.vault.release_key()
     return SignedModelCard(card=card, signature=key.sign(canonical_bytes(card)), key_id=key.public.key_id)
+
+
+def _known(candidate: Candidate) -> dict[str, bytes]:
+    """The file of the laboratories that the model knows; none where no hospital told of its own."""
+    told = [reply.laboratory for reply in candidate.evaluations.values()]
+    known = known_laboratories(told, features=backbones.get(candidate.recipe.backbone).feature_size)
+    return {KNOWN_FILE: known.model_dump_json().encode()} if known.laboratories else {}
 
 
 def default_calibration(replies: list[EvaluateReply]) -> CalibrationSummary:

@@ -21,6 +21,8 @@ MOST_FEATURES: Final = 2048
 MOST_COMPONENTS: Final = 32
 MOST_LABORATORIES: Final = 64
 """A model carries what so many laboratories look like, and no more."""
+KNOWN_FILE: Final = "known.json"
+"""Where in a model version they stand: `KnownLaboratories`."""
 _MOST_NUMBERS: Final = 8 * ((2 * (MOST_COMPONENTS + 1) * MOST_FEATURES + 5) // 6)
 """Characters of base64."""
 
@@ -160,7 +162,7 @@ class KnownLaboratory(Contract):
 
 
 class KnownLaboratories(Contract):
-    """The file ``known.json`` of a model version: how an unlearnt laboratory is told from those it learnt from."""
+    """The file `KNOWN_FILE` of a model version: how an unlearnt laboratory is told from those it learnt from."""
 
     laboratories: tuple[KnownLaboratory, ...] = Field(default=(), max_length=MOST_LABORATORIES)
 

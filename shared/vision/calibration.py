@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.training import CalibrationSummary
+from shared.statistics import clopper_pearson
 from shared.vision import space as spaces
 from shared.vision.colour import SiteView
 from shared.vision.known import Known
@@ -28,6 +29,9 @@ _TEMPERATURE_PRIOR = 4.0
 """Weight, in cells, of the belief that the temperature is 1: few cells move it little."""
 _ENTROPY_LIMIT = 0.6
 _CELLS_A_DIMENSION = 4
+VOUCHES = 200 / 3
+"""Percent of a site's validation cells that the model must read rightly (the lower end of the exact 95 % interval) for
+the site's own space to count alone: a stain is not known because there is much of it."""
 
 
 class FeatureSpace(BaseModel):
@@ -65,6 +69,15 @@ class Adapter(BaseModel):
     """How the site's cells are shown to the model; the rest was fitted on cells shown so."""
     cells: int = 0
     """Validation cells it was fitted on; 0 = the model's defaults."""
+    right: int | None = None
+    """How many of them the model reads rightly; None: not counted, by an older release."""
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the site has a space of its own, of cells that the model was shown to read."""
+        if self.space is None or self.right is None:
+            return self.space is not None
+        return clopper_pearson(self.right, self.cells)[0] >= VOUCHES
 
     @property
     def summary(self) -> CalibrationSummary:
@@ -117,6 +130,7 @@ def fit_adapter(
         space=_fit_space(features, reference),
         view=view or SiteView(),
         cells=count,
+        right=int((logits.argmax(axis=1) == labels).sum()) if count else None,
     )
 
 
@@ -137,12 +151,15 @@ def apply(
 def strangeness(adapter: Adapter, probabilities: Floats, features: NDArray[np.float32], known: Known | None) -> Floats:
     """Return the out-of-distribution score of N cells, 1.0 at the threshold.
 
-    A site's own space counts where it has one. Otherwise the least distance to a laboratory that the model learnt
-    from. Where the model carries none (an old one), the entropy of the probabilities: a far weaker sign.
+    A site's own space counts alone where the model was shown to read the site's cells (`Adapter.vouched`): what lies
+    beyond it is strange here, even if another laboratory would know it. Where the model reads them badly, a cell must
+    also be within a laboratory that the model learnt from: the greater of the two scores counts. A site without a
+    space of its own scores by the least distance to a known laboratory. Where the model carries none (an old one), the
+    entropy of the probabilities is left: a far weaker sign.
     """
     if adapter.space is not None:
         own: Floats = adapter.space.space.distances(features) / adapter.space.threshold
-        return own
+        return own if adapter.vouched or known is None else np.maximum(own, known.scores(features))
     if known is not None:
         return known.scores(features)
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from sqlmodel import select
@@ -28,8 +29,16 @@ from shared.contracts.errors import ConflictError, ModelInvalidError, NotFoundEr
 from shared.contracts.model_card import ArtefactRef, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ModelDecision
-from shared.contracts.training import CalibrationSummary, EvaluateReply, SiteMetrics
+from shared.contracts.training import (
+    KNOWN_FILE,
+    CalibrationSummary,
+    EvaluateReply,
+    KnownLaboratories,
+    KnownLaboratory,
+    SiteMetrics,
+)
 from shared.crypto.signing import SigningKey
+from shared.vision.known import known_space
 from tests.client_node.analysis.models import CLASSES, cell_image, make_model
 from tests.client_node.world import Site, make_home, served
 from tests.factories import Centre, make_centre
@@ -77,21 +86,23 @@ def promote(
     classes: tuple[CellClass, ...] = CLASSES,
     key: SigningKey | None = None,
     stored: bytes | None = None,
+    known: bytes | None = None,
 ) -> None:
     """Register a version at the centre as a run does, and promote it."""
     runtime = site.centre.runtime
     made = make_model(folder / version, version)
     onnx = (made / "model.onnx").read_bytes()
     plain = load_model(made).card
-    card = plain.model_copy(
-        update={
-            "recipe": plain.recipe.model_copy(update={"classes": classes}),
-            "artefacts": (ArtefactRef(name="model.onnx", sha256=hashlib.sha256(onnx).hexdigest(), size=len(onnx)),),
-        }
+    files = {"model.onnx": onnx} if known is None else {"model.onnx": onnx, KNOWN_FILE: known}
+    artefacts = tuple(
+        ArtefactRef(name=name, sha256=hashlib.sha256(body).hexdigest(), size=len(body)) for name, body in files.items()
     )
+    changed = {"recipe": plain.recipe.model_copy(update={"classes": classes}), "artefacts": artefacts}
+    card = plain.model_copy(update=changed)
     signer = key or runtime.vault.release_key()
     signed = SignedModelCard(card=card, signature=signer.sign(canonical_bytes(card)), key_id=signer.public.key_id)
-    runtime.store.put(artefact_key(version, "model.onnx"), stored if stored is not None else onnx)
+    for name, body in {**files, "model.onnx": stored if stored is not None else onnx}.items():
+        runtime.store.put(artefact_key(version, name), body)
     found = SiteMetrics(n=50, loss=0.4, accuracy=0.9, macro_f1=0.9)
     reply = EvaluateReply(
         candidate=found, current=None, calibration=CalibrationSummary(temperature=1, conformal_quantile=0.9), seconds=1
@@ -217,6 +228,27 @@ def test_node_without_own_cells_accepts_on_the_signature_and_says_so(tmp_path: P
     assert "without own validation data" in decision.reason
     assert decision.reason.startswith("inference-only") is (mode is NodeMode.INFERENCE)
     assert load_model(home.model("hv-1")).adapter.cells == 0
+
+
+def test_a_node_without_labels_gets_what_the_model_knows(tmp_path: Path) -> None:
+    centre = make_centre(tmp_path / "centre")
+    node = centre.add_node("a")
+    cells = np.random.default_rng(0).normal(0.0, 1.0, (60, 3)).astype(np.float32)
+    body = KnownLaboratories(laboratories=(KnownLaboratory(space=known_space(cells)),)).model_dump_json().encode()
+    with served(centre) as url:
+        home = make_home(tmp_path / "home", centre, node, url, mode=NodeMode.INFERENCE)
+        with CentreClient.of(home) as client:
+            promote(Site(home, client, centre), tmp_path, "hv-1", known=body)
+            decision = check_model(home, client, reload=Reloads())
+    centre.runtime.database.dispose()
+    assert decision is not None
+    assert decision.decision == "installed"
+    model = load_model(home.model("hv-1"))
+    assert model.known is not None
+    assert (model.adapter.space, model.compared) == (None, "the laboratory that taught the model")
+    (home.model("hv-1") / KNOWN_FILE).write_text('{"laboratories": 7}')
+    with pytest.raises(ModelInvalidError, match="install the model again"):
+        load_model(home.model("hv-1"))
 
 
 def test_model_signed_by_another_key_is_refused(site: Site, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from shared.contracts.training import (
     KnownSpace,
     SiteMetrics,
 )
-from shared.vision.calibration import Adapter, apply
+from shared.vision.calibration import Adapter, apply, fit_adapter
 from shared.vision.known import LEAST_TOLD, Known, known, known_of, known_space, space_of
 
 Features = NDArray[np.float32]
@@ -122,3 +122,28 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         known(KnownLaboratories(laboratories=(KnownLaboratory(space=bad),)))
     assert known(KnownLaboratories(laboratories=(KnownLaboratory(),))) is None
+
+
+def site(cells: Features, *, right: float) -> Adapter:
+    """A site's adapter on such cells, of which the model reads a share rightly."""
+    labels = np.zeros(len(cells), np.int64)
+    logits = np.zeros((len(cells), 3), np.float32)
+    logits[:, 0], logits[round(right * len(cells)) :, 1] = 4.0, 8.0
+    return fit_adapter(logits, cells, labels)
+
+
+@pytest.mark.parametrize(("right", "known_here"), [(0.95, True), (0.45, False)])
+def test_an_unlearnt_stain_is_known_at_a_site_only_where_the_model_reads_it(
+    two: Known, right: float, known_here: bool
+) -> None:
+    adapter = site(laboratory(6.0, 200, seed=7), right=right)
+    assert adapter.vouched is known_here
+    scores = apply(adapter, NO_LOGITS, laboratory(6.0, 200, seed=5), two).ood_scores
+    assert (scores > 1.0).mean() < 0.1 if known_here else (scores > 1.0).all()
+
+
+@pytest.mark.parametrize("right", [0.95, 0.45])
+def test_what_another_laboratory_would_know_is_still_strange_here(two: Known, right: float) -> None:
+    adapter = site(laboratory(9.0, 200, seed=7), right=right)
+    assert (apply(adapter, NO_LOGITS, laboratory(9.0, 200, seed=5), two).ood_scores > 1.0).mean() < 0.1
+    assert (apply(adapter, NO_LOGITS, laboratory(4.0, 200, seed=5), two).ood_scores > 1.0).all()
