@@ -18,11 +18,12 @@ from shared.vision import backbones, calibration, preprocessing
 from shared.vision.boxes import OUTPUTS
 from shared.vision.engine import Engine, Outputs, load_engine
 from shared.vision.known import Known, known
-from shared.vision.precision import Precision
+from shared.vision.precision import Precision, precision_of
 
 Pixels = NDArray[np.uint8]
 _ADAPTER: Final = "adapter.json"
 _INT8_ADAPTER: Final = "adapter.int8.json"
+_DAMAGED: Final = f"The model's {KNOWN_FILE} is damaged: install the model again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,9 @@ class LoadedModel:
         try:
             result = self.calibrated(logits, features)
         except ValueError as error:
-            raise ModelInvalidError("The site's adapter.json does not fit the model: remove it.") from error
+            own = self.adapter.space is not None
+            remedy = "The site's adapter.json does not fit the model: remove it." if own else _DAMAGED
+            raise ModelInvalidError(remedy) from error
         for row, members, score in zip(result.probabilities, result.sets, result.ood_scores, strict=True):
             best = int(np.argmax(row))
             chosen = tuple(cls for cls, member in zip(self.classes, members, strict=True) if member)
@@ -177,6 +180,16 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelInvalidError("The model's card.json is damaged: install the model again.") from error
 
 
+def calibration_of(folder: Path) -> tuple[calibration.Adapter, str]:
+    """Return the calibration that analyses with the model in ``folder``, and what cells are `compared` with.
+
+    The network itself is not loaded. See `load_model` for the errors.
+    """
+    file = _INT8_ADAPTER if precision_of(folder) is Precision.INT8 else _ADAPTER
+    adapter = _adapter(folder / file, read_card(folder))
+    return adapter, compared(adapter, _known(folder))
+
+
 def compared(adapter: calibration.Adapter, laboratories: Known | None) -> str:
     """Say what `calibration.strangeness` measures against."""
     taught = "" if laboratories is None else f"the {len(laboratories.spaces)} laboratories that taught the model"
@@ -194,7 +207,7 @@ def _known(folder: Path) -> Known | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ModelInvalidError(f"The model's {KNOWN_FILE} is damaged: install the model again.") from error
+        raise ModelInvalidError(_DAMAGED) from error
 
 
 def _adapter(file: Path, card: ModelCard) -> calibration.Adapter:

@@ -157,6 +157,8 @@ class Evidence:
     """Of this site's good images of the same kind."""
     compared: str = "the training images"
     """What strange cells are unlike."""
+    promise: str = ""
+    """How often prediction sets hold the true class, and who vouches for it."""
 
     @cached_property
     def white(self) -> tuple[Cell, ...]:
@@ -231,7 +233,8 @@ def _uncertain(rule: Uncertain, seen: Evidence) -> FlagEvidence | None:
     cells = tuple(cell for cell in seen.cells if len(cell.prediction_set) != 1)
     if len(cells) < rule.least_cells or 100 * len(cells) <= rule.limit * len(seen.cells):
         return None
-    return _share("cells the model leaves open", cells, len(seen.cells), rule.limit)
+    told = f" ({seen.promise})" if seen.promise else ""
+    return _share(f"cells the model leaves open{told}", cells, len(seen.cells), rule.limit)
 
 
 def _unknown(rule: UnknownStain, seen: Evidence) -> FlagEvidence | None:

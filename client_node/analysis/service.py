@@ -268,7 +268,13 @@ def evidence(
     model: LoadedModel, site: SiteRanges, fields: Sequence[FieldImage], cells: tuple[Cell, ...], figures: Quality
 ) -> Evidence:
     """Return a smear as the rules see it, with what this site and its model know."""
-    return Evidence(cells, figures, site.fields if fields else site.cells, model.compared)
+    return Evidence(
+        cells,
+        figures,
+        ranges=site.fields if fields else site.cells,
+        compared=model.compared,
+        promise=model.adapter.promise,
+    )
 
 
 def _moved(box: Box, origin: tuple[int, int] | None) -> Box:

@@ -25,7 +25,7 @@ from client_node.policy import load_policy
 from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
 from shared.contracts.ontology import CellClass
 from shared.crypto.pki import write_private
-from shared.vision import calibration, preprocessing
+from shared.vision import calibration, conformal, preprocessing
 from shared.vision.colour import SiteView
 from shared.vision.images import load_image
 from shared.vision.precision import Precision
@@ -85,6 +85,7 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     runs = [Run(candidate), *_other(home, against)]
     cells = feed(home, runs)
     if not cells:
+        keep_default(home, candidate)
         return Trial(n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False)
     accuracies = [float(run.hits(cells).mean()) for run in runs]
     return Trial(
@@ -144,26 +145,46 @@ def feed(home: NodeHome, runs: list[Run]) -> list[LabelledCell]:
 
 
 def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
-    """Write the site's calibration of the candidate, on the cells that it can predict."""
-    classes = run.model.classes
-    truths = [as_predicted(cell.cls, classes) for cell in cells]
-    rows = [row for row, truth in enumerate(truths) if truth is not None]
+    """Write the site's calibration, on the cells that the candidate can predict; return whether these sufficed."""
+    model, classes, level = run.model, run.model.classes, load_policy(home).analysis.coverage
+    rows = [row for row, cell in enumerate(cells) if as_predicted(cell.cls, classes)]
     if len(rows) < _LEAST_TO_FIT:
+        keep_default(home, model)
         return False
-    labels = np.asarray([classes.index(truth) for truth in truths if truth is not None], dtype=np.int64)
+    kept = [cells[row] for row in rows]
     logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
-    known = [cell for cell in cells if as_predicted(cell.cls, classes)]
-    view = chosen_view(run.model, known, pause=Lease(home.path).pause_point)
+    view = chosen_view(model, _to_choose_by(kept, level), pause=Lease(home.path).pause_point)
     if not view.plain:
-        kept, logits, features = shown(run.model, known, view, pause=Lease(home.path).pause_point)
-        labels = np.asarray([_position(cell, classes) for cell in kept], dtype=np.int64)
-    reference = _reference(home, run.model, view)
-    level = load_policy(home).analysis.coverage
-    adapter = calibration.fit_adapter(logits, features, labels, reference=reference, level=level, view=view)
-    write_private(
-        home.model(run.model.card.version) / adapter_file(run.model.engine), adapter.model_dump_json().encode()
+        kept, logits, features = shown(model, kept, view, pause=Lease(home.path).pause_point)
+    adapter = calibration.fit_adapter(
+        logits,
+        features,
+        np.asarray([_position(cell, classes) for cell in kept], dtype=np.int64),
+        reference=_reference(home, model, view),
+        groups=[cell.group for cell in kept],
+        level=level,
+        told=model.card.calibration,
+        view=view,
     )
+    _keep(home, model, adapter)
     return True
+
+
+def keep_default(home: NodeHome, model: LoadedModel) -> None:
+    """Write what a site without enough labels uses: the card's calibration, for the coverage that the site asks for."""
+    level = load_policy(home).analysis.coverage
+    _keep(home, model, calibration.default_adapter(model.card.calibration, level=level))
+
+
+def _keep(home: NodeHome, model: LoadedModel, adapter: calibration.Adapter) -> None:
+    file = home.model(model.card.version) / adapter_file(model.engine)
+    write_private(file, adapter.model_dump_json().encode())
+
+
+def _to_choose_by(cells: list[LabelledCell], level: float) -> list[LabelledCell]:
+    """Return the cells that a view may be chosen on: where there are enough, not those that the sets are fitted on."""
+    mask = conformal.halves([cell.group for cell in cells], level)
+    return cells if mask is None else [cell for cell, chosen in zip(cells, mask, strict=True) if chosen]
 
 
 def _reference(home: NodeHome, model: LoadedModel, view: SiteView) -> Floats | None:

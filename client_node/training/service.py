@@ -192,10 +192,13 @@ class TrainingService:
     def _adapter(
         self, model: CellModel, request: EvaluateRequest
     ) -> tuple[calibration.Adapter, KnownLaboratory | None]:
-        source, labels = self._split(request, model, "val")
+        classes = request.recipe.classes
+        cells, source = self._source(request, model, allowed_cells(self._home, "val", classes), 1)
         logits, features = self._predicted(model, source)
         reference = self._predicted(model, self._split(request, model, "train")[0])[1]
-        adapter = calibration.fit_adapter(logits, features, labels, reference=reference)
+        groups = [cell.group for cell in cells]
+        labels = positions(cells, classes)
+        adapter = calibration.fit_adapter(logits, features, labels, reference=reference, groups=groups)
         return adapter, told_laboratory(self._home, reference, features)
 
     def _density(self, classes: tuple[CellClass, ...]) -> tuple[float, float, float] | None:

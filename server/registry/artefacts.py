@@ -3,10 +3,12 @@
 import secrets
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 
 from server import vision
@@ -91,8 +93,19 @@ def default_calibration(replies: list[EvaluateReply]) -> CalibrationSummary:
     return CalibrationSummary(
         temperature=statistics.median(reply.calibration.temperature for reply in replies),
         conformal_quantile=statistics.median(reply.calibration.conformal_quantile for reply in replies),
+        quantiles=_quantiles([reply.calibration for reply in replies]),
         density=_density([reply.calibration.density for reply in replies if reply.calibration.density is not None]),
     )
+
+
+def _quantiles(sites: list[CalibrationSummary]) -> tuple[tuple[float, float], ...]:
+    """The medians level by level, over the sites that reach it; never falling from one level to the next."""
+    by_level: defaultdict[float, list[float]] = defaultdict(list)
+    for site in sites:
+        for level, value in site.quantiles:
+            by_level[level].append(value)
+    medians = {level: statistics.median(by_level[level]) for level in sorted(by_level)}
+    return tuple(zip(medians, accumulate(medians.values(), max), strict=True))
 
 
 def _density(sites: list[Density]) -> Density | None:

@@ -125,6 +125,8 @@ class CalibrationSummary(Contract):
     temperature: float = Field(gt=0)
     conformal_quantile: Fraction
     """Sets hold the classes whose cumulative probability stays within this value; see `shared.vision.calibration`."""
+    quantiles: tuple[tuple[Fraction, Fraction], ...] = Field(default=(), max_length=16)
+    """The same for other shares of cells than 0.95: (share, quantile), as far as the site's cells vouch for it."""
     density: tuple[float, float, float] | None = None
     """Mean optical density per channel of the stained pixels of its cells; see `shared.vision.colour`."""
 

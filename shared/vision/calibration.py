@@ -3,6 +3,7 @@
 numpy only: an analysing node needs no torch. The adapter stays on the site and never breaks the signed model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -13,17 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.training import CalibrationSummary
 from shared.statistics import clopper_pearson
+from shared.vision import conformal
 from shared.vision import space as spaces
 from shared.vision.colour import SiteView
+from shared.vision.conformal import DEFAULT_QUANTILE, LEVEL
 from shared.vision.known import Known
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
-"""Share of cells whose true class the prediction set shall hold."""
 LEAST_CELLS = 20
-"""Below this many validation cells a conformal quantile says nothing; the default stands in."""
-DEFAULT_QUANTILE = 0.9
+"""Cells without which a site has no space of its own."""
 _TEMPERATURES = (0.25, 8.0)
 _TEMPERATURE_PRIOR = 4.0
 """Weight, in cells, of the belief that the temperature is 1: few cells move it little."""
@@ -64,6 +64,11 @@ class Adapter(BaseModel):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     conformal_quantile: Annotated[float, Field(ge=0, le=1)] = DEFAULT_QUANTILE
     level: Annotated[float, Field(gt=0, lt=1)] = LEVEL
+    """Share of cells whose true class the sets are made to hold."""
+    promised: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """That share as far as the site's own cells vouch for it; None: they do not, or an older release fitted it."""
+    quantiles: tuple[tuple[float, float], ...] = ()
+    """Of other levels, (level, quantile), as far as the cells vouch for them."""
     space: FeatureSpace | None = None
     view: SiteView = SiteView()
     """How the site's cells are shown to the model; the rest was fitted on cells shown so."""
@@ -82,7 +87,20 @@ class Adapter(BaseModel):
     @property
     def summary(self) -> CalibrationSummary:
         """The part that may leave the site."""
-        return CalibrationSummary(temperature=self.temperature, conformal_quantile=self.conformal_quantile)
+        return CalibrationSummary(
+            temperature=self.temperature, conformal_quantile=self.conformal_quantile, quantiles=self.quantiles
+        )
+
+    @property
+    def promise(self) -> str:
+        """How often sets hold the true class, and who vouches for it, in words."""
+        made = f"sets are made to hold {_percent(self.level)} of true classes"
+        if self.promised is None:
+            return f"{made}, by what other laboratories found: no cell of this site vouches for it"
+        if self.promised < self.level:
+            short = f"this site's {self.cells} cells vouch for {_percent(self.promised)}"
+            return f"{made}; {short}, the rest is what other laboratories found"
+        return f"{made}, and this site's {self.cells} cells vouch for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +115,10 @@ class Calibrated:
     """N: 1.0 = at the threshold."""
 
 
-def default_adapter(summary: CalibrationSummary) -> Adapter:
-    """Return what a hospital without validation data of its own uses."""
-    return Adapter(temperature=summary.temperature, conformal_quantile=summary.conformal_quantile)
+def default_adapter(summary: CalibrationSummary, *, level: float = LEVEL) -> Adapter:
+    """Return what a hospital without validation data of its own uses: the medians that the model's card tells."""
+    borrowed = conformal.borrow(summary, level)
+    return Adapter(temperature=summary.temperature, conformal_quantile=borrowed, level=level)
 
 
 def fit_adapter(
@@ -108,25 +127,37 @@ def fit_adapter(
     labels: NDArray[np.int64],
     *,
     reference: NDArray[np.float32] | None = None,
+    groups: Sequence[str] = (),
     level: float = LEVEL,
+    told: CalibrationSummary | None = None,
     view: SiteView | None = None,
 ) -> Adapter:
     """Fit an adapter on N validation cells (N may be 0).
 
-    ``logits`` N × K, ``features`` N × F, ``labels`` N class positions. ``reference`` (M × F) are features of training
-    cells: with them the feature space is fitted there and only its threshold on the validation cells, which a site
-    with few of those needs. ``level`` is the share of cells whose true class the prediction sets shall hold; ``view``
-    is how all these cells were shown to the model.
+    Args:
+        logits: N × K.
+        features: N × F.
+        labels: N class positions.
+        reference: M × F, features of training cells: with them the feature space is fitted there and only its
+            threshold on the validation cells, which a site with few of those needs.
+        groups: N names; cells of one group are near duplicates and are never torn apart.
+        level: share of cells whose true class the prediction sets shall hold.
+        told: what the model's card says of other laboratories; it helps out where the cells are too few.
+        view: how all these cells were shown to the model. Where it was chosen on `conformal.halves` of them, the
+            quantile is of cells that nothing was chosen on.
     """
     count = len(labels)
-    temperature = _fit_temperature(logits.astype(np.float64), labels) if count else 1.0
-    quantile = DEFAULT_QUANTILE
-    if count >= LEAST_CELLS:
-        quantile = _fit_quantile(_softmax(logits.astype(np.float64) / temperature), labels, level)
+    card = told or CalibrationSummary(temperature=1.0, conformal_quantile=DEFAULT_QUANTILE)
+    temperature, found = 1.0, np.zeros(0)
+    if count:
+        temperature, found = _unseen_scores(logits.astype(np.float64), labels, groups, level)
+    quantile = conformal.fit(found, level, conformal.borrow(card, level))
     return Adapter(
         temperature=temperature,
-        conformal_quantile=quantile,
+        conformal_quantile=quantile.value,
         level=level,
+        promised=quantile.vouched,
+        quantiles=conformal.told(found),
         space=_fit_space(features, reference),
         view=view or SiteView(),
         cells=count,
@@ -144,7 +175,7 @@ def apply(
     ValueError where a space or a class count does not fit the model.
     """
     probabilities = _softmax(logits.astype(np.float64) / adapter.temperature)
-    sets = _likelier(probabilities) <= adapter.conformal_quantile
+    sets = conformal.likelier(probabilities) <= adapter.conformal_quantile
     return Calibrated(probabilities, sets, strangeness(adapter, probabilities, features, known))
 
 
@@ -167,6 +198,10 @@ def strangeness(adapter: Adapter, probabilities: Floats, features: NDArray[np.fl
     return result
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
 def balanced_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the cross-entropy, averaged over the classes that occur in ``labels`` rather than over cells."""
     scores = logits.astype(np.float64)
@@ -183,17 +218,6 @@ def tempered_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> flo
 def _softmax(logits: Floats) -> Floats:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def _likelier(probabilities: Floats) -> Floats:
-    """Return for each class the summed probability of the classes likelier than it (0 for the likeliest)."""
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    ranked = np.take_along_axis(probabilities, order, axis=1)
-    before = np.cumsum(ranked, axis=1) - ranked
-    before[:, 0] = 0.0
-    result = np.empty_like(before)
-    np.put_along_axis(result, order, before, axis=1)
     return result
 
 
@@ -218,11 +242,23 @@ def _fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
     return float(np.exp((low + high) / 2.0))
 
 
-def _fit_quantile(probabilities: Floats, labels: NDArray[np.int64], level: float) -> float:
-    """Return the split-conformal quantile of the true classes' scores (Romano et al. 2020, without randomness)."""
-    scores = np.sort(_likelier(probabilities)[np.arange(len(labels)), labels])
-    rank = int(np.ceil((len(labels) + 1) * level))
-    return float(min(1.0, scores[min(rank, len(scores)) - 1]))
+def _unseen_scores(
+    logits: Floats, labels: NDArray[np.int64], groups: Sequence[str], level: float
+) -> tuple[float, Floats]:
+    """Return the temperature, and the scores of cells by temperatures that were fitted on others.
+
+    Enough cells are halved: one half gives the temperature, the other the scores. Of fewer, each has its score by the
+    temperature of the other folds, and all together give the temperature that is used.
+    """
+    mask = conformal.halves(groups, level)
+    if mask is not None:
+        temperature = _fit_temperature(logits[mask], labels[mask])
+        return temperature, conformal.scores(_softmax(logits[~mask] / temperature), labels[~mask])
+    found = np.zeros(len(labels))
+    for fold in conformal.folds(len(labels), groups):
+        other = _fit_temperature(logits[~fold], labels[~fold])
+        found[fold] = conformal.scores(_softmax(logits[fold] / other), labels[fold])
+    return _fit_temperature(logits, labels), found
 
 
 def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | None) -> FeatureSpace | None:

@@ -15,6 +15,7 @@ from client_node.analysis.model import load_model
 from client_node.centre import Centre as CentreClient
 from client_node.datasets.catalogue import Catalogue, Kind, NewItem
 from client_node.datasets.splits import Split
+from client_node.doctor import examine
 from client_node.home import NodeHome
 from client_node.models import store, update
 from client_node.models.update import accept, check_model, rollback
@@ -166,6 +167,19 @@ def test_first_model_is_tried_calibrated_and_installed_once(site: Site, tmp_path
     assert (reload.count, told(site), site.told("decision")) == (1, [("hv-1", "installed")], ["hv-1"])
 
 
+@pytest.mark.parametrize(("each", "promised"), [(0, None), (4, None), (8, 32 / 33)])
+def test_sets_are_made_for_the_coverage_that_the_site_asks_for(
+    site: Site, tmp_path: Path, each: int, promised: float | None
+) -> None:
+    change_policy(site.home, "coverage = 0.95", "coverage = 0.99")
+    add_cells(site.home, each=each)
+    promote(site, tmp_path, "hv-1")
+    check_model(site.home, site.client, reload=Reloads())
+    adapter = load_model(site.home.model("hv-1")).adapter
+    assert (adapter.level, adapter.promised) == (0.99, promised)
+    assert adapter.conformal_quantile == pytest.approx(0.99)  # of an old card, 0.95 for 95 %: the tail shrinks
+
+
 def test_model_that_is_worse_here_is_held_until_a_person_accepts(site: Site, tmp_path: Path) -> None:
     add_cells(site.home)
     installed(site, tmp_path, "hv-1")
@@ -246,6 +260,11 @@ def test_a_node_without_labels_gets_what_the_model_knows(tmp_path: Path) -> None
     model = load_model(home.model("hv-1"))
     assert model.known is not None
     assert (model.adapter.space, model.compared) == (None, "the laboratory that taught the model")
+    assert (model.adapter.level, model.adapter.promised) == (0.95, None)
+    (check,) = [one for one in examine(home).checks if one.name == "model"]
+    assert check.level == "warning"
+    assert "measured against the laboratory that taught the model" in check.detail
+    assert "19 validation cells vouch for it" in check.detail
     (home.model("hv-1") / KNOWN_FILE).write_text('{"laboratories": 7}')
     with pytest.raises(ModelInvalidError, match="install the model again"):
         load_model(home.model("hv-1"))
