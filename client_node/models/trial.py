@@ -5,7 +5,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -41,21 +41,22 @@ Pixels = NDArray[np.uint8]
 
 
 class Run:
-    """One model's outputs on the cells, gathered batch by batch."""
+    """One model's outputs on the cells, gathered batch by batch, as they would be shown to it."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, view: SiteView) -> None:
         self.model = model
+        self.view = view
         self.logits: list[Floats] = []
         self.features: list[Floats] = []
 
     def add(self, crops: list[Pixels]) -> None:
-        """Run one batch.
+        """Run one batch of crops that were cut for the view.
 
         Raises:
             ModelInvalidError: the outputs are not finite, or not one row a cell and one column a class.
         """
         recipe = self.model.card.recipe
-        logits, features = outputs(self.model, crops, SiteView())
+        logits, features = outputs(self.model, crops, self.view)
         if logits.shape != (len(crops), len(recipe.classes)) or not np.isfinite(logits).all():
             raise ModelInvalidError("The model gives no usable figures; ask the centre for a new one.")
         self.logits.append(logits)
@@ -73,7 +74,8 @@ class Run:
 def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     """Evaluate ``version`` (and ``against``) on the same cells of the validation split; fit ``adapter.json``.
 
-    The calibration is fitted only where the site has enough cells; else the card's own stays in use.
+    Each model sees the cells as analysis would show them to it: the candidate in the view that suits it here, the other
+    in the one it has. The calibration is fitted only where the site has enough cells; else the card's own is used.
 
     Raises:
         ModelInvalidError: ``version`` cannot be loaded, or does not compute.
@@ -81,8 +83,8 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     fit_ranges(home)
     candidate = load_model(home.model(version), precision=Precision.FP32)
     classes = len(candidate.classes)
-    Run(candidate).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
-    runs = [Run(candidate), *_other(home, against)]
+    Run(candidate, SiteView()).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
+    runs = [Run(candidate, best_view(home, candidate)), *_other(home, against)]
     cells = feed(home, runs)
     if not cells:
         keep_default(home, candidate)
@@ -118,53 +120,70 @@ def _looks(home: NodeHome, paths: list[Path]) -> Iterator[Look]:
 def _other(home: NodeHome, version: str | None) -> Iterator[Run]:
     if version is not None:
         try:
-            yield Run(load_model(home.model(version)))
+            model = load_model(home.model(version))
+            yield Run(model, model.adapter.view)
         except HematovisionError:
             return  # a damaged current model is no reason to refuse a sound one
 
 
 def feed(home: NodeHome, runs: list[Run]) -> list[LabelledCell]:
     """Run all models on the cells that any of them knows; return the cells whose images could be read."""
-    policy, lease, done = load_policy(home), Lease(home.path), []
-    known = {cls for run in runs for cls in run.model.classes}
-    cells = [cell for cell in Catalogue(home.path).cells(split="val") if policy.allows_source(cell.source)]
-    cells = [cell for cell in cells if as_predicted(cell.cls, known)][:_MOST_CELLS]
+    lease, done = Lease(home.path), []
+    cells = validation_cells(home, {cls for run in runs for cls in run.model.classes})
+    surrounds = {run.view.surround for run in runs}
     for begin in range(0, len(cells), _BATCH):
         lease.pause_point()
-        crops = []
+        crops: dict[float, list[Pixels]] = {surround: [] for surround in surrounds}
         for cell in cells[begin : begin + _BATCH]:
             try:
-                crops.append(preprocessing.cell_crop(load_image(cell.path), cell.box))
+                image = load_image(cell.path)
+                cut = {one: preprocessing.cell_crop(image, cell.box, surround=one) for one in surrounds}
             except DataInvalidError:
                 continue
             done.append(cell)
-        if crops:
-            for run in runs:
-                run.add(crops)
+            for surround, crop in cut.items():
+                crops[surround].append(crop)
+        for run in runs:
+            if crops[run.view.surround]:
+                run.add(crops[run.view.surround])
     return done
+
+
+def validation_cells(home: NodeHome, classes: Collection[CellClass]) -> list[LabelledCell]:
+    """Return the site's validation cells of these classes, as far as its policy lets them be used."""
+    policy = load_policy(home)
+    cells = [cell for cell in Catalogue(home.path).cells(split="val") if policy.allows_source(cell.source)]
+    return [cell for cell in cells if as_predicted(cell.cls, classes)][:_MOST_CELLS]
+
+
+def best_view(home: NodeHome, model: LoadedModel) -> SiteView:
+    """Return how this site's cells are best shown to ``model``; see `chosen_view`.
+
+    Where there are enough cells, it is chosen on those that the prediction sets are not fitted on.
+    """
+    cells = validation_cells(home, model.classes)
+    mask = conformal.halves([cell.group for cell in cells], load_policy(home).analysis.coverage)
+    some = cells if mask is None else [cell for cell, chosen in zip(cells, mask, strict=True) if chosen]
+    return chosen_view(model, some, pause=Lease(home.path).pause_point)
 
 
 def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
     """Write the site's calibration, on the cells that the candidate can predict; return whether these sufficed."""
-    model, classes, level = run.model, run.model.classes, load_policy(home).analysis.coverage
+    model, classes = run.model, run.model.classes
     rows = [row for row, cell in enumerate(cells) if as_predicted(cell.cls, classes)]
     if len(rows) < _LEAST_TO_FIT:
         keep_default(home, model)
         return False
     kept = [cells[row] for row in rows]
-    logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
-    view = chosen_view(model, _to_choose_by(kept, level), pause=Lease(home.path).pause_point)
-    if not view.plain:
-        kept, logits, features = shown(model, kept, view, pause=Lease(home.path).pause_point)
     adapter = calibration.fit_adapter(
-        logits,
-        features,
+        np.concatenate(run.logits)[rows],
+        np.concatenate(run.features)[rows],
         np.asarray([_position(cell, classes) for cell in kept], dtype=np.int64),
-        reference=_reference(home, model, view),
+        reference=_reference(home, model, run.view),
         groups=[cell.group for cell in kept],
-        level=level,
+        level=load_policy(home).analysis.coverage,
         told=model.card.calibration,
-        view=view,
+        view=run.view,
     )
     _keep(home, model, adapter)
     return True
@@ -179,12 +198,6 @@ def keep_default(home: NodeHome, model: LoadedModel) -> None:
 def _keep(home: NodeHome, model: LoadedModel, adapter: calibration.Adapter) -> None:
     file = home.model(model.card.version) / adapter_file(model.engine)
     write_private(file, adapter.model_dump_json().encode())
-
-
-def _to_choose_by(cells: list[LabelledCell], level: float) -> list[LabelledCell]:
-    """Return the cells that a view may be chosen on: where there are enough, not those that the sets are fitted on."""
-    mask = conformal.halves([cell.group for cell in cells], level)
-    return cells if mask is None else [cell for cell, chosen in zip(cells, mask, strict=True) if chosen]
 
 
 def _reference(home: NodeHome, model: LoadedModel, view: SiteView) -> Floats | None:

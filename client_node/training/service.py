@@ -14,6 +14,7 @@ from client_node.ipc import Lease
 from client_node.policy import load_policy
 from client_node.training import augment
 from client_node.training.cache import CropCache, FeatureCache
+from client_node.training.candidate import current_view, in_view, suits
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import joined, lessons, train_finder
 from client_node.training.laboratory import told_laboratory
@@ -42,7 +43,7 @@ from shared.contracts.training import (
     TrainReply,
     TrainRequest,
 )
-from shared.vision import calibration, colour, preprocessing
+from shared.vision import calibration, colour, dye, preprocessing
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
 
@@ -172,17 +173,30 @@ class TrainingService:
         test = allowed_cells(self._home, "test", classes)
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
-        source, labels = self._split(request, model, "test")
-        logits, _ = self._predicted(model, source)
+        cells, source = self._source(request, model, test, 1)
+        logits = self._shown(request, model, cells, self._predicted(model, source)[0])
         adapter, laboratory = self._adapter(model, request)
         return EvaluateReply(
-            candidate=site_metrics(logits, labels, classes),
+            candidate=site_metrics(logits, positions(cells, classes), classes),
             current=current_metrics(self._home, "test"),
-            calibration=adapter.summary.model_copy(update={"density": self._density(classes)}),
+            calibration=adapter.summary.model_copy(update=self._stain(classes)),
             laboratory=laboratory,
             seconds=time.monotonic() - begin,
             boxes=sum(len(field.cells) for field in allowed_fields(self._home, "train")),
         )
+
+    def _shown(
+        self, request: EvaluateRequest, model: CellModel, cells: list[LabelledCell], plain: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the candidate's logits of N cells as it would see them here; ``plain`` are those of the plain view."""
+        view, recipe = current_view(self._home), request.recipe
+        if view.plain:
+            return plain
+        known, source = self._source(request, model, allowed_cells(self._home, "val", recipe.classes), 1)
+        logits, _ = self._predicted(model, source)
+        if not suits(model, recipe, known, logits, view, between=self._between):
+            return plain
+        return in_view(model, recipe, cells, view, between=self._between)
 
     def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
         model = self._models.model(request.recipe, request.base_sha256)
@@ -201,11 +215,12 @@ class TrainingService:
         adapter = calibration.fit_adapter(logits, features, labels, reference=reference, groups=groups)
         return adapter, told_laboratory(self._home, reference, features)
 
-    def _density(self, classes: tuple[CellClass, ...]) -> tuple[float, float, float] | None:
-        """Return how much dye the site's cells took."""
+    def _stain(self, classes: tuple[CellClass, ...]) -> dict[str, object]:
+        """Return how much dye the site's cells took, and of what colour: fields of a `CalibrationSummary`."""
         cells = allowed_cells(self._home, "train", classes)
         some = np.random.default_rng(0).permutation(len(cells))[:_MOST_STAINED]
-        return colour.density(self._crops(cells[place] for place in some))
+        pixels = dye.stained_pixels(self._crops(cells[place] for place in some))
+        return {"density": colour.density_of(pixels), "dye": dye.dye_of(pixels)}
 
     def _crops(self, cells: Iterable[LabelledCell]) -> Iterator[preprocessing.Pixels]:
         for cell in cells:

@@ -1,5 +1,6 @@
 """Makes a model version of a run's tensors: the files in the object store and the signed card that pins them."""
 
+import math
 import secrets
 import statistics
 import tempfile
@@ -19,13 +20,11 @@ from server.runtime import Runtime
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.model_card import ArtefactRef, ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KNOWN_FILE, CalibrationSummary, EvaluateReply, Recipe
+from shared.contracts.training import KNOWN_FILE, CalibrationSummary, Dye, EvaluateReply, Recipe, Triple
 from shared.vision import backbones
 
 DELTA = "delta.safetensors"
 ONNX = "model.onnx"
-
-Density = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,7 @@ def default_calibration(replies: list[EvaluateReply]) -> CalibrationSummary:
         conformal_quantile=statistics.median(reply.calibration.conformal_quantile for reply in replies),
         quantiles=_quantiles([reply.calibration for reply in replies]),
         density=_density([reply.calibration.density for reply in replies if reply.calibration.density is not None]),
+        dye=_dye([reply.calibration.dye for reply in replies if reply.calibration.dye is not None]),
     )
 
 
@@ -108,12 +108,37 @@ def _quantiles(sites: list[CalibrationSummary]) -> tuple[tuple[float, float], ..
     return tuple(zip(medians, accumulate(medians.values(), max), strict=True))
 
 
-def _density(sites: list[Density]) -> Density | None:
+def _dye(sites: list[Dye]) -> Dye | None:
+    """The medians number by number; the dyes are brought to unit length again."""
+    if not sites:
+        return None
+    both = [(site.stains, site.strengths) for site in sites if site.stains is not None and site.strengths is not None]
+    stains = [_unit(_median([pair[0][number] for pair in both])) for number in range(2)] if both else []
+    strengths = [statistics.median(pair[1][number] for pair in both) for number in range(2)] if both else []
+    return Dye(
+        lab_mean=_median([site.lab_mean for site in sites]),
+        lab_deviation=_median([site.lab_deviation for site in sites]),
+        stains=(stains[0], stains[1]) if stains else None,
+        strengths=(strengths[0], strengths[1]) if strengths else None,
+    )
+
+
+def _median(triples: list[Triple]) -> Triple:
+    first, second, third = (statistics.median(triple[place] for triple in triples) for place in range(3))
+    return first, second, third
+
+
+def _unit(triple: Triple) -> Triple:
+    length = max(math.hypot(*triple), 1e-6)
+    first, second, third = (min(1.0, value / length) for value in triple)
+    return first, second, third
+
+
+def _density(sites: list[Triple]) -> Triple | None:
     """The dye that the model knows: another hospital can bring its own near to it."""
     if not sites:
         return None
-    red, green, blue = (statistics.median(site[channel] for site in sites) for channel in range(3))
-    return red, green, blue
+    return _median(sites)
 
 
 def _onnx(recipe: Recipe, delta: bytes) -> bytes:

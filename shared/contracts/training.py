@@ -119,6 +119,24 @@ class SiteMetrics(Contract):
     support: dict[CellClass, int] = Field(default_factory=dict)
 
 
+Triple = tuple[float, float, float]
+_Lab = Annotated[float, Field(ge=-128, le=128, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Stain = tuple[_Share, _Share, _Share]
+
+
+class Dye(Contract):
+    """How the stained pixels of a laboratory's cells look as a whole; see `shared.vision.dye` for how it is made."""
+
+    lab_mean: tuple[_Lab, _Lab, _Lab]
+    """In CIE L*a*b* (Reinhard et al. 2001)."""
+    lab_deviation: tuple[Positive, Positive, Positive]
+    stains: tuple[_Stain, _Stain] | None = None
+    """Its two dyes as unit vectors of optical density, that which takes more red first (Macenko et al. 2009)."""
+    strengths: tuple[Positive, Positive] | None = None
+    """Amount of each that 1 % of the stained pixels exceed."""
+
+
 class CalibrationSummary(Contract):
     """What a site's calibration looks like; the centre's defaults for unseen hospitals are medians of these."""
 
@@ -129,6 +147,8 @@ class CalibrationSummary(Contract):
     """The same for other shares of cells than 0.95: (share, quantile), as far as the site's cells vouch for it."""
     density: tuple[float, float, float] | None = None
     """Mean optical density per channel of the stained pixels of its cells; see `shared.vision.colour`."""
+    dye: Dye | None = None
+    """More of these pixels, by which another laboratory can bring its own dye near."""
 
 
 class KnownSpace(Contract):
