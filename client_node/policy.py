@@ -42,6 +42,7 @@ class TrainingPolicy(_Section):
     least_participants: int = Field(default=2, ge=1)
     least_examples: int = Field(default=16, ge=1)
     hours: str = "00:00-24:00"
+    tell_laboratory: bool = True
 
     @field_validator("hours")
     @classmethod

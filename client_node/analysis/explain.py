@@ -17,7 +17,6 @@ from client_node.analysis.model import load_model
 from client_node.analysis.store import Pixels
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass
-from shared.vision import calibration
 from shared.vision.preprocessing import scale
 
 Heat = NDArray[np.float32]
@@ -92,7 +91,7 @@ def explain(
     crop = kept.crop(model)
     (image,) = model.inputs([crop])
     outputs = model.engine.run(image[None])
-    applied = calibration.apply(model.adapter, outputs.logits, outputs.features)
+    applied = model.calibrated(outputs.logits, outputs.features)
     predicted = model.classes[int(applied.probabilities[0].argmax())]
     wanted = cls or predicted
     if wanted not in model.classes:

@@ -13,14 +13,17 @@ from pydantic import ValidationError
 from shared.contracts.errors import ModelInvalidError
 from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
+from shared.contracts.training import KNOWN_FILE, KnownLaboratories
 from shared.vision import backbones, calibration, preprocessing
 from shared.vision.boxes import OUTPUTS
 from shared.vision.engine import Engine, Outputs, load_engine
-from shared.vision.precision import Precision
+from shared.vision.known import Known, known
+from shared.vision.precision import Precision, precision_of
 
 Pixels = NDArray[np.uint8]
 _ADAPTER: Final = "adapter.json"
 _INT8_ADAPTER: Final = "adapter.int8.json"
+_DAMAGED: Final = f"The model's {KNOWN_FILE} is damaged: install the model again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class LoadedModel:
     engine: Engine
     adapter: calibration.Adapter
     taught: Taught | None = None
+    known: Known | None = None
+    """The laboratories that it learnt from; None for a model that carries none."""
 
     @property
     def classes(self) -> tuple[CellClass, ...]:
@@ -83,6 +88,15 @@ class LoadedModel:
         """Return what the network says of crops that `cut` made, batch by batch."""
         return map(self.engine.run, _batches(self.inputs(crops), self.engine.batch))
 
+    def calibrated(self, logits: NDArray[np.float32], features: NDArray[np.float32]) -> calibration.Calibrated:
+        """Return what the network's outputs for N cells mean at this site; see `calibration.apply`."""
+        return calibration.apply(self.adapter, logits, features, self.known)
+
+    @property
+    def compared(self) -> str:
+        """What a cell's strangeness is measured against, in words for the evidence of a flag."""
+        return compared(self.adapter, self.known)
+
     def readings(self, outputs: Outputs) -> list[Reading]:
         """Return what the model itself says of a batch, without the classes that the site has taught."""
         return list(self._readings(outputs.logits, outputs.features))
@@ -91,9 +105,11 @@ class LoadedModel:
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):
             raise ModelInvalidError("The model computes numbers that are not finite: roll back to the version before.")
         try:
-            result = calibration.apply(self.adapter, logits, features)
+            result = self.calibrated(logits, features)
         except ValueError as error:
-            raise ModelInvalidError("The site's adapter.json does not fit the model: remove it.") from error
+            own = self.adapter.space is not None
+            remedy = "The site's adapter.json does not fit the model: remove it." if own else _DAMAGED
+            raise ModelInvalidError(remedy) from error
         for row, members, score in zip(result.probabilities, result.sets, result.ood_scores, strict=True):
             best = int(np.argmax(row))
             chosen = tuple(cls for cls, member in zip(self.classes, members, strict=True) if member)
@@ -134,7 +150,7 @@ def current_model_dir(home: Path) -> Path:
 
 
 def load_model(folder: Path, *, precision: Precision | None = None) -> LoadedModel:
-    """Load the model in ``folder`` (card.json, model.onnx, and adapter.json where the site has fitted one).
+    """Load the model in ``folder``: card.json, model.onnx, known.json, and adapter.json where the site has fitted one.
 
     The signature was verified when the model was installed. Without the site's own adapter the card's calibration is
     used. ``precision`` overrides the site's choice between the fp32 file and its INT8 form.
@@ -144,7 +160,7 @@ def load_model(folder: Path, *, precision: Precision | None = None) -> LoadedMod
     """
     card = read_card(folder)
     engine = load_engine(folder, card.recipe, precision=precision)
-    return LoadedModel(card, engine, _adapter(folder / adapter_file(engine), card))
+    return LoadedModel(card, engine, _adapter(folder / adapter_file(engine), card), known=_known(folder))
 
 
 def adapter_file(engine: Engine) -> str:
@@ -162,6 +178,36 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelInvalidError("The model folder holds no card.json: name the folder of a model version.") from None
     except (OSError, ValueError, ValidationError) as error:
         raise ModelInvalidError("The model's card.json is damaged: install the model again.") from error
+
+
+def calibration_of(folder: Path) -> tuple[calibration.Adapter, str]:
+    """Return the calibration that analyses with the model in ``folder``, and what cells are `compared` with.
+
+    The network itself is not loaded. See `load_model` for the errors.
+    """
+    file = _INT8_ADAPTER if precision_of(folder) is Precision.INT8 else _ADAPTER
+    adapter = _adapter(folder / file, read_card(folder))
+    return adapter, compared(adapter, _known(folder))
+
+
+def compared(adapter: calibration.Adapter, laboratories: Known | None) -> str:
+    """Say what `calibration.strangeness` measures against."""
+    taught = "" if laboratories is None else f"the {len(laboratories.spaces)} laboratories that taught the model"
+    taught = taught.replace("the 1 laboratories", "the laboratory")
+    if adapter.space is None:
+        return taught or "nothing: this model carries no laboratory, so only how unsure it is"
+    if adapter.vouched or not taught:
+        return "this site's own cells"
+    return f"this site's own cells, and, as the model reads these badly, {taught}"
+
+
+def _known(folder: Path) -> Known | None:
+    try:
+        return known(KnownLaboratories.model_validate_json((folder / KNOWN_FILE).read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelInvalidError(_DAMAGED) from error
 
 
 def _adapter(file: Path, card: ModelCard) -> calibration.Adapter:

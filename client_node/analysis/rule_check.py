@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from client_node.analysis.model import current_model_dir
 from client_node.analysis.ranges import load_ranges
 from client_node.analysis.rules import (
+    Evidence,
     Per100,
     PercentAbove,
     PercentBelow,
@@ -21,7 +22,7 @@ from client_node.analysis.rules import (
     flags,
     load_rules,
 )
-from client_node.analysis.service import Analyser
+from client_node.analysis.service import Analyser, evidence
 from client_node.analysis.smears import SmearPlan, plan_smears, smear_flags
 from client_node.datasets.catalogue import Kind
 from client_node.datasets.importers.candidate import Candidate
@@ -119,10 +120,8 @@ def check_rules(
             if labels:
                 (smear,) = analyser.analyze_plans([plan]).smears
                 version = smear.model_version
-                own = site.fields if smear.fields else site.cells
-                checked.append(
-                    _checked(flags(rules, smear.cells, smear.quality, own), rules, labels, smear_flags(plan))
-                )
+                seen = evidence(analyser.model, site, smear.fields, smear.cells, smear.quality)
+                checked.append(_checked(flags(rules, seen), rules, labels, smear_flags(plan)))
             if progress is not None:
                 progress(number + 1, len(plans))
     if not checked:
@@ -166,7 +165,7 @@ def _checked(
     )  # fmt: skip
     sound = Quality(white_cells=sum(cls.info.counts for cls in labels), focus=1e9, brightness=220.0, ood_fraction=0.0)
     told = {identity for identity, rule in rules.rules.items() if _is_judged(rule)}
-    wanted = {flag.id for flag in flags(rules, truth, sound) if flag.id in told}
+    wanted = {flag.id for flag in flags(rules, Evidence(truth, sound)) if flag.id in told}
     if stated is not None:
         others = set(rules.rules) - told
         told |= others

@@ -155,6 +155,10 @@ class Evidence:
     quality: Quality
     ranges: Ranges | None = None
     """Of this site's good images of the same kind."""
+    compared: str = "the training images"
+    """What strange cells are unlike."""
+    promise: str = ""
+    """How often prediction sets hold the true class, and who vouches for it."""
 
     @cached_property
     def white(self) -> tuple[Cell, ...]:
@@ -166,12 +170,8 @@ class Evidence:
         return tuple(cell for cell in self.cells if cell.cls is cls or rolled_up(cell.cls) is cls)
 
 
-def flags(rules: RuleSet, cells: tuple[Cell, ...], quality: Quality, ranges: Ranges | None = None) -> tuple[Flag, ...]:
-    """Return the flags that fire, the most severe first, then in the order of the rule file.
-
-    ``ranges``: what this site's good images look like, where it has enough of them.
-    """
-    seen = Evidence(cells, quality, ranges)
+def flags(rules: RuleSet, seen: Evidence) -> tuple[Flag, ...]:
+    """Return the flags that fire on a smear, the most severe first, then in the order of the rule file."""
     found = []
     for identity, rule in rules.rules.items():
         evidence = _TESTS[type(rule)](rule, seen) if rule.enabled else None
@@ -233,7 +233,8 @@ def _uncertain(rule: Uncertain, seen: Evidence) -> FlagEvidence | None:
     cells = tuple(cell for cell in seen.cells if len(cell.prediction_set) != 1)
     if len(cells) < rule.least_cells or 100 * len(cells) <= rule.limit * len(seen.cells):
         return None
-    return _share("cells the model leaves open", cells, len(seen.cells), rule.limit)
+    told = f" ({seen.promise})" if seen.promise else ""
+    return _share(f"cells the model leaves open{told}", cells, len(seen.cells), rule.limit)
 
 
 def _unknown(rule: UnknownStain, seen: Evidence) -> FlagEvidence | None:
@@ -243,7 +244,8 @@ def _unknown(rule: UnknownStain, seen: Evidence) -> FlagEvidence | None:
     median = float(np.median([cell.ood_score for cell in seen.cells]))
     if 100 * len(cells) <= rule.limit * len(seen.cells) and median <= rule.median_score:
         return None
-    return _share(f"cells unlike the training images (median score {median:.2f})", cells, len(seen.cells), rule.limit)
+    text = f"cells unlike what is known (median score {median:.2f}; measured against {seen.compared})"
+    return _share(text, cells, len(seen.cells), rule.limit)
 
 
 def _too_few(rule: TooFew, seen: Evidence) -> FlagEvidence | None:

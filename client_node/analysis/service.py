@@ -16,14 +16,14 @@ from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
 from client_node.analysis.prototypes import Lessons
-from client_node.analysis.ranges import load_ranges, look
-from client_node.analysis.rules import flags, load_rules
+from client_node.analysis.ranges import SiteRanges, load_ranges, look
+from client_node.analysis.rules import Evidence, flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
 from client_node.analysis.store import SmearStore, Trace
-from client_node.analysis.tiling import fields
+from client_node.analysis.tiling import fields as slide_fields
 from client_node.datasets.images import file_sha256, read_limited
 from client_node.policy import load_analysis_policy
-from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Smear
+from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Quality, Smear
 from shared.contracts.errors import DataInvalidError
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
@@ -192,13 +192,13 @@ class Analyser:
         _read(model, work)
         cells = tuple(work.cells)
         figures = quality.summary(cells, work.focus, work.brightness, work.dye, work.warnings, work.rejected)
-        own = load_ranges(self._home)
+        fields = _scored(work.fields, cells)
         smear = Smear(
             id=work.id,
-            fields=_scored(work.fields, cells),
+            fields=fields,
             cells=cells,
             differential=differential(cell.cls for cell in cells),
-            flags=flags(rules, cells, figures, own.fields if work.fields else own.cells),
+            flags=flags(rules, evidence(model, load_ranges(self._home), fields, cells, figures)),
             quality=figures,
             model_version=model.card.version,
             engine=model.engine.name,
@@ -233,7 +233,7 @@ class Analyser:
         policy = load_analysis_policy(self._home)
         digest = file_sha256(path)
         with Slide(path) as slide:
-            for number, (tile, pixels) in enumerate(fields(slide)):
+            for number, (tile, pixels) in enumerate(slide_fields(slide)):
                 if number >= policy.slide_fields:
                     work.warnings.append(f"{path.name}: only {number} fields of the slide were looked at.")
                     return
@@ -262,6 +262,19 @@ class Analyser:
             work.waiting.append(_Waiting(index, cell.box, None, trace, edge=cell.edge, reading=cell.reading))
             if cell.reading is None:
                 work.crops.append(cell.crop)
+
+
+def evidence(
+    model: LoadedModel, site: SiteRanges, fields: Sequence[FieldImage], cells: tuple[Cell, ...], figures: Quality
+) -> Evidence:
+    """Return a smear as the rules see it, with what this site and its model know."""
+    return Evidence(
+        cells,
+        figures,
+        ranges=site.fields if fields else site.cells,
+        compared=model.compared,
+        promise=model.adapter.promise,
+    )
 
 
 def _moved(box: Box, origin: tuple[int, int] | None) -> Box:

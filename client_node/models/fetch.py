@@ -11,10 +11,11 @@ from client_node.policy import load_policy
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ModelInvalidError, SignatureInvalidError
 from shared.contracts.model_card import SignedModelCard
+from shared.contracts.training import KNOWN_FILE
 from shared.crypto.signing import VerifyKey
 from shared.space import space_guard
 
-_NAMES: Final = ("model.onnx", "delta.safetensors")
+_NAMES: Final = ("model.onnx", "delta.safetensors", KNOWN_FILE)
 _RESERVED: Final = ("base",)
 """Folders below ``H/models`` that are no versions."""
 

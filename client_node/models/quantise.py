@@ -28,7 +28,6 @@ from client_node.policy import load_policy
 from shared.contracts.errors import ConflictError, DataInvalidError, ModelInvalidError, NoLabelsError, NotFoundError
 from shared.crypto.pki import write_private
 from shared.space import space_guard
-from shared.vision import backbones, preprocessing
 from shared.vision.engine import CPU_BATCH, Engine, OnnxEngine
 from shared.vision.images import load_image
 from shared.vision.precision import (
@@ -112,7 +111,7 @@ def quantise_model(
             batches = (inputs[k : k + CPU_BATCH] for k in range(0, len(inputs), CPU_BATCH))
             quantise(folder / ONNX_FILE, trying / INT8_FILE, _counted(batches, len(inputs), progress))
         small = replace(plain, engine=OnnxEngine(trying / INT8_FILE, len(plain.classes), device="cpu"))
-        runs = [Run(plain), Run(small)]
+        runs = [Run(one, plain.adapter.view) for one in (plain, small)]
         cells = feed(home, runs)
         if len(cells) < LEAST_CELLS:
             raise NoLabelsError(f"INT8 is judged on at least {LEAST_CELLS} validation cells; import more labels.")
@@ -161,6 +160,8 @@ def _fp32(folder: Path) -> LoadedModel:
 def calibration_inputs(home: NodeHome, model: LoadedModel) -> Floats:
     """Return normalised crops of some of the site's training cells, the classes in turn (N × 3 × S × S).
 
+    They are cut and coloured as this site's cells are shown to the model, so that the ranges are those of analysis.
+
     Raises:
         NoLabelsError: there are too few.
     """
@@ -170,16 +171,13 @@ def calibration_inputs(home: NodeHome, model: LoadedModel) -> Floats:
         for cell in Catalogue(home.path).cells(split="train", classes=model.classes)
         if policy.allows_source(cell.source)
     ]
-    recipe = model.card.recipe
-    entry = backbones.get(recipe.backbone)
     inputs: list[Floats] = []
     for cell in _in_turn(cells):
         lease.pause_point()
         try:
-            crop = preprocessing.cell_crop(load_image(cell.path), cell.box)
+            inputs += model.inputs([model.cut(load_image(cell.path), cell.box)])
         except DataInvalidError:
             continue
-        inputs.append(preprocessing.to_input(crop, recipe.input_size, entry.mean, entry.std))
         if len(inputs) == _CALIBRATION_CELLS:
             break
     if len(inputs) < _LEAST_CALIBRATION:

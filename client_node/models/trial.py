@@ -5,7 +5,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from client_node.policy import load_policy
 from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
 from shared.contracts.ontology import CellClass
 from shared.crypto.pki import write_private
-from shared.vision import calibration, preprocessing
+from shared.vision import calibration, conformal, preprocessing
 from shared.vision.colour import SiteView
 from shared.vision.images import load_image
 from shared.vision.precision import Precision
@@ -41,21 +41,22 @@ Pixels = NDArray[np.uint8]
 
 
 class Run:
-    """One model's outputs on the cells, gathered batch by batch."""
+    """One model's outputs on the cells, gathered batch by batch, as they would be shown to it."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, view: SiteView) -> None:
         self.model = model
+        self.view = view
         self.logits: list[Floats] = []
         self.features: list[Floats] = []
 
     def add(self, crops: list[Pixels]) -> None:
-        """Run one batch.
+        """Run one batch of crops that were cut for the view.
 
         Raises:
             ModelInvalidError: the outputs are not finite, or not one row a cell and one column a class.
         """
         recipe = self.model.card.recipe
-        logits, features = outputs(self.model, crops, SiteView())
+        logits, features = outputs(self.model, crops, self.view)
         if logits.shape != (len(crops), len(recipe.classes)) or not np.isfinite(logits).all():
             raise ModelInvalidError("The model gives no usable figures; ask the centre for a new one.")
         self.logits.append(logits)
@@ -73,7 +74,8 @@ class Run:
 def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     """Evaluate ``version`` (and ``against``) on the same cells of the validation split; fit ``adapter.json``.
 
-    The calibration is fitted only where the site has enough cells; else the card's own stays in use.
+    Each model sees the cells as analysis would show them to it: the candidate in the view that suits it here, the other
+    in the one it has. The calibration is fitted only where the site has enough cells; else the card's own is used.
 
     Raises:
         ModelInvalidError: ``version`` cannot be loaded, or does not compute.
@@ -81,10 +83,11 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     fit_ranges(home)
     candidate = load_model(home.model(version), precision=Precision.FP32)
     classes = len(candidate.classes)
-    Run(candidate).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
-    runs = [Run(candidate), *_other(home, against)]
+    Run(candidate, SiteView()).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
+    runs = [Run(candidate, best_view(home, candidate)), *_other(home, against)]
     cells = feed(home, runs)
     if not cells:
+        keep_default(home, candidate)
         return Trial(n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False)
     accuracies = [float(run.hits(cells).mean()) for run in runs]
     return Trial(
@@ -117,53 +120,84 @@ def _looks(home: NodeHome, paths: list[Path]) -> Iterator[Look]:
 def _other(home: NodeHome, version: str | None) -> Iterator[Run]:
     if version is not None:
         try:
-            yield Run(load_model(home.model(version)))
+            model = load_model(home.model(version))
+            yield Run(model, model.adapter.view)
         except HematovisionError:
             return  # a damaged current model is no reason to refuse a sound one
 
 
 def feed(home: NodeHome, runs: list[Run]) -> list[LabelledCell]:
     """Run all models on the cells that any of them knows; return the cells whose images could be read."""
-    policy, lease, done = load_policy(home), Lease(home.path), []
-    known = {cls for run in runs for cls in run.model.classes}
-    cells = [cell for cell in Catalogue(home.path).cells(split="val") if policy.allows_source(cell.source)]
-    cells = [cell for cell in cells if as_predicted(cell.cls, known)][:_MOST_CELLS]
+    lease, done = Lease(home.path), []
+    cells = validation_cells(home, {cls for run in runs for cls in run.model.classes})
+    surrounds = {run.view.surround for run in runs}
     for begin in range(0, len(cells), _BATCH):
         lease.pause_point()
-        crops = []
+        crops: dict[float, list[Pixels]] = {surround: [] for surround in surrounds}
         for cell in cells[begin : begin + _BATCH]:
             try:
-                crops.append(preprocessing.cell_crop(load_image(cell.path), cell.box))
+                image = load_image(cell.path)
+                cut = {one: preprocessing.cell_crop(image, cell.box, surround=one) for one in surrounds}
             except DataInvalidError:
                 continue
             done.append(cell)
-        if crops:
-            for run in runs:
-                run.add(crops)
+            for surround, crop in cut.items():
+                crops[surround].append(crop)
+        for run in runs:
+            if crops[run.view.surround]:
+                run.add(crops[run.view.surround])
     return done
 
 
+def validation_cells(home: NodeHome, classes: Collection[CellClass]) -> list[LabelledCell]:
+    """Return the site's validation cells of these classes, as far as its policy lets them be used."""
+    policy = load_policy(home)
+    cells = [cell for cell in Catalogue(home.path).cells(split="val") if policy.allows_source(cell.source)]
+    return [cell for cell in cells if as_predicted(cell.cls, classes)][:_MOST_CELLS]
+
+
+def best_view(home: NodeHome, model: LoadedModel) -> SiteView:
+    """Return how this site's cells are best shown to ``model``; see `chosen_view`.
+
+    Where there are enough cells, it is chosen on those that the prediction sets are not fitted on.
+    """
+    cells = validation_cells(home, model.classes)
+    mask = conformal.halves([cell.group for cell in cells], load_policy(home).analysis.coverage)
+    some = cells if mask is None else [cell for cell, chosen in zip(cells, mask, strict=True) if chosen]
+    return chosen_view(model, some, pause=Lease(home.path).pause_point)
+
+
 def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
-    """Write the site's calibration of the candidate, on the cells that it can predict."""
-    classes = run.model.classes
-    truths = [as_predicted(cell.cls, classes) for cell in cells]
-    rows = [row for row, truth in enumerate(truths) if truth is not None]
+    """Write the site's calibration, on the cells that the candidate can predict; return whether these sufficed."""
+    model, classes = run.model, run.model.classes
+    rows = [row for row, cell in enumerate(cells) if as_predicted(cell.cls, classes)]
     if len(rows) < _LEAST_TO_FIT:
+        keep_default(home, model)
         return False
-    labels = np.asarray([classes.index(truth) for truth in truths if truth is not None], dtype=np.int64)
-    logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
-    known = [cell for cell in cells if as_predicted(cell.cls, classes)]
-    view = chosen_view(run.model, known, pause=Lease(home.path).pause_point)
-    if not view.plain:
-        kept, logits, features = shown(run.model, known, view, pause=Lease(home.path).pause_point)
-        labels = np.asarray([_position(cell, classes) for cell in kept], dtype=np.int64)
-    reference = _reference(home, run.model, view)
-    level = load_policy(home).analysis.coverage
-    adapter = calibration.fit_adapter(logits, features, labels, reference=reference, level=level, view=view)
-    write_private(
-        home.model(run.model.card.version) / adapter_file(run.model.engine), adapter.model_dump_json().encode()
+    kept = [cells[row] for row in rows]
+    adapter = calibration.fit_adapter(
+        np.concatenate(run.logits)[rows],
+        np.concatenate(run.features)[rows],
+        np.asarray([_position(cell, classes) for cell in kept], dtype=np.int64),
+        reference=_reference(home, model, run.view),
+        groups=[cell.group for cell in kept],
+        level=load_policy(home).analysis.coverage,
+        told=model.card.calibration,
+        view=run.view,
     )
+    _keep(home, model, adapter)
     return True
+
+
+def keep_default(home: NodeHome, model: LoadedModel) -> None:
+    """Write what a site without enough labels uses: the card's calibration, for the coverage that the site asks for."""
+    level = load_policy(home).analysis.coverage
+    _keep(home, model, calibration.default_adapter(model.card.calibration, level=level))
+
+
+def _keep(home: NodeHome, model: LoadedModel, adapter: calibration.Adapter) -> None:
+    file = home.model(model.card.version) / adapter_file(model.engine)
+    write_private(file, adapter.model_dump_json().encode())
 
 
 def _reference(home: NodeHome, model: LoadedModel, view: SiteView) -> Floats | None:

@@ -1,7 +1,8 @@
 """How a site's cells are best shown to a model: chosen on the site's own validation cells, never by more than needed.
 
 Dye and magnification differ between laboratories. Candidates bring the site's dye to that which the model learnt from,
-and cut cells somewhat wider; the plain view stays unless another is clearly better.
+by density, Reinhard's or Macenko's method (`shared.vision.dye`), and cut cells somewhat wider; the plain view stays
+unless another is clearly better.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from client_node.analysis.model import LoadedModel
 from client_node.datasets.catalogue import LabelledCell, as_predicted
 from shared.contracts.errors import DataInvalidError
-from shared.vision import backbones, calibration, colour, preprocessing
+from shared.vision import backbones, calibration, colour, dye, preprocessing
 from shared.vision.colour import SiteView
 from shared.vision.images import load_image
 
@@ -37,36 +38,40 @@ def chosen_view(model: LoadedModel, cells: Sequence[LabelledCell], *, pause: Pau
     some = sorted(cells, key=lambda cell: cell.hash)[:MOST_CELLS]
     if len(some) < LEAST_CELLS:
         return SiteView()
-    plain = SiteView()
-    least = _loss(model, some, plain, pause) * CLEARLY
-    best = plain
-    for view in _candidates(model, some, pause):
-        loss = _loss(model, some, view, pause)
-        if loss < least:
-            least, best = loss, view
-    return best
+    found = losses(model, some, pause=pause)
+    best = min(found, key=lambda view: found[view])
+    return best if found[best] < CLEARLY * found[SiteView()] else SiteView()
 
 
-def _candidates(model: LoadedModel, cells: Sequence[LabelledCell], pause: Pause) -> Iterator[SiteView]:
-    views = [SiteView()]
-    wanted = model.card.calibration.density
-    own = colour.density(crop for batch in _batches(cells, SiteView(), pause) for _, crop in batch)
-    if wanted is not None and own is not None:
-        views.append(colour.towards(own, wanted))
-    for view in views:
-        for surround in SURROUNDS:
-            candidate = view.model_copy(update={"surround": surround})
-            if not candidate.plain:
-                yield candidate
+def losses(model: LoadedModel, cells: Sequence[LabelledCell], *, pause: Pause) -> dict[SiteView, float]:
+    """Return the loss of each candidate on ``cells``, the plain view's among them.
+
+    Each width of crops is cut once, for all ways to change the dye.
+    """
+    found: dict[SiteView, float] = {}
+    views: list[SiteView] = []
+    for surround in SURROUNDS:
+        kept, crops = _cut(cells, surround, pause)
+        if not views:
+            views = [SiteView(), *colour.views_towards(dye.stained_pixels(crops), model.card.calibration)]
+        for view in (one.model_copy(update={"surround": surround}) for one in views):
+            found[view] = _loss(model, kept, crops, view, pause)
+    return found
 
 
-def _loss(model: LoadedModel, cells: Sequence[LabelledCell], view: SiteView, pause: Pause) -> float:
-    kept, logits, _ = shown(model, cells, view, pause=pause)
-    if not kept:
+def _loss(
+    model: LoadedModel, cells: Sequence[LabelledCell], crops: Sequence[preprocessing.Pixels], view: SiteView,
+    pause: Pause,
+) -> float:  # fmt: skip
+    if not cells:
         return float("inf")
     classes = model.classes
-    labels = np.array([classes.index(as_predicted(cell.cls, classes) or cell.cls) for cell in kept], np.int64)
-    return calibration.tempered_loss(logits, labels)
+    labels = np.array([classes.index(as_predicted(cell.cls, classes) or cell.cls) for cell in cells], np.int64)
+    logits = []
+    for start in range(0, len(crops), _BATCH):
+        pause()
+        logits.append(outputs(model, crops[start : start + _BATCH], view)[0])
+    return calibration.tempered_loss(np.concatenate(logits), labels)
 
 
 def shown(
@@ -76,7 +81,7 @@ def shown(
     kept: list[LabelledCell] = []
     logits: list[Floats] = []
     features: list[Floats] = []
-    for batch in _batches(cells, view, pause):
+    for batch in _batches(cells, view.surround, pause):
         found = outputs(model, [crop for _, crop in batch], view)
         kept += [cell for cell, _ in batch]
         logits.append(found[0])
@@ -95,16 +100,22 @@ def outputs(model: LoadedModel, crops: Sequence[preprocessing.Pixels], view: Sit
     return found.logits, found.features
 
 
+def _cut(
+    cells: Sequence[LabelledCell], surround: float, pause: Pause
+) -> tuple[list[LabelledCell], list[preprocessing.Pixels]]:
+    pairs = [pair for batch in _batches(cells, surround, pause) for pair in batch]
+    return [cell for cell, _ in pairs], [crop for _, crop in pairs]
+
+
 def _batches(
-    cells: Sequence[LabelledCell], view: SiteView, pause: Pause
+    cells: Sequence[LabelledCell], surround: float, pause: Pause
 ) -> Iterator[list[tuple[LabelledCell, preprocessing.Pixels]]]:
     for start in range(0, len(cells), _BATCH):
         pause()
         batch = []
         for cell in cells[start : start + _BATCH]:
             try:
-                image = load_image(cell.path)
-                batch.append((cell, preprocessing.cell_crop(image, cell.box, surround=view.surround)))
+                batch.append((cell, preprocessing.cell_crop(load_image(cell.path), cell.box, surround=surround)))
             except DataInvalidError:
                 continue
         if batch:

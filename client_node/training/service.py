@@ -14,8 +14,10 @@ from client_node.ipc import Lease
 from client_node.policy import load_policy
 from client_node.training import augment
 from client_node.training.cache import CropCache, FeatureCache
+from client_node.training.candidate import current_view, in_view, suits
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import teach
+from client_node.training.laboratory import told_laboratory
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
@@ -34,13 +36,14 @@ from shared.contracts.training import (
     CensusRequest,
     EvaluateReply,
     EvaluateRequest,
+    KnownLaboratory,
     Refusal,
     Reply,
     Request,
     TrainReply,
     TrainRequest,
 )
-from shared.vision import calibration, colour, preprocessing
+from shared.vision import calibration, colour, dye, preprocessing
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
 
@@ -162,33 +165,54 @@ class TrainingService:
         test = allowed_cells(self._home, "test", classes)
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
-        source, labels = self._split(request, model, "test")
-        logits, _ = self._predicted(model, source)
-        adapter = self._adapter(model, request)
+        cells, source = self._source(request, model, test, 1)
+        logits = self._shown(request, model, cells, self._predicted(model, source)[0])
+        adapter, laboratory = self._adapter(model, request)
         return EvaluateReply(
-            candidate=site_metrics(logits, labels, classes),
+            candidate=site_metrics(logits, positions(cells, classes), classes),
             current=current_metrics(self._home, "test"),
-            calibration=adapter.summary.model_copy(update={"density": self._density(classes)}),
+            calibration=adapter.summary.model_copy(update=self._stain(classes)),
+            laboratory=laboratory,
             seconds=time.monotonic() - begin,
             boxes=sum(len(field.cells) for field in teaching_fields(self._home)),
         )
+
+    def _shown(
+        self, request: EvaluateRequest, model: CellModel, cells: list[LabelledCell], plain: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the candidate's logits of N cells as it would see them here; ``plain`` are those of the plain view."""
+        view, recipe = current_view(self._home), request.recipe
+        if view.plain:
+            return plain
+        known, source = self._source(request, model, allowed_cells(self._home, "val", recipe.classes), 1)
+        logits, _ = self._predicted(model, source)
+        if not suits(model, recipe, known, logits, view, between=self._between):
+            return plain
+        return in_view(model, recipe, cells, view, between=self._between)
 
     def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
         model = self._models.model(request.recipe, request.base_sha256)
         set_tensors(model, tensors)
         return model
 
-    def _adapter(self, model: CellModel, request: EvaluateRequest) -> calibration.Adapter:
-        source, labels = self._split(request, model, "val")
+    def _adapter(
+        self, model: CellModel, request: EvaluateRequest
+    ) -> tuple[calibration.Adapter, KnownLaboratory | None]:
+        classes = request.recipe.classes
+        cells, source = self._source(request, model, allowed_cells(self._home, "val", classes), 1)
         logits, features = self._predicted(model, source)
-        reference, _ = self._split(request, model, "train")
-        return calibration.fit_adapter(logits, features, labels, reference=self._predicted(model, reference)[1])
+        reference = self._predicted(model, self._split(request, model, "train")[0])[1]
+        groups = [cell.group for cell in cells]
+        labels = positions(cells, classes)
+        adapter = calibration.fit_adapter(logits, features, labels, reference=reference, groups=groups)
+        return adapter, told_laboratory(self._home, reference, features)
 
-    def _density(self, classes: tuple[CellClass, ...]) -> tuple[float, float, float] | None:
-        """Return how much dye the site's cells took."""
+    def _stain(self, classes: tuple[CellClass, ...]) -> dict[str, object]:
+        """Return how much dye the site's cells took, and of what colour: fields of a `CalibrationSummary`."""
         cells = allowed_cells(self._home, "train", classes)
         some = np.random.default_rng(0).permutation(len(cells))[:_MOST_STAINED]
-        return colour.density(self._crops(cells[place] for place in some))
+        pixels = dye.stained_pixels(self._crops(cells[place] for place in some))
+        return {"density": colour.density_of(pixels), "dye": dye.dye_of(pixels)}
 
     def _crops(self, cells: Iterable[LabelledCell]) -> Iterator[preprocessing.Pixels]:
         for cell in cells:

@@ -7,17 +7,14 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from client_node.analysis.model import current_model_dir, read_card
+from client_node.analysis.model import LoadedModel, current_model_dir, load_model
 from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
 from client_node.policy import load_policy
 from client_node.training.evaluation import site_metrics
 from shared.contracts.errors import DataInvalidError, ModelInvalidError
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Recipe, SiteMetrics
-from shared.vision import backbones
-from shared.vision.engine import Engine, load_engine
+from shared.contracts.training import SiteMetrics
 from shared.vision.images import load_image
-from shared.vision.preprocessing import cell_crop, to_input
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -51,37 +48,35 @@ def teaching_fields(home: Path) -> list[LabelledField]:
 def current_metrics(home: Path, split: str) -> SiteMetrics | None:
     """Return the figures of the model that the node runs now; None where it runs none or it cannot be loaded."""
     try:
-        folder = current_model_dir(home)
-        recipe = read_card(folder).recipe
-        engine = load_engine(folder, recipe)
+        model = load_model(current_model_dir(home))
     except ModelInvalidError as error:
         log.info("training.no_current_model", reason=error.message)
         return None
-    cells, logits = _run(engine, recipe, allowed_cells(home, split, recipe.classes))
-    return site_metrics(logits, positions(cells, recipe.classes), recipe.classes)
+    cells, logits = _run(model, allowed_cells(home, split, model.classes))
+    return site_metrics(logits, positions(cells, model.classes), model.classes)
 
 
-def _run(engine: Engine, recipe: Recipe, cells: Sequence[LabelledCell]) -> tuple[list[LabelledCell], Floats]:
+def _run(model: LoadedModel, cells: Sequence[LabelledCell]) -> tuple[list[LabelledCell], Floats]:
     """Return the cells that could be read, and their logits."""
     kept: list[LabelledCell] = []
-    logits = [np.zeros((0, len(recipe.classes)), np.float32)]
-    for chunk, images in _batches(cells, recipe):
+    logits = [np.zeros((0, len(model.classes)), np.float32)]
+    for chunk, images in _batches(cells, model):
         kept.extend(chunk)
-        logits.append(engine.run(images).logits)
+        logits.append(model.engine.run(images).logits)
     return kept, np.concatenate(logits)
 
 
-def _batches(cells: Sequence[LabelledCell], recipe: Recipe) -> Iterator[tuple[list[LabelledCell], Floats]]:
-    entry = backbones.get(recipe.backbone)
+def _batches(cells: Sequence[LabelledCell], model: LoadedModel) -> Iterator[tuple[list[LabelledCell], Floats]]:
+    """Yield the cells that could be read, as analysis shows them to the model at this site."""
     for start in range(0, len(cells), _BATCH):
-        kept, images = [], []
+        kept: list[LabelledCell] = []
+        images: list[Floats] = []
         for cell in cells[start : start + _BATCH]:
             try:
-                crop = cell_crop(load_image(cell.path), cell.box)
+                images += model.inputs([model.cut(load_image(cell.path), cell.box)])
             except DataInvalidError as error:
                 log.warning("training.cell_skipped", cell=cell.hash, reason=error.message)
                 continue
             kept.append(cell)
-            images.append(to_input(crop, recipe.input_size, entry.mean, entry.std))
         if kept:
             yield kept, np.stack(images)

@@ -13,7 +13,7 @@ class ArtefactRef(Contract):
     """One file of a model version in the object store."""
 
     name: str
-    """``delta.safetensors`` (trainable tensors, fp32) or ``model.onnx``."""
+    """``delta.safetensors`` (trainable tensors, fp32), ``model.onnx`` or ``known.json`` (`KnownLaboratories`)."""
     sha256: Sha256
     size: int
 

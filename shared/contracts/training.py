@@ -4,16 +4,27 @@ These objects travel as one JSON string inside a Flower ``ConfigRecord`` (key ``
 local socket between relay and trainer. Tensors travel beside them. A request is hostile input to a node.
 """
 
+from base64 import b64decode
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.analysis import Contract, Fraction
 from shared.contracts.ontology import CellClass
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+MOST_FEATURES: Final = 2048
+MOST_COMPONENTS: Final = 32
+MOST_LABORATORIES: Final = 64
+"""A model carries what so many laboratories look like, and no more."""
+KNOWN_FILE: Final = "known.json"
+"""Where in a model version they stand: `KnownLaboratories`."""
+_MOST_NUMBERS: Final = 8 * ((2 * (MOST_COMPONENTS + 1) * MOST_FEATURES + 5) // 6)
+"""Characters of base64."""
 
 
 class Augmentation(StrEnum):
@@ -108,14 +119,74 @@ class SiteMetrics(Contract):
     support: dict[CellClass, int] = Field(default_factory=dict)
 
 
+Triple = tuple[float, float, float]
+_Lab = Annotated[float, Field(ge=-128, le=128, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Stain = tuple[_Share, _Share, _Share]
+
+
+class Dye(Contract):
+    """How the stained pixels of a laboratory's cells look as a whole; see `shared.vision.dye` for how it is made."""
+
+    lab_mean: tuple[_Lab, _Lab, _Lab]
+    """In CIE L*a*b* (Reinhard et al. 2001)."""
+    lab_deviation: tuple[Positive, Positive, Positive]
+    stains: tuple[_Stain, _Stain] | None = None
+    """Its two dyes as unit vectors of optical density, that which takes more red first (Macenko et al. 2009)."""
+    strengths: tuple[Positive, Positive] | None = None
+    """Amount of each that 1 % of the stained pixels exceed."""
+
+
 class CalibrationSummary(Contract):
     """What a site's calibration looks like; the centre's defaults for unseen hospitals are medians of these."""
 
     temperature: float = Field(gt=0)
     conformal_quantile: Fraction
     """Sets hold the classes whose cumulative probability stays within this value; see `shared.vision.calibration`."""
+    quantiles: tuple[tuple[Fraction, Fraction], ...] = Field(default=(), max_length=16)
+    """The same for other shares of cells than 0.95: (share, quantile), as far as the site's cells vouch for it."""
     density: tuple[float, float, float] | None = None
     """Mean optical density per channel of the stained pixels of its cells; see `shared.vision.colour`."""
+    dye: Dye | None = None
+    """More of these pixels, by which another laboratory can bring its own dye near."""
+
+
+class KnownSpace(Contract):
+    """Where one laboratory's cells lie among a model's features; see `shared.vision.known` for how it is made.
+
+    It leaves the hospital. It holds a mean over at least 50 cells, directions in which they differ and how much, over
+    ten cells or more a direction: no image, no feature of any one cell, no name. At most 181 kB, so that a reply
+    stays below the 256 KiB that the centre takes.
+    """
+
+    size: int = Field(ge=1, le=MOST_FEATURES)
+    """Numbers of a cell's features."""
+    numbers: Annotated[str, Field(max_length=_MOST_NUMBERS)]
+    """Base64 of little-endian fp16, row by row: the mean, then each component."""
+    deviations: tuple[Positive, ...] = Field(min_length=1, max_length=MOST_COMPONENTS)
+    """Standard deviation along each component."""
+    residual: Positive
+    """Root mean square length of what the components leave out."""
+    threshold: Annotated[float, Field(gt=0, le=100.0, allow_inf_nan=False)]
+    """Distance at which a cell is unlike this laboratory's; a usual cell's is about 1."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(b64decode(self.numbers, validate=True)) != 2 * self.size * (1 + len(self.deviations)):
+            raise ValueError("the numbers are not as many as the space needs")
+        return self
+
+
+class KnownLaboratory(Contract):
+    """What one laboratory, whose cells taught a model, looks like to it; it has no name."""
+
+    space: KnownSpace | None = None
+
+
+class KnownLaboratories(Contract):
+    """The file `KNOWN_FILE` of a model version: how an unlearnt laboratory is told from those it learnt from."""
+
+    laboratories: tuple[KnownLaboratory, ...] = Field(default=(), max_length=MOST_LABORATORIES)
 
 
 class TrainReply(Contract):
@@ -145,6 +216,8 @@ class EvaluateReply(Contract):
     current: SiteMetrics | None
     """The model the node runs now, on the same groups; None where it runs none."""
     calibration: CalibrationSummary
+    laboratory: KnownLaboratory | None = None
+    """What the site's cells look like to the candidate; None where it has too few, or keeps that to itself."""
     seconds: float
     boxes: int = Field(default=0, ge=0)
     """Cells marked in the site's training fields: its part in the finder."""

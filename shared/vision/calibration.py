@@ -3,7 +3,9 @@
 numpy only: an analysing node needs no torch. The adapter stays on the site and never breaks the signed model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -11,23 +13,25 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.training import CalibrationSummary
+from shared.statistics import clopper_pearson
+from shared.vision import conformal
+from shared.vision import space as spaces
 from shared.vision.colour import SiteView
+from shared.vision.conformal import DEFAULT_QUANTILE, LEVEL
+from shared.vision.known import Known
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
-"""Share of cells whose true class the prediction set shall hold."""
 LEAST_CELLS = 20
-"""Below this many validation cells a conformal quantile says nothing; the default stands in."""
-DEFAULT_QUANTILE = 0.9
-_DIMENSIONS = 32
-_OOD_LEVEL = 0.99
-_OOD_MARGIN = 1.1
-_FOLDS = 5
+"""Cells without which a site has no space of its own."""
 _TEMPERATURES = (0.25, 8.0)
 _TEMPERATURE_PRIOR = 4.0
 """Weight, in cells, of the belief that the temperature is 1: few cells move it little."""
 _ENTROPY_LIMIT = 0.6
+_CELLS_A_DIMENSION = 4
+VOUCHES = 200 / 3
+"""Percent of a site's validation cells that the model must read rightly (the lower end of the exact 95 % interval) for
+the site's own space to count alone: a stain is not known because there is much of it."""
 
 
 class FeatureSpace(BaseModel):
@@ -44,6 +48,13 @@ class FeatureSpace(BaseModel):
     threshold: float = Field(gt=0)
     """Distance at which a cell counts as out of distribution."""
 
+    @cached_property
+    def space(self) -> spaces.Space:
+        """It, to measure distances in."""
+        return spaces.Space(
+            np.asarray(self.mean), np.asarray(self.components), np.asarray(self.deviations), self.residual
+        )
+
 
 class Adapter(BaseModel):
     """A site's calibration of one model."""
@@ -53,16 +64,43 @@ class Adapter(BaseModel):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     conformal_quantile: Annotated[float, Field(ge=0, le=1)] = DEFAULT_QUANTILE
     level: Annotated[float, Field(gt=0, lt=1)] = LEVEL
+    """Share of cells whose true class the sets are made to hold."""
+    promised: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """That share as far as the site's own cells vouch for it; None: they do not, or an older release fitted it."""
+    quantiles: tuple[tuple[float, float], ...] = ()
+    """Of other levels, (level, quantile), as far as the cells vouch for them."""
     space: FeatureSpace | None = None
     view: SiteView = SiteView()
     """How the site's cells are shown to the model; the rest was fitted on cells shown so."""
     cells: int = 0
     """Validation cells it was fitted on; 0 = the model's defaults."""
+    right: int | None = None
+    """How many of them the model reads rightly; None: not counted, by an older release."""
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the site has a space of its own, of cells that the model was shown to read."""
+        if self.space is None or self.right is None:
+            return self.space is not None
+        return clopper_pearson(self.right, self.cells)[0] >= VOUCHES
 
     @property
     def summary(self) -> CalibrationSummary:
         """The part that may leave the site."""
-        return CalibrationSummary(temperature=self.temperature, conformal_quantile=self.conformal_quantile)
+        return CalibrationSummary(
+            temperature=self.temperature, conformal_quantile=self.conformal_quantile, quantiles=self.quantiles
+        )
+
+    @property
+    def promise(self) -> str:
+        """How often sets hold the true class, and who vouches for it, in words."""
+        made = f"sets are made to hold {_percent(self.level)} of true classes"
+        if self.promised is None:
+            return f"{made}, by what other laboratories found: no cell of this site vouches for it"
+        if self.promised < self.level:
+            short = f"this site's {self.cells} cells vouch for {_percent(self.promised)}"
+            return f"{made}; {short}, the rest is what other laboratories found"
+        return f"{made}, and this site's {self.cells} cells vouch for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +115,10 @@ class Calibrated:
     """N: 1.0 = at the threshold."""
 
 
-def default_adapter(summary: CalibrationSummary) -> Adapter:
-    """Return what a hospital without validation data of its own uses."""
-    return Adapter(temperature=summary.temperature, conformal_quantile=summary.conformal_quantile)
+def default_adapter(summary: CalibrationSummary, *, level: float = LEVEL) -> Adapter:
+    """Return what a hospital without validation data of its own uses: the medians that the model's card tells."""
+    borrowed = conformal.borrow(summary, level)
+    return Adapter(temperature=summary.temperature, conformal_quantile=borrowed, level=level)
 
 
 def fit_adapter(
@@ -88,45 +127,79 @@ def fit_adapter(
     labels: NDArray[np.int64],
     *,
     reference: NDArray[np.float32] | None = None,
+    groups: Sequence[str] = (),
     level: float = LEVEL,
+    told: CalibrationSummary | None = None,
     view: SiteView | None = None,
 ) -> Adapter:
     """Fit an adapter on N validation cells (N may be 0).
 
-    ``logits`` N × K, ``features`` N × F, ``labels`` N class positions. ``reference`` (M × F) are features of training
-    cells: with them the feature space is fitted there and only its threshold on the validation cells, which a site
-    with few of those needs. ``level`` is the share of cells whose true class the prediction sets shall hold; ``view``
-    is how all these cells were shown to the model.
+    Args:
+        logits: N × K.
+        features: N × F.
+        labels: N class positions.
+        reference: M × F, features of training cells: with them the feature space is fitted there and only its
+            threshold on the validation cells, which a site with few of those needs.
+        groups: N names; cells of one group are near duplicates and are never torn apart.
+        level: share of cells whose true class the prediction sets shall hold.
+        told: what the model's card says of other laboratories; it helps out where the cells are too few.
+        view: how all these cells were shown to the model. Where it was chosen on `conformal.halves` of them, the
+            quantile is of cells that nothing was chosen on.
     """
     count = len(labels)
-    temperature = _fit_temperature(logits.astype(np.float64), labels) if count else 1.0
-    quantile = DEFAULT_QUANTILE
-    if count >= LEAST_CELLS:
-        quantile = _fit_quantile(_softmax(logits.astype(np.float64) / temperature), labels, level)
+    card = told or CalibrationSummary(temperature=1.0, conformal_quantile=DEFAULT_QUANTILE)
+    temperature, found = 1.0, np.zeros(0)
+    if count:
+        temperature, found = _unseen_scores(logits.astype(np.float64), labels, groups, level)
+    quantile = conformal.fit(found, level, conformal.borrow(card, level))
     return Adapter(
         temperature=temperature,
-        conformal_quantile=quantile,
+        conformal_quantile=quantile.value,
         level=level,
+        promised=quantile.vouched,
+        quantiles=conformal.told(found),
         space=_fit_space(features, reference),
         view=view or SiteView(),
         cells=count,
+        right=int((logits.argmax(axis=1) == labels).sum()) if count else None,
     )
 
 
-def apply(adapter: Adapter, logits: NDArray[np.float32], features: NDArray[np.float32]) -> Calibrated:
+def apply(
+    adapter: Adapter, logits: NDArray[np.float32], features: NDArray[np.float32], known: Known | None = None
+) -> Calibrated:
     """Return probabilities, prediction sets and out-of-distribution scores of N cells (logits N × K, features N × F).
 
     A set holds the likeliest class and every class whose likelier classes' cumulative probability stays within the
-    quantile. Without a fitted feature space the score is the entropy of the probabilities, a far weaker sign.
+    quantile. ``known``: the laboratories that the model learnt from, see `strangeness` for how they count. Raises
+    ValueError where a space or a class count does not fit the model.
     """
     probabilities = _softmax(logits.astype(np.float64) / adapter.temperature)
-    sets = _likelier(probabilities) <= adapter.conformal_quantile
-    if adapter.space is None:
-        entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
-        scores: Floats = entropy / np.log(probabilities.shape[1]) / _ENTROPY_LIMIT
-    else:
-        scores = _distances(adapter.space, features) / adapter.space.threshold
-    return Calibrated(probabilities, sets, scores)
+    sets = conformal.likelier(probabilities) <= adapter.conformal_quantile
+    return Calibrated(probabilities, sets, strangeness(adapter, probabilities, features, known))
+
+
+def strangeness(adapter: Adapter, probabilities: Floats, features: NDArray[np.float32], known: Known | None) -> Floats:
+    """Return the out-of-distribution score of N cells, 1.0 at the threshold.
+
+    A site's own space counts alone where the model was shown to read the site's cells (`Adapter.vouched`): what lies
+    beyond it is strange here, even if another laboratory would know it. Where the model reads them badly, a cell must
+    also be within a laboratory that the model learnt from: the greater of the two scores counts. A site without a
+    space of its own scores by the least distance to a known laboratory. Where the model carries none (an old one), the
+    entropy of the probabilities is left: a far weaker sign.
+    """
+    if adapter.space is not None:
+        own: Floats = adapter.space.space.distances(features) / adapter.space.threshold
+        return own if adapter.vouched or known is None else np.maximum(own, known.scores(features))
+    if known is not None:
+        return known.scores(features)
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+    result: Floats = entropy / np.log(probabilities.shape[1]) / _ENTROPY_LIMIT
+    return result
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def balanced_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -145,17 +218,6 @@ def tempered_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> flo
 def _softmax(logits: Floats) -> Floats:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def _likelier(probabilities: Floats) -> Floats:
-    """Return for each class the summed probability of the classes likelier than it (0 for the likeliest)."""
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    ranked = np.take_along_axis(probabilities, order, axis=1)
-    before = np.cumsum(ranked, axis=1) - ranked
-    before[:, 0] = 0.0
-    result = np.empty_like(before)
-    np.put_along_axis(result, order, before, axis=1)
     return result
 
 
@@ -180,11 +242,23 @@ def _fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
     return float(np.exp((low + high) / 2.0))
 
 
-def _fit_quantile(probabilities: Floats, labels: NDArray[np.int64], level: float) -> float:
-    """Return the split-conformal quantile of the true classes' scores (Romano et al. 2020, without randomness)."""
-    scores = np.sort(_likelier(probabilities)[np.arange(len(labels)), labels])
-    rank = int(np.ceil((len(labels) + 1) * level))
-    return float(min(1.0, scores[min(rank, len(scores)) - 1]))
+def _unseen_scores(
+    logits: Floats, labels: NDArray[np.int64], groups: Sequence[str], level: float
+) -> tuple[float, Floats]:
+    """Return the temperature, and the scores of cells by temperatures that were fitted on others.
+
+    Enough cells are halved: one half gives the temperature, the other the scores. Of fewer, each has its score by the
+    temperature of the other folds, and all together give the temperature that is used.
+    """
+    mask = conformal.halves(groups, level)
+    if mask is not None:
+        temperature = _fit_temperature(logits[mask], labels[mask])
+        return temperature, conformal.scores(_softmax(logits[~mask] / temperature), labels[~mask])
+    found = np.zeros(len(labels))
+    for fold in conformal.folds(len(labels), groups):
+        other = _fit_temperature(logits[~fold], labels[~fold])
+        found[fold] = conformal.scores(_softmax(logits[fold] / other), labels[fold])
+    return _fit_temperature(logits, labels), found
 
 
 def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | None) -> FeatureSpace | None:
@@ -193,38 +267,16 @@ def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | N
     fitted = own if reference is None or not len(reference) else reference.astype(np.float64)
     if len(fitted) < LEAST_CELLS:
         return None
-    space = _gaussian(fitted)
+    dimensions = len(fitted) // _CELLS_A_DIMENSION
+    found = spaces.fit(fitted, dimensions=dimensions)
     if fitted is not own and len(own) >= LEAST_CELLS:
-        distances = _distances(space, own)
+        distances = found.distances(own)
     else:
-        fold = np.arange(len(fitted)) % _FOLDS
-        held_out = [_distances(_gaussian(fitted[fold != k]), fitted[fold == k]) for k in range(_FOLDS)]
-        distances = np.concatenate(held_out)
-    limit = float(np.quantile(distances, _OOD_LEVEL)) * _OOD_MARGIN
-    return space.model_copy(update={"threshold": max(limit, 1e-6)})
-
-
-def _gaussian(points: Floats) -> FeatureSpace:
-    mean = points.mean(axis=0)
-    centred = points - mean
-    dimensions = max(1, min(_DIMENSIONS, len(points) // 4, points.shape[1]))
-    _, values, rows = np.linalg.svd(centred, full_matrices=False)
-    rest = centred - centred @ rows[:dimensions].T @ rows[:dimensions]
+        distances = spaces.crossed(fitted, dimensions=dimensions)
     return FeatureSpace(
-        mean=tuple(np.round(mean, 6).tolist()),
-        components=tuple(tuple(row) for row in np.round(rows[:dimensions], 6).tolist()),
-        deviations=tuple(np.maximum(values[:dimensions] / np.sqrt(len(points)), 1e-6).tolist()),
-        residual=float(max(np.sqrt((rest**2).sum(axis=1).mean()), 1e-6)),
-        threshold=1.0,
+        mean=tuple(np.round(found.mean, 6).tolist()),
+        components=tuple(tuple(row) for row in np.round(found.components, 6).tolist()),
+        deviations=tuple(found.deviations.tolist()),
+        residual=found.residual,
+        threshold=spaces.threshold(distances),
     )
-
-
-def _distances(space: FeatureSpace, features: NDArray[np.float32] | Floats) -> Floats:
-    """Return the root mean square of the standardised coordinates and of the standardised residual."""
-    components = np.asarray(space.components)
-    centred = features.astype(np.float64) - np.asarray(space.mean)
-    inside = centred @ components.T
-    outside = np.sqrt(np.maximum((centred**2).sum(axis=1) - (inside**2).sum(axis=1), 0.0)) / space.residual
-    mahalanobis = ((inside / np.asarray(space.deviations)) ** 2).mean(axis=1)
-    result: Floats = np.sqrt((mahalanobis + outside**2) / 2.0)
-    return result

@@ -1,29 +1,28 @@
 """How a site's images differ from those a model learnt from, and what brings them nearer: dye and magnification.
 
-numpy only: an analysing node needs no torch. What a site has chosen stays on the site and never breaks the model.
+No torch: an analysing node needs none. What a site has chosen stays on the site and never breaks the model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.contracts.training import CalibrationSummary, Dye, Triple
+from shared.vision import dye
+from shared.vision.dye import FACTORS, STAINED, Factor, Macenko, Reinhard
 from shared.vision.preprocessing import Pixels
 
+__all__ = ["FACTORS", "STAINED", "Density", "SiteView", "density", "density_of", "towards", "views_towards"]
+
 Floats = NDArray[np.float64]
-Density = tuple[float, float, float]
+Density = Triple
 """Mean optical density (natural logarithm) per channel of the pixels that took dye."""
 
-STAINED: Final = 0.25
-"""Optical density, averaged over the channels, from which a pixel took dye."""
-FACTORS: Final = (0.5, 2.0)
-"""No dye is changed by more: an image that needs it is no image of this kind."""
-_STEP: Final = 3
 _TABLE: Final = -np.log((np.arange(256) + 1.0) / 256.0)
-
-Factor = Annotated[float, Field(ge=FACTORS[0], le=FACTORS[1])]
+_PLAIN: Final = (1.0, 1.0, 1.0)
 
 
 class SiteView(BaseModel):
@@ -31,19 +30,30 @@ class SiteView(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    factors: tuple[Factor, Factor, Factor] = (1.0, 1.0, 1.0)
+    factors: tuple[Factor, Factor, Factor] = _PLAIN
     """By which the optical density of each channel is multiplied."""
+    change: Reinhard | Macenko | None = None
+    """Another way to change the dye, in place of the factors; see `shared.vision.dye`."""
     surround: Annotated[float, Field(ge=0.5, le=2.0)] = 1.0
     """How much wider than usual a cell is cut: more than 1 where the site's cells fill their boxes more."""
 
     @property
     def plain(self) -> bool:
         """Whether nothing is changed."""
-        return self.factors == (1.0, 1.0, 1.0) and self.surround == 1.0
+        return self.factors == _PLAIN and self.change is None and self.surround == 1.0
+
+    @property
+    def method(self) -> str:
+        """What changes the dye: ``density``, ``reinhard`` or ``macenko``; ``none`` where it stays."""
+        if self.change is not None:
+            return "reinhard" if isinstance(self.change, Reinhard) else "macenko"
+        return "none" if self.factors == _PLAIN else "density"
 
     def coloured(self, crop: Pixels) -> Pixels:
-        """Return ``crop`` (height × width × RGB) with its dyes made stronger or weaker."""
-        if self.factors == (1.0, 1.0, 1.0):
+        """Return ``crop`` (height × width × RGB) with its dyes made stronger, weaker or of another hue."""
+        if self.change is not None:
+            return dye.recoloured(crop, self.change)
+        if self.factors == _PLAIN:
             return crop
         tables = _tables(self.factors)
         return np.stack([tables[channel][crop[..., channel]] for channel in range(3)], axis=-1)
@@ -56,15 +66,14 @@ def _tables(factors: Density) -> NDArray[np.uint8]:
 
 def density(crops: Iterable[Pixels]) -> Density | None:
     """Return the mean optical density of the stained pixels of white-balanced crops; None where none took dye."""
-    total, count = np.zeros(3), 0
-    for crop in crops:
-        values = _TABLE[crop[::_STEP, ::_STEP].reshape(-1, 3)]
-        stained = values[values.mean(axis=1) > STAINED]
-        total += stained.sum(axis=0)
-        count += len(stained)
-    if not count:
+    return density_of(dye.stained_pixels(crops))
+
+
+def density_of(pixels: Pixels) -> Density | None:
+    """Return the mean optical density of stained pixels (N × RGB); None where there is none."""
+    if not len(pixels):
         return None
-    red, green, blue = (round(float(value), 4) for value in total / count)
+    red, green, blue = (round(float(value), 4) for value in _TABLE[pixels].mean(axis=0))
     return red, green, blue
 
 
@@ -74,3 +83,19 @@ def towards(own: Density, wanted: Density) -> SiteView:
         float(np.clip(goal / max(mine, 1e-3), *FACTORS)) for mine, goal in zip(own, wanted, strict=True)
     )
     return SiteView(factors=(red, green, blue))
+
+
+def views_towards(pixels: Pixels, known: CalibrationSummary) -> Iterator[SiteView]:
+    """Return the views that bring a site's dye near to what a model's card says it learnt from, each by one method.
+
+    ``pixels`` (N × RGB) are stained ones of the site's own crops, see `dye.stained_pixels`.
+    """
+    own = density_of(pixels)
+    if own is not None and known.density is not None:
+        yield towards(own, known.density)
+    mine: Dye | None = dye.dye_of(pixels)
+    if mine is None or known.dye is None:
+        return
+    for change in (dye.reinhard(mine, known.dye), dye.macenko(mine, known.dye)):
+        if change is not None:
+            yield SiteView(change=change)

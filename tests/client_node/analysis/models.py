@@ -1,6 +1,7 @@
 """A tiny real ONNX model: it averages each colour over the crop and classifies by it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,15 +29,16 @@ _SIDE = 32
 
 
 def make_model(
-    folder: Path, version: str = "test-1", *, finds: bool = False, kind: ObjectKind = ObjectKind.CELL
-) -> Path:
-    """Write a model version (card.json, model.onnx) that tells `COLOURS` apart.
+    folder: Path, version: str = "test-1", *, finds: bool = False, kind: ObjectKind = ObjectKind.CELL,
+    colours: Mapping[CellClass, Sequence[float]] = COLOURS, sharpness: float = 12.0,
+) -> Path:  # fmt: skip
+    """Write a model version (card.json, model.onnx) that tells the mean colours of crops apart.
 
     Its finder, trained or not (``finds``), takes everything for ``kind``, lying as the middle 1 / 1.24 of the crop.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    means = np.array([COLOURS[cls] for cls in CLASSES], np.float32) / 127.5 - 1
-    weights, bias = 12 * means, -6 * (means**2).sum(axis=1)
+    means = np.array([colours[cls] for cls in CLASSES], np.float32) / 127.5 - 1
+    weights, bias = sharpness * means, -sharpness / 2 * (means**2).sum(axis=1)
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["features"]),

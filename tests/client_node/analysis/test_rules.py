@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client_node.analysis.rules import flags, load_rules
+from client_node.analysis.rules import Evidence, flags, load_rules
 from shared.contracts.analysis import Flag, Severity
 from shared.contracts.errors import ConfigError
 from shared.contracts.ontology import CellClass
@@ -15,7 +15,7 @@ MYELO, NR, BLAST = CellClass.MYELOCYTE, CellClass.ERYTHROBLAST, CellClass.BLAST
 
 
 def _flags(*classes: CellClass, **quality: object) -> dict[str, Flag]:
-    return {flag.id: flag for flag in flags(load_rules(), make_cells(*classes), make_quality(**quality))}
+    return {flag.id: flag for flag in flags(load_rules(), Evidence(make_cells(*classes), make_quality(**quality)))}
 
 
 def test_rules_a_normal_smear_raises_nothing() -> None:
@@ -35,7 +35,7 @@ def test_rules_immature_granulocytes_need_two_cells_and_two_percent() -> None:
 
 def test_rules_one_sure_blast_is_critical_and_comes_first() -> None:
     cells = make_cells(*[N] * 50, *[L] * 45, *[E] * 4, BLAST)
-    found = flags(load_rules(), cells, make_quality(focus=1.0))
+    found = flags(load_rules(), Evidence(cells, make_quality(focus=1.0)))
     assert [(flag.id, flag.severity) for flag in found] == [
         ("blast.present", Severity.CRITICAL), ("image.quality", Severity.ROUTINE),
     ]  # fmt: skip
@@ -46,8 +46,8 @@ def test_rules_two_possible_blasts_fire_one_does_not() -> None:
         cell.model_copy(update={"prediction_set": (L, BLAST), "probability": 0.6}) for cell in make_cells(*[L] * 2)
     ]
     rest = make_cells(*[N] * 100)[2:]
-    assert "blast.present" not in {f.id for f in flags(load_rules(), (doubtful[0], *rest), make_quality())}
-    assert "blast.present" in {f.id for f in flags(load_rules(), (*doubtful, *rest), make_quality())}
+    assert "blast.present" not in {f.id for f in flags(load_rules(), Evidence((doubtful[0], *rest), make_quality()))}
+    assert "blast.present" in {f.id for f in flags(load_rules(), Evidence((*doubtful, *rest), make_quality()))}
 
 
 def test_rules_nucleated_red_cells_count_per_hundred_white_cells() -> None:
@@ -66,10 +66,20 @@ def test_rules_quality_flags_are_never_morphology() -> None:
     open_cells = tuple(
         cell.model_copy(update={"prediction_set": (), "ood_score": 2.0}) for cell in make_cells(*[N] * 10)
     )
-    found = flags(load_rules(), open_cells, make_quality(focus=0.0, brightness=30.0))
+    found = flags(load_rules(), Evidence(open_cells, make_quality(focus=0.0, brightness=30.0)))
     assert {flag.id: flag.kind for flag in found if flag.id != "neutrophilia"} == dict.fromkeys(
         ("uncertain.cells", "out_of_distribution", "too_few_cells", "image.quality"), "quality"
     )
+
+
+def test_rules_a_strange_smear_says_what_it_was_measured_against() -> None:
+    cells = make_cells(*[N] * 10, ood=1.4)
+    (flag,) = [
+        flag
+        for flag in flags(load_rules(), Evidence(cells, make_quality(), compared="the 3 laboratories"))
+        if flag.id == "out_of_distribution"
+    ]
+    assert "median score 1.40; measured against the 3 laboratories): 10 of 10" in flag.evidence.text
 
 
 def test_rules_without_any_cell_only_say_too_few() -> None:
@@ -81,7 +91,7 @@ def test_rules_site_file_overrides_single_lines(tmp_path: Path) -> None:
         '[rules."too_few_cells"]\nenabled = false\n[rules."immature.granulocytes"]\nlimit = 50.0\n'
     )
     rules = load_rules(tmp_path)
-    assert flags(rules, make_cells(*[N] * 10, IG, IG, IG), make_quality()) == ()
+    assert flags(rules, Evidence(make_cells(*[N] * 10, IG, IG, IG), make_quality())) == ()
     assert rules.version == load_rules().version
 
 

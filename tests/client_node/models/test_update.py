@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from sqlmodel import select
@@ -14,6 +15,7 @@ from client_node.analysis.model import load_model
 from client_node.centre import Centre as CentreClient
 from client_node.datasets.catalogue import Catalogue, Kind, NewItem
 from client_node.datasets.splits import Split
+from client_node.doctor import examine
 from client_node.home import NodeHome
 from client_node.models import store, update
 from client_node.models.update import accept, check_model, rollback
@@ -28,8 +30,16 @@ from shared.contracts.errors import ConflictError, ModelInvalidError, NotFoundEr
 from shared.contracts.model_card import ArtefactRef, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ModelDecision
-from shared.contracts.training import CalibrationSummary, EvaluateReply, SiteMetrics
+from shared.contracts.training import (
+    KNOWN_FILE,
+    CalibrationSummary,
+    EvaluateReply,
+    KnownLaboratories,
+    KnownLaboratory,
+    SiteMetrics,
+)
 from shared.crypto.signing import SigningKey
+from shared.vision.known import known_space
 from tests.client_node.analysis.models import CLASSES, cell_image, make_model
 from tests.client_node.world import Site, make_home, served
 from tests.factories import Centre, make_centre
@@ -77,21 +87,23 @@ def promote(
     classes: tuple[CellClass, ...] = CLASSES,
     key: SigningKey | None = None,
     stored: bytes | None = None,
+    known: bytes | None = None,
 ) -> None:
     """Register a version at the centre as a run does, and promote it."""
     runtime = site.centre.runtime
     made = make_model(folder / version, version)
     onnx = (made / "model.onnx").read_bytes()
     plain = load_model(made).card
-    card = plain.model_copy(
-        update={
-            "recipe": plain.recipe.model_copy(update={"classes": classes}),
-            "artefacts": (ArtefactRef(name="model.onnx", sha256=hashlib.sha256(onnx).hexdigest(), size=len(onnx)),),
-        }
+    files = {"model.onnx": onnx} if known is None else {"model.onnx": onnx, KNOWN_FILE: known}
+    artefacts = tuple(
+        ArtefactRef(name=name, sha256=hashlib.sha256(body).hexdigest(), size=len(body)) for name, body in files.items()
     )
+    changed = {"recipe": plain.recipe.model_copy(update={"classes": classes}), "artefacts": artefacts}
+    card = plain.model_copy(update=changed)
     signer = key or runtime.vault.release_key()
     signed = SignedModelCard(card=card, signature=signer.sign(canonical_bytes(card)), key_id=signer.public.key_id)
-    runtime.store.put(artefact_key(version, "model.onnx"), stored if stored is not None else onnx)
+    for name, body in {**files, "model.onnx": stored if stored is not None else onnx}.items():
+        runtime.store.put(artefact_key(version, name), body)
     found = SiteMetrics(n=50, loss=0.4, accuracy=0.9, macro_f1=0.9)
     reply = EvaluateReply(
         candidate=found, current=None, calibration=CalibrationSummary(temperature=1, conformal_quantile=0.9), seconds=1
@@ -153,6 +165,19 @@ def test_first_model_is_tried_calibrated_and_installed_once(site: Site, tmp_path
     assert (store.current_version(site.home), model.adapter.cells) == ("hv-1", 32)
     assert check_model(site.home, site.client, reload=reload) is None
     assert (reload.count, told(site), site.told("decision")) == (1, [("hv-1", "installed")], ["hv-1"])
+
+
+@pytest.mark.parametrize(("each", "promised"), [(0, None), (4, None), (8, 32 / 33)])
+def test_sets_are_made_for_the_coverage_that_the_site_asks_for(
+    site: Site, tmp_path: Path, each: int, promised: float | None
+) -> None:
+    change_policy(site.home, "coverage = 0.95", "coverage = 0.99")
+    add_cells(site.home, each=each)
+    promote(site, tmp_path, "hv-1")
+    check_model(site.home, site.client, reload=Reloads())
+    adapter = load_model(site.home.model("hv-1")).adapter
+    assert (adapter.level, adapter.promised) == (0.99, promised)
+    assert adapter.conformal_quantile == pytest.approx(0.99)  # of an old card, 0.95 for 95 %: the tail shrinks
 
 
 def test_model_that_is_worse_here_is_held_until_a_person_accepts(site: Site, tmp_path: Path) -> None:
@@ -217,6 +242,32 @@ def test_node_without_own_cells_accepts_on_the_signature_and_says_so(tmp_path: P
     assert "without own validation data" in decision.reason
     assert decision.reason.startswith("inference-only") is (mode is NodeMode.INFERENCE)
     assert load_model(home.model("hv-1")).adapter.cells == 0
+
+
+def test_a_node_without_labels_gets_what_the_model_knows(tmp_path: Path) -> None:
+    centre = make_centre(tmp_path / "centre")
+    node = centre.add_node("a")
+    cells = np.random.default_rng(0).normal(0.0, 1.0, (60, 3)).astype(np.float32)
+    body = KnownLaboratories(laboratories=(KnownLaboratory(space=known_space(cells)),)).model_dump_json().encode()
+    with served(centre) as url:
+        home = make_home(tmp_path / "home", centre, node, url, mode=NodeMode.INFERENCE)
+        with CentreClient.of(home) as client:
+            promote(Site(home, client, centre), tmp_path, "hv-1", known=body)
+            decision = check_model(home, client, reload=Reloads())
+    centre.runtime.database.dispose()
+    assert decision is not None
+    assert decision.decision == "installed"
+    model = load_model(home.model("hv-1"))
+    assert model.known is not None
+    assert (model.adapter.space, model.compared) == (None, "the laboratory that taught the model")
+    assert (model.adapter.level, model.adapter.promised) == (0.95, None)
+    (check,) = [one for one in examine(home).checks if one.name == "model"]
+    assert check.level == "warning"
+    assert "measured against the laboratory that taught the model" in check.detail
+    assert "19 validation cells vouch for it" in check.detail
+    (home.model("hv-1") / KNOWN_FILE).write_text('{"laboratories": 7}')
+    with pytest.raises(ModelInvalidError, match="install the model again"):
+        load_model(home.model("hv-1"))
 
 
 def test_model_signed_by_another_key_is_refused(site: Site, tmp_path: Path) -> None:

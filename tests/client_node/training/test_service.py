@@ -143,6 +143,18 @@ def card() -> str:
     ).model_dump_json()
 
 
+def test_a_laboratory_is_told_of_as_a_whole_or_not_at_all(tmp_path: Path, start: Arrays) -> None:
+    for name, policy, told in (("a", "[training]\n", True), ("b", "[training]\ntell_laboratory = false\n", False)):
+        home = make_home(tmp_path / name, train=17, val=7, test=1, policy=policy)
+        answer, _ = TrainingService(home).handle(evaluate_request(), start)
+        assert isinstance(answer, EvaluateReply)
+        assert (answer.laboratory is not None) is told
+    few = make_home(tmp_path / "few", train=16, val=7, test=1)  # 48 training cells
+    answer, _ = TrainingService(few).handle(evaluate_request(), start)
+    assert isinstance(answer, EvaluateReply)
+    assert answer.laboratory is None
+
+
 def test_census_counts_only(service: TrainingService) -> None:
     reply, _ = service.handle(CensusRequest(), {})
     assert isinstance(reply, CensusReply)

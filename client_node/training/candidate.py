@@ -1,0 +1,61 @@
+"""A candidate on a site's cells, shown as analysis would show them: plain, or in the view of the model in use here.
+
+The model in use is judged in its view; a candidate judged in the plain one alone would look worse than it will be.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from client_node.analysis.model import current_model_dir, load_model
+from client_node.datasets.catalogue import LabelledCell
+from client_node.models.view import CLEARLY, LEAST_CELLS
+from client_node.training.cache import Between
+from client_node.training.site import Floats, positions
+from shared.contracts.errors import ModelInvalidError
+from shared.contracts.training import Recipe
+from shared.vision import backbones, calibration
+from shared.vision.colour import SiteView
+from shared.vision.images import load_image
+from shared.vision.model import CellModel
+from shared.vision.preprocessing import cell_crop, to_input
+
+_BATCH = 16
+
+
+def current_view(home: Path) -> SiteView:
+    """Return how this site's cells are shown to the model in use; plain where there is none."""
+    try:
+        return load_model(current_model_dir(home)).adapter.view
+    except ModelInvalidError:
+        return SiteView()
+
+
+def suits(
+    model: CellModel, recipe: Recipe, cells: Sequence[LabelledCell], plain: Floats, view: SiteView, *, between: Between
+) -> bool:
+    """Whether a view is clearly better for a candidate on N validation cells than the plain one (its logits: N × K)."""
+    if view.plain or len(cells) < LEAST_CELLS:
+        return False
+    labels = positions(cells, recipe.classes)
+    seen = calibration.tempered_loss(in_view(model, recipe, cells, view, between=between), labels)
+    return seen < CLEARLY * calibration.tempered_loss(plain, labels)
+
+
+def in_view(
+    model: CellModel, recipe: Recipe, cells: Sequence[LabelledCell], view: SiteView, *, between: Between
+) -> Floats:
+    """Return a candidate's logits (N × K) of N readable cells, shown in a view."""
+    entry, device = backbones.get(recipe.backbone), next(model.parameters()).device
+    logits = [np.zeros((0, len(recipe.classes)), np.float32)]
+    for start in range(0, len(cells), _BATCH):
+        between()
+        crops = (
+            cell_crop(load_image(cell.path), cell.box, surround=view.surround) for cell in cells[start : start + _BATCH]
+        )
+        images = [to_input(view.coloured(crop), recipe.input_size, entry.mean, entry.std) for crop in crops]
+        with torch.inference_mode():
+            logits.append(model(torch.from_numpy(np.stack(images)).to(device))[0].float().cpu().numpy())
+    return np.concatenate(logits)
