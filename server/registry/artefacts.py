@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from server import vision
-from server.federation.strategy import Tensors, stored_tensors
+from server.federation.strategies.tensors import Tensors, stored_tensors
 from server.models.base import utc_now
 from server.registry.known import known_laboratories
 from server.runtime import Runtime
