@@ -19,6 +19,7 @@ from client_node.training.finder import joined, lessons, train_finder
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
+from client_node.training.share import Hold
 from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions
 from client_node.training.sources import CropSource, MapSource, Source
 from shared.contracts.errors import (
@@ -29,9 +30,12 @@ from shared.contracts.errors import (
     UsageError,
 )
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import Privacy, PrivacyKind
 from shared.contracts.training import (
     CensusReply,
     CensusRequest,
+    DryRunReply,
+    DryRunRequest,
     EvaluateReply,
     EvaluateRequest,
     Refusal,
@@ -70,6 +74,7 @@ class TrainingService:
         self._stopping = stopping
         self._lease = Lease(home)
         self._models = ModelStore()
+        self._hold: Hold | None = None
 
     def handle(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
         """Answer a request; whatever goes wrong becomes a `Refusal`, without inner detail."""
@@ -89,23 +94,48 @@ class TrainingService:
             return Refusal(code=HematovisionError.code, reason=f"This node could not answer: {reason}."), {}
 
     def _answer(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+        if isinstance(request, DryRunRequest):
+            return self._would(request), {}
+        policy = load_policy(self._home)
+        policy.check_train(request, size=sum(array.nbytes for array in tensors.values()))
         if isinstance(request, CensusRequest):
-            load_policy(self._home).check_train(request, 0)
-            return CensusReply(census=Catalogue(self._home).census()), {}
+            counted = Catalogue(self._home).census(lambda source: policy.allows_source(source, "census"))
+            return CensusReply(census=counted), {}
+        self._hold = Hold(self._home, request)
         if isinstance(request, TrainRequest):
             return self._train(request, tensors)
         return self._evaluate(request, tensors), {}
 
+    def _would(self, request: DryRunRequest) -> DryRunReply:
+        """Say whether a round would be trained now; touches neither the model in memory nor an image."""
+        policy, recipe = load_policy(self._home), request.recipe
+        cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
+        counted = sum(policy.allows_source(cell.source, "census") for cell in cells)
+        reason = policy.why_not(request, len(cells), size=request.tensor_bytes)
+        if reason is None:
+            try:
+                _check_privacy(request.privacy)
+                self._models.check(recipe, request.base_sha256)
+            except HematovisionError as error:
+                reason = error.message
+        told = counted if "census" in policy.training.purposes else None
+        return DryRunReply(takes_part=reason is None, reason=reason or "", examples=told)
+
     def _between(self) -> None:
         if self._stopping():
             raise ServiceUnavailableError("This node's trainer is stopping; it takes part again once restarted.")
+        if self._hold is not None:
+            self._hold.between(self._stopping)
         self._lease.pause_point()
+        if self._hold is not None:
+            self._hold.resume()
 
     def _train(self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[TrainReply, Tensors]:
         begin = time.monotonic()
         recipe = request.recipe
-        cells = allowed_cells(self._home, "train", recipe.classes)
+        cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
         load_policy(self._home).check_train(request, len(cells))
+        _check_privacy(request.privacy)
         model = self._loaded(request, tensors)
         validation, val_labels = self._split(request, model, "val")
         received = site_metrics(self._predicted(model, validation)[0], val_labels, recipe.classes)
@@ -149,11 +179,12 @@ class TrainingService:
 
     def _teach_finder(self, request: TrainRequest, model: CellModel) -> int:
         """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
-        fields = [field for field in allowed_fields(self._home, "train") if field.cells]
+        fields = [field for field in allowed_fields(self._home, "train", purpose="train") if field.cells]
         if not fields:
             return 0
         random = np.random.default_rng(request.recipe.seed * 1000 + request.round)
-        singles = [cell for cell in allowed_cells(self._home, "train", request.recipe.classes) if cell.box is None]
+        usable = allowed_cells(self._home, "train", request.recipe.classes, purpose="train")
+        singles = [cell for cell in usable if cell.box is None]
         chosen = [fields[place] for place in random.permutation(len(fields))[:_MOST_FIELDS]]
         others = [singles[place] for place in random.permutation(len(singles))[:_MOST_SINGLES]]
         size = request.recipe.input_size
@@ -167,7 +198,7 @@ class TrainingService:
     def _evaluate(self, request: EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> EvaluateReply:
         begin = time.monotonic()
         classes = request.recipe.classes
-        test = allowed_cells(self._home, "test", classes)
+        test = allowed_cells(self._home, "test", classes, purpose="evaluate")
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
         source, labels = self._split(request, model, "test")
@@ -178,7 +209,7 @@ class TrainingService:
             current=current_metrics(self._home, "test"),
             calibration=adapter.summary.model_copy(update={"density": self._density(classes)}),
             seconds=time.monotonic() - begin,
-            boxes=sum(len(field.cells) for field in allowed_fields(self._home, "train")),
+            boxes=sum(len(field.cells) for field in allowed_fields(self._home, "train", purpose="evaluate")),
         )
 
     def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
@@ -194,7 +225,7 @@ class TrainingService:
 
     def _density(self, classes: tuple[CellClass, ...]) -> tuple[float, float, float] | None:
         """Return how much dye the site's cells took."""
-        cells = allowed_cells(self._home, "train", classes)
+        cells = allowed_cells(self._home, "train", classes, purpose="evaluate")
         some = np.random.default_rng(0).permutation(len(cells))[:_MOST_STAINED]
         return colour.density(self._crops(cells[place] for place in some))
 
@@ -206,7 +237,8 @@ class TrainingService:
 
     def _split(self, request: TrainRequest | EvaluateRequest, model: CellModel, split: str) -> tuple[Source, Labels]:
         """Return a split's cells as analysis sees them, and their class positions."""
-        cells, source = self._source(request, model, allowed_cells(self._home, split, request.recipe.classes), 1)
+        allowed = allowed_cells(self._home, split, request.recipe.classes, purpose=request.kind)
+        cells, source = self._source(request, model, allowed, 1)
         return source, positions(cells, request.recipe.classes)
 
     def _predicted(self, model: CellModel, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -239,3 +271,9 @@ class TrainingService:
             raise UsageError(_TOO_LARGE)
         kept, maps = cache.load(cells, views, between=self._between)
         return kept, MapSource(maps, next(model.parameters()).device)
+
+
+def _check_privacy(privacy: Privacy | None) -> None:
+    """Refuse what cannot be kept: training without noise must never pass for training with it."""
+    if privacy is not None and privacy.kind is not PrivacyKind.NONE:
+        raise UsageError("This node's software cannot train with differential privacy yet; ask for none, or update it.")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from client_node.analysis.model import current_model_dir, read_card
 from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
 from client_node.policy import load_policy
+from client_node.policy_sections import Purpose
 from client_node.training.evaluation import site_metrics
 from shared.contracts.errors import DataInvalidError, ModelInvalidError
 from shared.contracts.ontology import CellClass
@@ -32,16 +33,16 @@ def positions(cells: Sequence[LabelledCell], classes: tuple[CellClass, ...]) -> 
     return np.array([classes.index(cell.cls) for cell in cells], np.int64)
 
 
-def allowed_cells(home: Path, split: str, classes: tuple[CellClass, ...]) -> list[LabelledCell]:
-    """Return the labelled cells of ``split`` that the hospital's policy lets training and evaluation use."""
-    policy = load_policy(home)
-    return [cell for cell in Catalogue(home).cells(split=split, classes=classes) if policy.allows_source(cell.source)]
+def allowed_cells(home: Path, split: str, classes: tuple[CellClass, ...], *, purpose: Purpose) -> list[LabelledCell]:
+    """Return the labelled cells of ``split`` that the hospital's policy lets be used for ``purpose``."""
+    policy, found = load_policy(home), Catalogue(home).cells(split=split, classes=classes)
+    return [cell for cell in found if policy.allows_source(cell.source, purpose)]
 
 
-def allowed_fields(home: Path, split: str) -> list[LabelledField]:
-    """Return the fields of ``split``, with what is marked in them, that the hospital's policy lets training use."""
-    policy = load_policy(home)
-    return [field for field in Catalogue(home).fields(split=split) if policy.allows_source(field.source)]
+def allowed_fields(home: Path, split: str, *, purpose: Purpose) -> list[LabelledField]:
+    """Return the fields of ``split``, with what is marked in them, that may be used for ``purpose``."""
+    policy, found = load_policy(home), Catalogue(home).fields(split=split)
+    return [field for field in found if policy.allows_source(field.source, purpose)]
 
 
 def current_metrics(home: Path, split: str) -> SiteMetrics | None:
@@ -53,7 +54,7 @@ def current_metrics(home: Path, split: str) -> SiteMetrics | None:
     except ModelInvalidError as error:
         log.info("training.no_current_model", reason=error.message)
         return None
-    cells, logits = _run(engine, recipe, allowed_cells(home, split, recipe.classes))
+    cells, logits = _run(engine, recipe, allowed_cells(home, split, recipe.classes, purpose="evaluate"))
     return site_metrics(logits, positions(cells, recipe.classes), recipe.classes)
 
 

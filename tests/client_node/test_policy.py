@@ -7,7 +7,8 @@ import pytest
 
 from client_node.cases.ledger import Ledger
 from client_node.home import NodeHome
-from client_node.policy import load_policy, within, write_default_policy
+from client_node.hours import within
+from client_node.policy import load_policy, write_default_policy
 from shared.contracts.errors import ConfigError, PolicyRefusedError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import CensusRequest, EvaluateRequest, Recipe, TrainRequest

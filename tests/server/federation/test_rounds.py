@@ -1,7 +1,7 @@
 """A run's rounds over a fleet in memory: refusals, silence, lies, too few hospitals, stopping, resuming."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from shared.contracts.enrolment import EnrolmentState
 from shared.contracts.errors import ConflictError, HematovisionError, RunFailedError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe, Refusal, SiteMetrics, TrainReply, TrainRequest
+from shared.seal import request_digest, seal
 from shared.storage import MemoryStore
-from tests.server.federation.world import COORDINATOR, new_database
+from tests.server.federation.world import COORDINATOR, new_database, node_key
 
 RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
 RECEIVED = SiteMetrics(n=10, loss=1.0, accuracy=0.5, macro_f1=0.5)
@@ -76,7 +77,16 @@ class MemoryFleet:
         for node_id, ask in asks.items():
             self.asked.append((group, node_id, ask))
             if not stopped() and (answer := self.sites[node_id](ask)) is not None:
-                yield answer
+                yield answer if answer.seal or answer.problem else sealed(answer, ask)
+
+
+NODES = {1: "node-north", 2: "node-south"}
+
+
+def sealed(answer: Answer, ask: Ask) -> Answer:
+    """Return the answer as its node's trainer signs it."""
+    key = node_key(NODES.get(answer.node_id, "nobody"))
+    return replace(answer, seal=seal(key, request_digest(ask.text, ask.tensors), answer.reply, answer.tensors))
 
 
 @pytest.fixture
