@@ -14,6 +14,8 @@ _LEAST_REST: Final = 0.05
 """Seconds: shorter rests are put off until enough of them are owed, since waking up costs something too."""
 _STEP: Final = 0.5
 """Seconds between two looks at whether to end while resting."""
+_TICK: Final = 1e-3
+"""Seconds: no sleep is asked for that the clock might not show."""
 _LOOK: Final = 10.0
 """Seconds between two looks at the policy."""
 
@@ -47,7 +49,7 @@ class DutyCycle:
         self._owed += (begin - self._since) * self._owed_for_each
         now = begin
         if self._owed >= _LEAST_REST:
-            while (left := self._owed - (now - begin)) > 0 and not stopping():
+            while (left := self._owed - (now - begin)) > _TICK and not stopping():
                 self._sleep(min(left, _STEP))
                 now = self._clock()
             self._owed -= now - begin  # below zero where it slept longer: taken off the next rest

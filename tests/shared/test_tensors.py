@@ -66,3 +66,33 @@ def test_other_shapes_are_refused_and_other_types_are_not() -> None:
         check_same_shapes(check_tensors(save({"a": np.zeros((4,), np.float16)})), sent)
     with pytest.raises(DataInvalidError):
         check_same_shapes({}, sent)
+
+
+def _raw(text: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _body({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
+        _body({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "more": 1}}, b"1234"),
+        _body({"a": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
+        _body({"a": {"dtype": "F32", "shape": [0, 2**31, 2**31], "data_offsets": [0, 0]}}),
+        _body({"../../etc/passwd": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
+        _body({"": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
+        _body({"__metadata__": 3, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
+        _body({"__metadata__": {"a": []}}),
+        _raw(
+            b'{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}',
+            b"12",
+        ),
+        _raw('{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}'.encode("utf-16"), b"12"),
+        _raw(b'{"a":{"dtype":"F16","shape":[' + b"1" * 5000 + b'],"data_offsets":[0,2]}}', b"12"),
+        _raw(b'{"a":NaN}'),
+        _raw(b"\xff\xfe{}"),
+    ],
+)
+def test_body_on_which_two_readers_might_disagree_is_refused(body: bytes) -> None:
+    with pytest.raises(DataInvalidError):
+        check_tensors(body)
