@@ -1,6 +1,8 @@
 """How site updates become one model: federated averaging weighted by training cells, one update in memory at a time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,15 @@ def stored_tensors(tensors: Tensors) -> bytes:
     return bytes(save({name: np.asarray(tensors[name], np.float32, order="C") for name in sorted(tensors)}))
 
 
+def _check_values(update: Mapping[str, NDArray[np.floating[Any]]]) -> None:
+    """Refuse values that could not travel on: one site's would end the run for all at the next round."""
+    largest = np.max([np.abs(array).max(initial=0) for array in update.values()], initial=0)
+    if not np.isfinite(largest):
+        raise DataInvalidError("The update holds values that are not finite.")
+    if largest > np.finfo(np.float16).max:
+        raise DataInvalidError("The update holds values that are too large for a model; training has diverged there.")
+
+
 FINDER = "finder."
 """Begin of the names of the tensors that learn from marked fields, which not every hospital has."""
 
@@ -72,8 +83,7 @@ class WeightedAverage:
             raise DataInvalidError("The update claims an impossible number of training cells.")
         check_same_shapes(check_tensors(body, max_bytes=4 * len(self.sent) + 65_536), check_tensors(self.sent))
         update = load(body)
-        if not all(np.isfinite(array).all() for array in update.values()):
-            raise DataInvalidError("The update holds values that are not finite.")
+        _check_values(update)
         weight = float(examples) ** self.exponent
         finder_weight = float(boxes) ** self.exponent if boxes else 0.0
         for name, array in update.items():

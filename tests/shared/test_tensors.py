@@ -5,10 +5,12 @@ import struct
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from hypothesis import given, settings
+from safetensors.numpy import load, save
 
 from shared.contracts.errors import DataInvalidError
 from shared.tensors import TensorSpec, check_same_shapes, check_tensors
+from tests.hostile import bodies, worst_headers
 
 
 def _body(header: object, data: bytes = b"") -> bytes:
@@ -96,3 +98,20 @@ def _raw(text: bytes, data: bytes = b"") -> bytes:
 def test_body_on_which_two_readers_might_disagree_is_refused(body: bytes) -> None:
     with pytest.raises(DataInvalidError):
         check_tensors(body)
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=bodies({"w": (2, 3), "bias": (), "deep": (1, 1, 2)}))
+def test_what_passes_is_what_safetensors_loads(body: bytes) -> None:
+    try:
+        specs = check_tensors(body)
+    except DataInvalidError:
+        return
+    names = {"float16": "F16", "float32": "F32"}
+    assert specs == {name: TensorSpec(names[str(array.dtype)], array.shape) for name, array in load(body).items()}
+
+
+@pytest.mark.parametrize("number", range(len(worst_headers())))
+def test_costly_header_is_refused(number: int) -> None:
+    with pytest.raises(DataInvalidError):
+        check_tensors(worst_headers()[number])
