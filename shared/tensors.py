@@ -29,7 +29,8 @@ MAX_TENSORS = 4096
 MAX_HEADER = 1024 * 1024
 """Bytes. Checking a body takes at most fifty times as much memory, however the header is made."""
 _MAX_SIDE = 2**31
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,199}$")
+_NAME = re.compile(r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./]{0,199}$")
+"""A parameter's name, or what a strategy keeps of one (``momentum/head.weight``)."""
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _ITEM_BYTES = {"F16": 2, "F32": 4}
 _UNSOUND = "The tensors are not in safetensors form."

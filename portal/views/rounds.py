@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Header, Request
+from fastapi import APIRouter, Depends, Form, Header, Request
 from sse_starlette import EventSourceResponse
 from starlette.responses import RedirectResponse, Response
 
@@ -15,6 +15,7 @@ from portal.sessions import SESSION_COOKIE
 from server.deps import RuntimeDep, SessionDep
 from server.federation import service as federation
 from server.federation.schemas import RunPlan, RunView, SiteCensus
+from server.federation.strategies.registry import StrategyName
 from server.hospitals import service as hospitals
 from server.registry import service as registry
 from server.registry.schemas import ModelView
@@ -67,18 +68,32 @@ def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
         trainable=federation.trainable_classes(session),
         missing=[hospital.name for hospital in hospitals.list_hospitals(session, who) if hospital.id not in counted],
         plan=RunPlan(),
+        strategies=federation.offered_strategies(),
     )
+
+
+async def strategy_parameters(request: Request) -> dict[str, str]:
+    """Return what was filled in for the chosen strategy; its fields are named ``fedadam.tau``."""
+    form = await request.form()
+    begin = f"{form.get('strategy', '')}."
+    return {
+        name.removeprefix(begin): value.strip()
+        for name, value in form.items()
+        if name.startswith(begin) and isinstance(value, str) and value.strip()
+    }
 
 
 @router.post("/rounds", name="round_start")
 def start(
     session: SessionDep,
     who: SignedIn,
+    parameters: Annotated[dict[str, str], Depends(strategy_parameters)],
     rounds: Annotated[int, Form(ge=1, le=100)] = 3,
     min_sites: Annotated[int, Form(ge=1)] = 2,
     local_epochs: Annotated[int | None, Form(ge=1, le=50)] = None,
     deadline_minutes: Annotated[int, Form(ge=1, le=1440)] = 10,
     classes: Annotated[list[CellClass] | None, Form()] = None,
+    strategy: Annotated[StrategyName, Form()] = StrategyName.FEDAVG,
 ) -> Response:
     """Launch a run."""
     plan = RunPlan(
@@ -87,6 +102,8 @@ def start(
         local_epochs=local_epochs,
         round_deadline_seconds=deadline_minutes * 60,
         classes=classes or None,
+        strategy=strategy,
+        strategy_parameters=dict(parameters),
     )
     run_id = federation.start_run(session, who, plan)
     return RedirectResponse(f"/rounds/{run_id}", status_code=303)

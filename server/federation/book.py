@@ -9,6 +9,7 @@ import server.audit.service as audit
 from server.db.session import Database
 from server.federation import repository, service
 from server.federation.states import RunState, SiteState
+from server.federation.strategies import registry as strategies
 from server.models.base import utc_now
 from server.models.federation import RoundRecord, Run, SiteRound
 from shared.contracts.errors import ConflictError, NotFoundError
@@ -23,6 +24,7 @@ class Plan:
 
     run_id: str
     recipe: Recipe
+    strategy: strategies.Parameters
     rounds: int
     min_sites: int
     round_deadline_seconds: int
@@ -63,6 +65,7 @@ class RunBook:
             return Plan(
                 run_id=run.id,
                 recipe=Recipe.model_validate(run.recipe),
+                strategy=strategies.parse(run.strategy, run.strategy_parameters),
                 rounds=run.rounds,
                 min_sites=run.min_sites,
                 round_deadline_seconds=run.round_deadline_seconds,
@@ -147,6 +150,20 @@ class RunBook:
             self._count(session, number)
             service.write_event(session, self.run_id, "site", f"{hospital_id} did not train: {reason[:_MAX_REASON]}")
             self._audit(session, hospital_id, code=code, reason=reason, what=f"round {number}")
+
+    def set_aside(self, number: int, hospital_id: str, reason: str, *, refused: bool) -> None:
+        """Write down that a hospital's update, taken at first, has no part in the round's model.
+
+        ``refused``: it is unfit; its cells then do not count as what the model learnt from.
+        """
+        with self._database.session() as session:
+            site = self._site(session, number, hospital_id)
+            site.reason = reason[:_MAX_REASON]
+            if refused:
+                site.state, site.examples, site.feedback_cells = SiteState.REFUSED, None, None
+            self._count(session, number)
+            verb = "is refused" if refused else "is left out"
+            service.write_event(session, self.run_id, "site", f"{hospital_id} {verb}: {reason[:_MAX_REASON]}")
 
     def end_round(self, number: int) -> None:
         """Complete a round's figures: means over sites are weighted by their validation cells."""

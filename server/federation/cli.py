@@ -13,6 +13,7 @@ from server.db.session import Database
 from server.federation import service
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.states import RunState
+from server.federation.strategies.registry import StrategyName
 from server.federation.watch import watch as follow
 from server.settings import load_settings
 from shared.contracts.errors import RunFailedError, UsageError
@@ -20,6 +21,7 @@ from shared.contracts.ontology import parse_class
 
 app = typer.Typer(help="Launch and follow federated runs.")
 
+_Parameter = Annotated[float | None, typer.Option(help="Of the strategy; else its default.")]
 RunArgument = Annotated[str | None, typer.Argument(help="Run key; the newest run if left out.")]
 _ACTOR: Principal = COMMAND_LINE
 
@@ -32,17 +34,42 @@ def start(
     min_sites: Annotated[int, typer.Option(min=1, help="How many hospitals a round needs.")] = 2,
     deadline: Annotated[int, typer.Option(min=30, max=86400, help="Seconds a round may take.")] = 600,
     classes: Annotated[str | None, typer.Option(help="Comma-separated classes; else what the censuses hold.")] = None,
+    strategy: Annotated[
+        StrategyName, typer.Option(help="How updates become one model; `federate strategies` tells of each.")
+    ] = StrategyName.FEDAVG,
+    server_learning_rate: _Parameter = None,
+    momentum: _Parameter = None,
+    beta_1: _Parameter = None,
+    beta_2: _Parameter = None,
+    tau: _Parameter = None,
+    proximal_mu: _Parameter = None,
+    trim_share: _Parameter = None,
+    byzantine_sites: Annotated[int | None, typer.Option(help="Of the strategy; else its default.")] = None,
+    norm_limit: Annotated[float | None, typer.Option(help="Refuse updates so many times the median; 0: none.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Launch a run."""
     database = _database(home)
+    given = {
+        "server_learning_rate": server_learning_rate,
+        "momentum": momentum,
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "tau": tau,
+        "proximal_mu": proximal_mu,
+        "trim_share": trim_share,
+        "byzantine_sites": byzantine_sites,
+        "norm_limit": norm_limit,
+    }
     plan = RunPlan(
         rounds=rounds,
         local_epochs=local_epochs,
         min_sites=min_sites,
         round_deadline_seconds=deadline,
         classes=[_class(name) for name in classes.split(",")] if classes else None,
+        strategy=strategy,
+        strategy_parameters={name: value for name, value in given.items() if value is not None},
     )
     with database.session() as session:
         sites = service.census(session, _ACTOR)
@@ -100,6 +127,20 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     Console().print(table)
 
 
+@app.command("strategies")
+def list_strategies(as_json: JsonOption = False) -> None:
+    """Tell which strategies there are, what each is for and what it can be told."""
+    offered = service.offered_strategies()
+    if as_json:
+        emit(offered, as_json=True)
+        return
+    table = Table("strategy", "what it is for", "parameters (default)", "hospitals", show_lines=True)
+    for one in offered:
+        options = [f"--{entry.name.replace('_', '-')} {entry.default:g}" for entry in one.parameters]
+        table.add_row(one.name, one.sentence, "\n".join(options), f"≥ {one.least_sites}")
+    Console().print(table)
+
+
 def _follow(database: Database, run_id: str, *, as_json: bool) -> None:
     for event in follow(database, run_id):
         typer.echo(event.model_dump_json() if as_json else f"{event.at:%H:%M:%S}  {event.text}")
@@ -146,6 +187,8 @@ def _print_census(sites: list[SiteCensus]) -> None:
 def _print_run(view: RunView) -> None:
     console = Console()
     console.print(f"Run [bold]{view.id}[/bold]: {view.state}" + (f" — {view.problem}" if view.problem else ""))
+    parameters = ", ".join(f"{title.lower()} {value:g}" for title, value in view.strategy_parameters.items())
+    console.print(f"Strategy: {view.strategy_title} ({parameters})")
     rounds = Table("round", "replied", "seconds", "loss", "accuracy", "MB up", "MB down")
     for row in view.round_views:
         rounds.add_row(

@@ -12,7 +12,10 @@ from server.federation import checkpoints
 from server.federation.book import Plan, RunBook, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
 from server.federation.seals import SealCheck
-from server.federation.strategy import Tensors, WeightedAverage, read_tensors, wire_tensors
+from server.federation.strategies.build import build as build_strategy
+from server.federation.strategies.port import Aggregation, Result, Sent, Strategy
+from server.federation.strategies.tensors import Tensors, read_tensors, wire_tensors
+from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
 from server.runtime import Runtime
 from shared.contracts.errors import (
@@ -49,7 +52,8 @@ def conduct(
     book = RunBook(runtime.database, run_id)
     plan = book.begin(flower_run_id)
     try:
-        return _Conductor(runtime, book, fleet, breath_seconds).run(plan)
+        strategy = build_strategy(plan.strategy, folder=runtime.settings.home / "spool")
+        return _Conductor(runtime, book, fleet, strategy, breath_seconds).run(plan)
     except HematovisionError as error:
         log.warning("federation.run_failed", run_id=run_id, code=error.code)
         book.fail(error.message)
@@ -75,10 +79,13 @@ class _Stop:
 
 
 class _Conductor:
-    def __init__(self, runtime: Runtime, book: RunBook, fleet: Fleet, breath_seconds: float) -> None:
+    def __init__(
+        self, runtime: Runtime, book: RunBook, fleet: Fleet, strategy: Strategy, breath_seconds: float
+    ) -> None:
         self._runtime = runtime
         self._book = book
         self._fleet = fleet
+        self._strategy = strategy
         self._stop = _Stop(book)
         self._grace = _FIRST_GRACE_SECONDS
         self._breath = breath_seconds
@@ -86,15 +93,17 @@ class _Conductor:
     def run(self, plan: Plan) -> str:
         done = self._book.rounds_done()
         tensors = read_tensors(checkpoints.load(self._runtime.store, plan.run_id, done))
+        state = checkpoints.load_state(self._runtime.store, plan.run_id, done)
         if done:
             self._book.event("run", f"Resumed after round {done}")
         for number in range(done + 1, plan.rounds + 1):
-            tensors = self._round(plan, number, tensors)
+            result = self._round(plan, number, tensors, state)
+            tensors, state = result.tensors, result.state
             if number < plan.rounds:
                 time.sleep(self._breath)
         return self._finish(plan, tensors)
 
-    def _round(self, plan: Plan, number: int, tensors: Tensors) -> Tensors:
+    def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
         sites = self._sample(plan)
         body = wire_tensors(tensors)
         request = TrainRequest(
@@ -108,27 +117,39 @@ class _Conductor:
         ask = Ask(request, body)
         down = len(body) + len(request.model_dump_json(by_alias=True))
         self._book.begin_round(number, sorted(sites.values()), down)
-        average = WeightedAverage(body)
+        sent = Sent.of(number, body, tensors, state)
+        aggregation = self._strategy.begin(sent)
         for answer, hospital in self._answers(plan, sites, ask, group=str(number)):
             traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
             try:
                 reply = _train_reply(answer)
-                average.add(answer.tensors, reply.examples, reply.boxes)
+                aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic, code=error.code)
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
-        if average.updates < min(plan.min_sites, len(sites)):
+        self._close(number, aggregation)
+        if aggregation.updates < min(plan.min_sites, len(sites)):
             self._book.end_round(number)
             raise RunFailedError(
-                f"Only {average.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites} are"
-                " needed; see each hospital's reason in the round's table."
+                f"Only {aggregation.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites}"
+                " are needed; see each hospital's reason in the round's table."
             )
-        result = average.result()
-        checkpoints.save(self._runtime.store, plan.run_id, number, result)
+        result = aggregation.result()
+        checkpoints.save(self._runtime.store, plan.run_id, number, result.tensors, result.state)
         self._book.end_round(number)
         return result
+
+    def _close(self, number: int, aggregation: Aggregation) -> None:
+        """Write down what the strategy made of the updates."""
+        closed = aggregation.close()
+        for hospital, reason in closed.refused.items():
+            self._book.set_aside(number, hospital, reason, refused=True)
+        for hospital, reason in closed.left_out.items():
+            self._book.set_aside(number, hospital, reason, refused=False)
+        for note in closed.notes:
+            self._book.event("round", note)
 
     def _finish(self, plan: Plan, tensors: Tensors) -> str:
         self._book.evaluating()

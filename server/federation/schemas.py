@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from server.federation.states import RunState, SiteState
+from server.federation.strategies.registry import StrategyName
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, SiteMetrics
 
@@ -18,6 +19,31 @@ class RunPlan(BaseModel):
     round_deadline_seconds: int = Field(default=600, ge=30, le=86400)
     classes: list[CellClass] | None = None
     """None: every class that the censuses hold at least 20 training cells of."""
+    strategy: StrategyName = StrategyName.FEDAVG
+    strategy_parameters: dict[str, float | str] = Field(default_factory=dict)
+    """The strategy's own; what is left out is as its `Parameters` say. Checked at launch, in words."""
+
+
+class StrategyParameterView(BaseModel):
+    """One parameter of a strategy, as a form offers it."""
+
+    name: str
+    title: str
+    description: str
+    default: float
+    whole: bool
+    """Whether it counts something."""
+
+
+class StrategyView(BaseModel):
+    """A strategy as it is offered before launch."""
+
+    name: StrategyName
+    title: str
+    sentence: str
+    least_sites: int
+    """With the parameters' defaults."""
+    parameters: list[StrategyParameterView]
 
 
 class SiteRoundView(BaseModel):
@@ -85,6 +111,9 @@ class RunView(RunSummary):
 
     started_at: datetime | None
     strategy: str
+    strategy_title: str
+    strategy_parameters: dict[str, float]
+    """By their titles."""
     min_sites: int
     classes: list[CellClass]
     local_epochs: int

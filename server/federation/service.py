@@ -9,7 +9,7 @@ import server.hospitals.service as hospitals
 import server.outbox.service as outbox
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
-from server.federation import repository
+from server.federation import compatibility, repository
 from server.federation.schemas import (
     EventView,
     RoundView,
@@ -18,8 +18,11 @@ from server.federation.schemas import (
     RunView,
     SiteCensus,
     SiteRoundView,
+    StrategyParameterView,
+    StrategyView,
 )
 from server.federation.states import RunState
+from server.federation.strategies import registry as strategies
 from server.hospitals.schemas import NodePrincipal
 from server.models.base import utc_now
 from server.models.federation import CensusRecord, Run, RunEvent, SiteRound
@@ -42,6 +45,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     Raises:
         ConflictError: another run is under way.
         NothingToDoError: no census shows enough labelled cells.
+        UsageError: the strategy's parameters are wrong, or it does not go with the rest of the plan.
     """
     _require(principal, _LAUNCHERS)
     if running := repository.active(session):
@@ -57,8 +61,14 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     recipe = Recipe(classes=tuple(classes))
     if plan.local_epochs is not None:
         recipe = recipe.model_copy(update={"local_epochs": plan.local_epochs})
+    strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
+    hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
+    compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined)
+    recipe = strategy.asked(recipe)
     run = Run(
         recipe=recipe.model_dump(mode="json"),
+        strategy=strategy.name,
+        strategy_parameters=strategy.model_dump(mode="json"),
         rounds=plan.rounds,
         min_sites=plan.min_sites,
         round_deadline_seconds=plan.round_deadline_seconds,
@@ -66,7 +76,10 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     )
     repository.add(session, run)
     write_event(
-        session, run.id, "run", f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(classes)} classes"
+        session,
+        run.id,
+        "run",
+        f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(classes)} classes, {strategy.title}",
     )
     outbox.add(session, "federation.launch", {"run_id": run.id})
     audit.record(
@@ -74,7 +87,12 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         subject=f"run:{run.id}",
         actor=principal.actor,
         action="federation.start",
-        data={"rounds": plan.rounds, "classes": [str(cls) for cls in classes]},
+        data={
+            "rounds": plan.rounds,
+            "classes": [str(cls) for cls in classes],
+            "strategy": str(strategy.name),
+            "strategy_parameters": strategy.model_dump(mode="json"),
+        },
     )
     return run.id
 
@@ -94,6 +112,29 @@ def trainable_classes(session: Session) -> list[CellClass]:
         parent = cls.info.parent
         merged[parent if parent in held else cls] += count
     return sorted((cls for cls, count in merged.items() if count >= MIN_CLASS_CELLS), key=lambda cls: cls.order)
+
+
+def offered_strategies() -> list[StrategyView]:
+    """Return what a launch can choose from, the default first."""
+    return [
+        StrategyView(
+            name=kind.name,
+            title=kind.title,
+            sentence=kind.sentence,
+            least_sites=kind().least_sites,
+            parameters=[
+                StrategyParameterView(
+                    name=name,
+                    title=str(field.title),
+                    description=str(field.description),
+                    default=field.default,
+                    whole=field.annotation is int,
+                )
+                for name, field in kind.model_fields.items()
+            ],
+        )
+        for kind in strategies.OFFERED.values()
+    ]
 
 
 def request_stop(session: Session, principal: Principal, run_id: str) -> None:
@@ -124,6 +165,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         for row in repository.rounds(session, run.id)
     ]
     recipe = Recipe.model_validate(run.recipe)
+    strategy = strategies.parse(run.strategy, run.strategy_parameters)
     per_site = {
         hospital: SiteMetrics.model_validate(metrics)
         for hospital, metrics in (run.per_site or {}).items()
@@ -133,6 +175,10 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         **_summary(session, [run])[0].model_dump(),
         started_at=run.started_at,
         strategy=run.strategy,
+        strategy_title=strategy.title,
+        strategy_parameters={
+            str(field.title): getattr(strategy, name) for name, field in type(strategy).model_fields.items()
+        },
         min_sites=run.min_sites,
         classes=list(recipe.classes),
         local_epochs=recipe.local_epochs,

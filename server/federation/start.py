@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 import server.registry.service as registry
 from server import vision
-from server.federation.strategy import Tensors, read_tensors
+from server.federation.strategies.tensors import Tensors, read_tensors
 from server.registry.artefacts import DELTA, artefact_key
 from server.runtime import Runtime
 from shared.contracts.training import Recipe

@@ -20,6 +20,8 @@ class Run(SQLModel, table=True):
     recipe: JsonDict = Field(sa_type=JSON)
     """`Recipe`."""
     strategy: str = "fedavg"
+    strategy_parameters: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """The fields of the strategy's `Parameters`; see `server.federation.strategies.registry`."""
     rounds: int
     min_sites: int
     round_deadline_seconds: int

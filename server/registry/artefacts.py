@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from server import vision
-from server.federation.strategy import Tensors, stored_tensors
+from server.federation.strategies.tensors import Tensors, stored_tensors
 from server.models.base import utc_now
 from server.runtime import Runtime
 from shared.contracts.canonical import canonical_bytes

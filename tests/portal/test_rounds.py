@@ -61,6 +61,56 @@ def test_launch_form_carries_the_plan(visitor: Browser) -> None:
     assert (run.rounds, run.min_sites, run.local_epochs, run.classes) == (4, 2, 3, ["neutrophil", "lymphocyte"])
 
 
+def test_launch_form_carries_the_strategy_and_its_own_settings_only(visitor: Browser) -> None:
+    visitor.sign_in("coordinator")
+    page = visitor.get("/rounds").text
+    assert len(re.findall(r'name="strategy" value="\w+"', page)) == 7
+    assert 'name="fedadam.tau"' in page
+    assert "Needs 5 hospitals." in page
+    plan: dict[str, str | list[str]] = {
+        "rounds": "2",
+        "strategy": "fedadam",
+        "fedadam.server_learning_rate": " 0.05 ",
+        "fedadam.tau": "",
+        "multikrum.byzantine_sites": "9",
+    }
+    answer = visitor.post("/rounds", plan)
+    assert answer.status_code == 303, answer.text
+    address = answer.headers["location"]
+    run = RunView.model_validate(visitor.get(f"{address}.json").json())
+    assert (run.strategy, run.strategy_parameters["Server learning rate"]) == ("fedadam", 0.05)
+    assert "server learning rate 0.05" in visitor.get(address).text
+    visitor.client.cookies.clear()
+    audit = visitor.sign_in("auditor").get(f"/audit?subject=run:{run.id}").text
+    assert "strategy parameters" in audit
+    assert "server learning rate 0.05" in audit
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"strategy": "multikrum", "min_sites": "5"}, "Multi-Krum needs 5 hospitals in a round; 3 have"),
+        ({"strategy": "trimmed_mean", "min_sites": "2"}, "raise the least number of hospitals from 2 to 3."),
+        ({"strategy": "fedprox", "fedprox.proximal_mu": "eleven"}, "Pull: Input should be a valid number"),
+    ],
+)
+def test_launch_that_cannot_be_is_refused_with_a_sentence(
+    visitor: Browser, fields: dict[str, str | list[str]], sentence: str
+) -> None:
+    visitor.sign_in("coordinator")
+    answer = visitor.post("/rounds", fields, Accept="application/json")
+    assert answer.status_code == 400
+    assert sentence in answer.json()["message"]
+
+
+def test_run_page_says_why_an_update_was_left_out(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    play_round(network, book, 1)
+    book.set_aside(1, "b", "It is farthest from the others'.", refused=False)
+    page = visitor.sign_in("coordinator").get(f"/rounds/{book.run_id}").text
+    assert re.search(r"replied <span[^>]*>It is farthest from the others&#39;.</span>", page)
+
+
 def test_second_launch_is_refused_while_one_is_under_way(visitor: Browser, network: Network) -> None:
     start_run(network)
     visitor.sign_in("coordinator")

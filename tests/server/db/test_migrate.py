@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 
 from server.db import migrate
 from server.db.session import Database
-from server.models import Hospital
+from server.federation.strategies.registry import FedAvgParameters, parse
+from server.models import Hospital, Run
 from server.models.base import utc_now
 from shared.contracts.case import Priority
 from shared.contracts.errors import ConfigError, ServiceUnavailableError
@@ -37,6 +39,27 @@ def test_upgrade_gives_the_schema_of_the_tables_on_sqlite(tmp_path: Path) -> Non
     assert migrate.upgrade(url) == migrate.newest()
     assert migrate.current(url) == migrate.newest()
     assert migrate.check(url)
+
+
+def test_runs_from_before_have_the_defaults_of_their_strategy(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    url = f"sqlite:///{path}"
+    with migrate._configured(url) as config:
+        command.upgrade(config, migrate.INITIAL)
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO federated_run (id, state, recipe, strategy, rounds, min_sites, round_deadline_seconds,"
+            " created_by, created_at, stop_requested) VALUES ('r', 'completed', '{}', 'fedavg', 1, 2, 60, 'x',"
+            " '2026-11-24 00:00:00', 0)"
+        )
+    connection.close()
+    migrate.upgrade(url)
+    assert migrate.check(url)
+    database = Database(url)
+    with database.session(read_only=True) as session:
+        run = session.get_one(Run, "r")
+        assert parse(run.strategy, run.strategy_parameters) == FedAvgParameters()
+    database.dispose()
 
 
 def test_upgrade_twice_changes_nothing(tmp_path: Path) -> None:

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 from sqlmodel import select
 
-from server.federation import checkpoints, repository, service
+from server.federation import checkpoints, service
 from server.federation.fleet import Answer, Ask
 from server.federation.rounds import _parse, conduct
 from server.federation.server_app import _answer
 from server.federation.states import RunState, SiteState
-from server.federation.strategy import WeightedAverage, wire_tensors
-from server.models import AuditEntry, Run
+from server.federation.strategies.fedavg import FedAvg
+from server.federation.strategies.port import Sent
+from server.federation.strategies.tensors import wire_tensors
+from server.federation.strategies.updates import verify
+from server.models import AuditEntry
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
@@ -29,7 +32,7 @@ from shared.contracts.training import CalibrationSummary, EvaluateReply, Refusal
 from shared.storage import MemoryStore
 from shared.tensors import ARRAY_NAME, RECORD_ARRAYS, RECORD_CONFIG, STYPE
 from tests.hostile import bodies, texts
-from tests.server.federation.test_rounds import RECEIVED, RECIPE, MemoryFleet, Site, sealed, trains
+from tests.server.federation.fleet import RECEIVED, MemoryFleet, Site, new_run, sealed, trains
 from tests.server.federation.world import COORDINATOR, new_database
 
 TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
@@ -55,15 +58,17 @@ _updates = st.one_of(
 @given(update=_updates)
 def test_any_answer_is_used_or_refused_and_what_is_averaged_can_travel(update: tuple[str, bytes]) -> None:
     text, tensors = update
-    average = WeightedAverage(SENT)
-    average.add(SENT, 10, 1)
+    sent = Sent.of(1, SENT)
+    average = FedAvg().begin(sent)
+    average.add(verify("north", SENT, sent, examples=10, boxes=1))
     try:
         reply = _parse(Answer(1, text, tensors))
         if isinstance(reply, TrainReply):
-            average.add(tensors, reply.examples, reply.boxes)
+            average.add(verify("south", tensors, sent, examples=reply.examples, boxes=reply.boxes))
     except HematovisionError:
         assert average.updates == 1
-    assert {name: array.shape for name, array in load(wire_tensors(average.result())).items()} == SHAPES
+    travelling = load(wire_tensors(average.result().tensors))
+    assert {name: array.shape for name, array in travelling.items()} == SHAPES
 
 
 @pytest.fixture
@@ -80,19 +85,8 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 
 def _run(runtime: Runtime, rounds: int = 1) -> str:
-    with runtime.database.session() as session:
-        run = Run(
-            recipe=RECIPE.model_dump(mode="json"),
-            rounds=rounds,
-            min_sites=1,
-            round_deadline_seconds=1,
-            created_by="test",
-            base_sha256="0" * 64,
-        )
-        repository.add(session, run)
     start = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
-    checkpoints.save(runtime.store, run.id, 0, start)
-    return run.id
+    return new_run(runtime, rounds=rounds, min_sites=1, tensors=start)
 
 
 def _conduct(runtime: Runtime, run_id: str, south: Site, north: Site | None = None) -> None:

@@ -1,92 +1,27 @@
 """A run's rounds over a fleet in memory: refusals, silence, lies, too few hospitals, stopping, resuming."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from server.db.session import Database
 from server.federation import checkpoints, repository, service
-from server.federation.fleet import Answer, Ask
+from server.federation.fleet import Answer
 from server.federation.rounds import conduct
 from server.federation.schemas import RunView
 from server.federation.states import RunState, SiteState
-from server.models import Node, Run
+from server.models import Node
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from shared.contracts.enrolment import EnrolmentState
 from shared.contracts.errors import ConflictError, HematovisionError, RunFailedError
-from shared.contracts.ontology import CellClass
-from shared.contracts.training import Recipe, Refusal, SiteMetrics, TrainReply, TrainRequest
-from shared.seal import request_digest, seal
+from shared.contracts.training import Refusal
 from shared.storage import MemoryStore
-from tests.server.federation.world import COORDINATOR, new_database, node_key
-
-RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
-RECEIVED = SiteMetrics(n=10, loss=1.0, accuracy=0.5, macro_f1=0.5)
-Site = Callable[[Ask], Answer | None]
-
-
-def trains(node_id: int, *, step: float, examples: int = 10, accuracy: float = 0.5) -> Site:
-    """Return a site that adds ``step`` to every tensor, and does not evaluate."""
-
-    def site(ask: Ask) -> Answer | None:
-        if not isinstance(ask.request, TrainRequest):
-            return None
-        updated = {name: (array + np.float16(step)).astype(np.float16) for name, array in load(ask.tensors).items()}
-        reply = TrainReply(
-            examples=examples,
-            train_loss=0.1,
-            received=RECEIVED.model_copy(update={"accuracy": accuracy}),
-            seconds=1.0,
-            manifest_sha256="0" * 64,
-        )
-        return Answer(node_id, reply.model_dump_json(), bytes(save(updated)))
-
-    return site
-
-
-def says(node_id: int, reply: str, *, tensors: bytes = b"", problem: str | None = None) -> Site:
-    """Return a site that always answers the same."""
-    return lambda _ask: Answer(node_id, reply, tensors, problem)
-
-
-def silent(_ask: Ask) -> None:
-    """Never answer."""
-
-
-@dataclass
-class MemoryFleet:
-    """Sites by Flower node id; asks are kept. ``before`` runs before each exchange."""
-
-    sites: dict[int, Site]
-    asked: list[tuple[str, int, Ask]] = field(default_factory=list)
-    before: Callable[[str], None] = field(default=lambda _group: None)
-
-    def online(self) -> set[int]:
-        return set(self.sites)
-
-    def ask(
-        self, asks: Mapping[int, Ask], *, group: str, seconds: float, stopped: Callable[[], bool]
-    ) -> Iterator[Answer]:
-        self.before(group)
-        for node_id, ask in asks.items():
-            self.asked.append((group, node_id, ask))
-            if not stopped() and (answer := self.sites[node_id](ask)) is not None:
-                yield answer if answer.seal or answer.problem else sealed(answer, ask)
-
-
-NODES = {1: "node-north", 2: "node-south"}
-
-
-def sealed(answer: Answer, ask: Ask) -> Answer:
-    """Return the answer as its node's trainer signs it."""
-    key = node_key(NODES.get(answer.node_id, "nobody"))
-    return replace(answer, seal=seal(key, request_digest(ask.text, ask.tensors), answer.reply, answer.tensors))
+from tests.server.federation.fleet import MemoryFleet, Site, new_run, says, silent, trains
+from tests.server.federation.world import COORDINATOR, new_database
 
 
 @pytest.fixture
@@ -100,21 +35,6 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
         vault=FileVault.create(home / "keys"),
     )
     database.dispose()
-
-
-def _run(runtime: Runtime, *, rounds: int = 2, min_sites: int = 2, value: float = 0.0) -> str:
-    with runtime.database.session() as session:
-        run = Run(
-            recipe=RECIPE.model_dump(mode="json"),
-            rounds=rounds,
-            min_sites=min_sites,
-            round_deadline_seconds=1,
-            created_by="test",
-            base_sha256="0" * 64,
-        )
-        repository.add(session, run)
-    checkpoints.save(runtime.store, run.id, 0, {"w": np.full((2, 2), value, np.float32)})
-    return run.id
 
 
 def _conduct(runtime: Runtime, run_id: str, fleet: MemoryFleet) -> str:
@@ -134,7 +54,7 @@ def _checkpoint(runtime: Runtime, run_id: str, number: int) -> float:
 
 
 def test_rounds_average_hospitals_alike_and_each_is_checkpointed(runtime: Runtime) -> None:
-    run_id = _run(runtime)
+    run_id = new_run(runtime)
     fleet = MemoryFleet({1: trains(1, step=1.0, examples=810), 2: trains(2, step=5.0, examples=10, accuracy=0.9)})
     problem = _conduct(runtime, run_id, fleet)
     assert problem.startswith("No hospital evaluated the candidate")
@@ -166,7 +86,7 @@ def test_rounds_average_hospitals_alike_and_each_is_checkpointed(runtime: Runtim
     ],
 )
 def test_round_goes_on_without_a_site_that_fails(runtime: Runtime, site: Site, state: str, reason: str) -> None:
-    run_id = _run(runtime, rounds=1, min_sites=1)
+    run_id = new_run(runtime, rounds=1, min_sites=1)
     _conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0), 2: site}))
     view = _view(runtime.database, run_id)
     south = view.round_views[0].sites[1]
@@ -178,21 +98,21 @@ def test_round_goes_on_without_a_site_that_fails(runtime: Runtime, site: Site, s
 
 
 def test_too_few_updates_end_the_run_and_are_not_averaged(runtime: Runtime) -> None:
-    run_id = _run(runtime)
+    run_id = new_run(runtime)
     problem = _conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0), 2: silent}))
     assert problem.startswith("Only 1 of 2 hospitals took part in round 1, 2 are needed")
     assert _view(runtime.database, run_id).state is RunState.FAILED
     assert runtime.store.head(checkpoints.key(run_id, 1)) is None
 
 
-def test_nobody_replying_is_a_failed_run(runtime: Runtime) -> None:
-    run_id = _run(runtime, min_sites=1)
+def test_nobody_replying_is_a_failednew_run(runtime: Runtime) -> None:
+    run_id = new_run(runtime, min_sites=1)
     _conduct(runtime, run_id, MemoryFleet({1: silent, 2: silent}))
     assert _view(runtime.database, run_id).state is RunState.FAILED
 
 
 def test_too_few_connected_hospitals_end_the_wait(runtime: Runtime) -> None:
-    run_id = _run(runtime)
+    run_id = new_run(runtime)
     assert _conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0)})).startswith("1 hospitals are connected")
 
 
@@ -201,14 +121,14 @@ def test_node_that_is_not_approved_is_never_asked(runtime: Runtime) -> None:
         node = session.get(Node, "node-south")
         assert node is not None
         node.state = EnrolmentState.REVOKED
-    run_id = _run(runtime, rounds=1, min_sites=1)
+    run_id = new_run(runtime, rounds=1, min_sites=1)
     fleet = MemoryFleet({1: trains(1, step=1.0), 2: trains(2, step=9.0), 99: trains(99, step=9.0)})
     _conduct(runtime, run_id, fleet)
     assert {node_id for _, node_id, _ in fleet.asked} == {1}
 
 
 def test_stop_ends_the_run_between_rounds_and_keeps_its_checkpoints(runtime: Runtime) -> None:
-    run_id = _run(runtime, rounds=3)
+    run_id = new_run(runtime, rounds=3)
 
     def stop_in_second(group: str) -> None:
         if group == "2":
@@ -225,7 +145,7 @@ def test_stop_ends_the_run_between_rounds_and_keeps_its_checkpoints(runtime: Run
 
 
 def test_run_that_was_cut_off_resumes_after_its_last_whole_round(runtime: Runtime) -> None:
-    run_id = _run(runtime, rounds=2)
+    run_id = new_run(runtime, rounds=2)
 
     def cut(group: str) -> None:
         if group == "2":
@@ -243,7 +163,7 @@ def test_run_that_was_cut_off_resumes_after_its_last_whole_round(runtime: Runtim
 
 
 def test_run_is_carried_by_one_flower_run_only(runtime: Runtime) -> None:
-    run_id = _run(runtime)
+    run_id = new_run(runtime)
     fleet = MemoryFleet({1: silent, 2: silent})
     with runtime.database.session() as session:
         run = repository.get(session, run_id)
@@ -256,7 +176,7 @@ def test_run_is_carried_by_one_flower_run_only(runtime: Runtime) -> None:
 
 
 def test_missing_checkpoint_is_said(runtime: Runtime) -> None:
-    run_id = _run(runtime)
+    run_id = new_run(runtime)
     runtime.store.delete(checkpoints.key(run_id, 0))
     with pytest.raises(RunFailedError, match="checkpoint is gone"):
         conduct(runtime, run_id, MemoryFleet({}), flower_run_id="7", breath_seconds=0)

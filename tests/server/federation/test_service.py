@@ -9,9 +9,10 @@ from server.accounts.roles import Role
 from server.federation import repository, service
 from server.federation.schemas import RunPlan
 from server.federation.states import RunState
-from server.models import OutboxEntry, RoundRecord, SiteRound
+from server.federation.strategies.registry import StrategyName
+from server.models import AuditEntry, OutboxEntry, RoundRecord, Run, SiteRound
 from server.models.base import utc_now
-from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError, NothingToDoError
+from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError, NothingToDoError, UsageError
 from shared.contracts.ontology import CellClass
 from tests.server.federation.world import COORDINATOR, census, new_database, node_of, person
 
@@ -22,9 +23,13 @@ def session() -> Iterator[Session]:
         yield session
 
 
-def _launch(session: Session) -> str:
+def _census(session: Session) -> None:
     service.store_census(session, node_of("north"), census(neutrophil=30, lymphocyte=15))
     service.store_census(session, node_of("south"), census(lymphocyte=15, basophil=19))
+
+
+def _launch(session: Session) -> str:
+    _census(session)
     return service.start_run(session, COORDINATOR, RunPlan(rounds=2, local_epochs=1))
 
 
@@ -35,6 +40,57 @@ def test_launch_takes_the_classes_that_the_censuses_hold(session: Session) -> No
     assert (view.state, view.rounds, view.local_epochs) == (RunState.QUEUED, 2, 1)
     entries = session.exec(select(OutboxEntry)).all()
     assert [(entry.kind, entry.payload) for entry in entries] == [("federation.launch", {"run_id": run_id})]
+
+
+def test_launch_keeps_the_strategy_and_audits_it(session: Session) -> None:
+    _census(session)
+    parameters: dict[str, float | str] = {"server_learning_rate": "0.05", "norm_limit": 0}
+    plan = RunPlan(strategy=StrategyName.FEDADAM, strategy_parameters=parameters)
+    run_id = service.start_run(session, COORDINATOR, plan)
+    whole = {"norm_limit": 0.0, "server_learning_rate": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3}
+    run = session.get_one(Run, run_id)
+    assert (run.strategy, run.strategy_parameters) == ("fedadam", whole)
+    [entry] = session.exec(select(AuditEntry)).all()
+    assert (entry.data["strategy"], entry.data["strategy_parameters"]) == ("fedadam", whole)
+    view = service.run_view(session, COORDINATOR, run_id)
+    assert (view.strategy_title, view.strategy_parameters["Server learning rate"]) == ("FedAdam", 0.05)
+    assert view.events[0].text.endswith("2 classes, FedAdam")
+
+
+def test_fedprox_puts_its_pull_into_what_the_nodes_are_asked(session: Session) -> None:
+    _census(session)
+    plan = RunPlan(strategy=StrategyName.FEDPROX, strategy_parameters={"proximal_mu": 0.2})
+    run = session.get_one(Run, service.start_run(session, COORDINATOR, plan))
+    assert run.recipe["proximal_mu"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("plan", "sentence"),
+    [
+        (RunPlan(strategy=StrategyName.TRIMMED_MEAN, min_sites=3), "needs 3 hospitals in a round; 2 have an approved"),
+        (RunPlan(strategy=StrategyName.MULTIKRUM), "needs 5 hospitals in a round; 2 have an approved"),
+        (RunPlan(strategy_parameters={"tau": 1.0}), "FedAvg has no parameter tau"),
+        (RunPlan(strategy=StrategyName.FEDYOGI, strategy_parameters={"beta_2": 1.5}), "Beta 2: Input should be less"),
+    ],
+)
+def test_what_does_not_go_together_is_not_launched(session: Session, plan: RunPlan, sentence: str) -> None:
+    _census(session)
+    with pytest.raises(UsageError, match=sentence):
+        service.start_run(session, COORDINATOR, plan)
+    assert not session.exec(select(Run)).all()
+    assert not session.exec(select(OutboxEntry)).all()
+
+
+def test_offered_strategies_begin_with_the_default() -> None:
+    offered = service.offered_strategies()
+    assert [one.name for one in offered] == list(StrategyName)
+    assert offered[0].name == RunPlan().strategy
+    krum = next(one for one in offered if one.name is StrategyName.MULTIKRUM)
+    assert krum.least_sites == 5
+    assert [(entry.name, entry.default, entry.whole) for entry in krum.parameters] == [
+        ("norm_limit", 10.0, False),
+        ("byzantine_sites", 1, True),
+    ]
 
 
 def test_subclasses_count_into_a_class_that_some_hospital_holds_as_a_whole(session: Session) -> None:

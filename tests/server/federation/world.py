@@ -43,9 +43,9 @@ def new_database(tmp_path: Path | None = None, hospitals: tuple[str, ...] = ("no
     return database
 
 
-def node_key(node_id: str) -> SigningKey:
-    """Return the key that a node of these tests signs with: the same each time."""
-    return SigningKey(Ed25519PrivateKey.from_private_bytes(sha256(node_id.encode()).digest()))
+def node_key(name: str) -> SigningKey:
+    """Return the key that a node of these tests signs with, by its Flower id or else its own: the same each time."""
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest()))
 
 
 def new_node(
@@ -63,7 +63,7 @@ def new_node(
         hospital_id=hospital_id,
         mode=mode,
         state=state,
-        signing_key=node_key(node_id or f"node-{hospital_id}").public.to_base64(),
+        signing_key=node_key(flower_node_id or node_id or f"node-{hospital_id}").public.to_base64(),
         envelope_key="e",
         flower_key=flower_key,
         fingerprint="0000",

@@ -1,0 +1,31 @@
+"""A site's update is input from outside: it is checked here, once, before any strategy sees it."""
+
+from typing import Final
+
+import numpy as np
+from safetensors.numpy import load
+
+from server.federation.strategies.port import Sent, Update
+from shared.contracts.errors import DataInvalidError
+from shared.tensors import check_same_shapes, check_tensors
+
+MAX_EXAMPLES: Final = 10_000_000
+LARGEST: Final = float(np.finfo(np.float16).max)
+"""A model travels in fp16: an update beyond it would make a model that cannot be sent, and end everybody's run."""
+
+
+def verify(site: str, body: bytes, sent: Sent, *, examples: int, boxes: int = 0) -> Update:
+    """Return the update in ``body`` (safetensors, fp16 or fp32).
+
+    Raises:
+        DataInvalidError: names, shapes, values or counts are not what a sound update has.
+    """
+    if not (0 < examples <= MAX_EXAMPLES and 0 <= boxes <= MAX_EXAMPLES):
+        raise DataInvalidError("The update claims an impossible number of training cells.")
+    check_same_shapes(check_tensors(body, max_bytes=4 * sent.size + 65_536), sent.specs)
+    tensors = load(body)
+    if not all(np.isfinite(array).all() for array in tensors.values()):
+        raise DataInvalidError("The update holds values that are not finite.")
+    if not all(np.abs(array).max(initial=0.0) <= LARGEST for array in tensors.values()):
+        raise DataInvalidError("The update holds values that are too large to be a model's.")
+    return Update(site, tensors, examples, boxes)
