@@ -190,9 +190,9 @@ class Agent:
             return  # not approved, or the centre is away: each attempt would stand in the ledger as sent
         if mark is None or mark == self._census_mark:
             return
-        load_policy(self._home)  # an unreadable policy allows nothing
-        census = Catalogue(self._home.path).census()
-        if census != self._census and "census" in load_policy(self._home).training.purposes:
+        policy = load_policy(self._home)  # an unreadable policy allows nothing
+        census = Catalogue(self._home.path).census(lambda source: policy.allows_source(source, "census"))
+        if census != self._census and "census" in policy.training.purposes:
             self._centre.post_census(census)
         self._census, self._census_mark = census, mark
 
@@ -245,10 +245,10 @@ def environment() -> dict[str, str]:
 
 
 def _changed_at(home: NodeHome) -> object:
-    """Return what changes whenever the catalogue does, or None while there is none."""
+    """Return what changes whenever the catalogue or the policy does, or None while there is no catalogue."""
     marks = []
-    for suffix in ("", "-wal"):
+    for file in (home.catalogue, Path(f"{home.catalogue}-wal"), home.policy_file):
         with suppress(OSError):
-            found = Path(f"{home.catalogue}{suffix}").stat()
+            found = file.stat()
             marks.append((found.st_mtime_ns, found.st_size))
-    return tuple(marks) or None
+    return tuple(marks) if home.catalogue.exists() else None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from client_node.cases.ledger import Ledger
 from client_node.home import NodeHome
+from client_node.keys import read_signing_key
 from shared import addresses
 from shared.contracts.case import CaseReceipt, GrantRequest, Grants
 from shared.contracts.enrolment import (
@@ -211,14 +212,6 @@ def tls_context(url: str, ca: Path) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(ca))
     except (OSError, ssl.SSLError):
         raise ConfigError("keys/ca.crt is missing or damaged: restore it, or enrol this node again.") from None
-
-
-def read_signing_key(home: NodeHome) -> SigningKey:
-    """Return the node's signing key, or raise `ConfigError`."""
-    try:
-        return SigningKey.from_pem(home.signing_key.read_bytes())
-    except OSError:
-        raise ConfigError("keys/signing.pem cannot be read: restore it, or enrol this node again.") from None
 
 
 def read_server_keys(home: NodeHome) -> ServerKeys:

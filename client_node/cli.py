@@ -20,6 +20,8 @@ from shared.vision.precision import Precision
 app = typer.Typer(name="hematovision-node", help="Run a hospital's node of Hematovision.", add_completion=False)
 model_app = typer.Typer(help="The model that analyses here.")
 app.add_typer(model_app, name="model")
+policy_app = typer.Typer(help="What this hospital allows; only a person here ever changes it.")
+app.add_typer(policy_app, name="policy")
 rules_app = typer.Typer(help="The rules by which smears are flagged.")
 app.add_typer(rules_app, name="rules")
 weights_app = typer.Typer(help="Pretrained weights of the networks that can be trained here.")
@@ -145,6 +147,31 @@ def evaluate(
     if out is not None:
         lines.append(f"Look at {out / 'index.html'}")
     emit(output, as_json=as_json, text="\n".join(lines))
+
+
+@policy_app.command("show")
+def policy_show(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Say in plain words what this hospital's policy allows."""
+    from client_node.policy_command import show_policy
+
+    output = show_policy(NodeHome(home))
+    emit(output, as_json=as_json, text=output.text())
+
+
+@policy_app.command("check")
+def policy_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A draft of policy.toml.")],
+    home: Annotated[Path | None, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a draft before it is put in place: name every wrong line, or say what it would allow."""
+    from client_node.policy_command import check_policy
+    from shared.contracts.errors import ExitCode
+
+    output = check_policy(file, NodeHome(home) if home is not None else None)
+    emit(output, as_json=as_json, text=output.text())
+    if not output.sound:
+        raise typer.Exit(ExitCode.CONFIG)
 
 
 @rules_app.command("show")

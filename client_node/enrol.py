@@ -17,8 +17,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from client_node.centre import Centre, read_signing_key
+from client_node.centre import Centre
 from client_node.home import NodeConfig, NodeHome
+from client_node.keys import read_signing_key
 from client_node.policy import remove_default_policy, write_default_policy
 from client_node.supernode import trusted_entities
 from shared.contracts.canonical import canonical_bytes

@@ -1,82 +1,68 @@
-"""The hospital's own policy: what it lets the centre do with its images, its machine and its cases."""
+"""The hospital's own policy: what it lets the centre do with its images, its machine and its cases.
 
-import re
+Only the hospital writes `policy.toml`. The relay asks the policy before a request goes any further, the trainer asks it
+again with what only it knows (how many cells there are), and once more while it trains.
+"""
+
 import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime, time, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from string import Template
-from typing import Annotated, Literal, NoReturn
+from typing import NoReturn
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import PrivateAttr, ValidationError
 
 from client_node.cases.ledger import Ledger
 from client_node.home import NodeHome
+from client_node.hours import in_words, is_open
+from client_node.policy_sections import (
+    EVERY,
+    AnalysisPolicy,
+    CasesPolicy,
+    ModelsPolicy,
+    PrivacyFloor,
+    Purpose,
+    Section,
+    TrainingPolicy,
+)
 from shared.contracts.errors import ConfigError, PolicyRefusedError
-from shared.contracts.training import CensusRequest, EvaluateRequest, TrainRequest
+from shared.contracts.privacy import Privacy, PrivacyKind, PrivacyUnit
+from shared.contracts.training import (
+    CensusRequest,
+    DryRunRequest,
+    EvaluateRequest,
+    Recipe,
+    Request,
+    TrainRequest,
+)
 from shared.crypto.pki import write_private
 
-_HOURS = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-(([01]\d|2[0-3]):([0-5]\d)|24:00)$")
 _DEFAULT = Path(__file__).with_name("policy.default.toml")
-_DAY_MINUTES = 24 * 60
 DAY = timedelta(days=1)
-Purpose = Literal["train", "evaluate", "census"]
+_MEGABYTE = 1_000_000
+_UNITS: dict[PrivacyFloor, tuple[PrivacyUnit, ...]] = {
+    "dp-image": (PrivacyUnit.IMAGE, PrivacyUnit.PATIENT),
+    "dp-patient": (PrivacyUnit.PATIENT,),
+}
 
 log = structlog.get_logger(__name__)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True, slots=True)
+class MachineShare:
+    """How much of the machine training may take."""
+
+    time: float
+    """Of the wall clock: the trainer rests for the remainder."""
+    memory: float
+    """Of the GPU's memory."""
 
 
-class TrainingPolicy(_Section):
-    """Section `training`; see `policy.default.toml` for what each line means."""
-
-    enabled: bool = True
-    purposes: tuple[Purpose, ...] = ("train", "evaluate", "census")
-    datasets: tuple[str, ...] = ("*",)
-    most_epochs: int = Field(default=10, ge=1)
-    most_rounds: int = Field(default=200, ge=1)
-    least_participants: int = Field(default=2, ge=1)
-    least_examples: int = Field(default=16, ge=1)
-    hours: str = "00:00-24:00"
-    tell_laboratory: bool = True
-
-    @field_validator("hours")
-    @classmethod
-    def _known_hours(cls, value: str) -> str:
-        if not _HOURS.match(value):
-            raise ValueError('hours must read like "20:00-06:00"')
-        return value
-
-
-class ModelsPolicy(_Section):
-    """Section `models`."""
-
-    trusted_release_key: str = ""
-    acceptance: Literal["automatic", "hold"] = "automatic"
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
-
-
-class CasesPolicy(_Section):
-    """Section `cases`."""
-
-    send_flagged: bool = True
-    send_incoming: bool = True
-    most_per_day: int = Field(default=500, ge=0)
-
-
-class AnalysisPolicy(_Section):
-    """Section `analysis`."""
-
-    coverage: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
-    slide_cells: int = Field(default=200, ge=1)
-    slide_fields: int = Field(default=2000, ge=1)
-
-
-class Policy(_Section):
+class Policy(Section):
     """All sections. The `check_` methods raise `PolicyRefusedError`; each refusal is written to the node's ledger."""
 
     training: TrainingPolicy = TrainingPolicy()
@@ -85,40 +71,113 @@ class Policy(_Section):
     analysis: AnalysisPolicy = AnalysisPolicy()
     _home: NodeHome | None = PrivateAttr(default=None)
 
-    def allows_source(self, source: str) -> bool:
-        """Whether cells of this data set may be used; the trainer leaves out the others."""
-        return "*" in self.training.datasets or source in self.training.datasets
+    def allows_source(self, source: str, purpose: Purpose | None = None) -> bool:
+        """Whether cells of this data set may be used for ``purpose`` (None: for any); the trainer leaves out others."""
+        allowed = self.purposes_of(source)
+        return bool(allowed) if purpose is None else purpose in allowed
+
+    def purposes_of(self, source: str) -> tuple[Purpose, ...]:
+        """Return what this data set may be used for."""
+        rules = self.training
+        own = next((rule.purposes for rule in rules.dataset if rule.name == source), None)
+        if own is not None:
+            return tuple(purpose for purpose in own if purpose in rules.purposes)
+        return rules.purposes if EVERY in rules.datasets or source in rules.datasets else ()
+
+    @property
+    def figures_may_leave(self) -> bool:
+        """Whether figures over the site's own cells, whichever data set they are of, may be told to the centre."""
+        rules = self.training
+        return "evaluate" in rules.purposes and all("evaluate" in rule.purposes for rule in rules.dataset)
+
+    @property
+    def share(self) -> MachineShare:
+        """How much of the machine training may take."""
+        return MachineShare(time=self.training.gpu_share, memory=self.training.gpu_memory)
 
     def check_train(
-        self, request: TrainRequest | EvaluateRequest | CensusRequest, examples: int, *, now: datetime | None = None
+        self, request: Request, examples: int | None = None, *, size: int = 0, now: datetime | None = None
     ) -> None:
-        """Return if this hospital allows the request on ``examples`` of its (allowed) cells.
-
-        ``now`` is local time and for tests. A census and an evaluation are bound by purpose, not by hours.
+        """Return if this hospital allows the request; see `why_not`.
 
         Raises:
             PolicyRefusedError: with the reason that the centre is told.
         """
+        if (reason := self.why_not(request, examples, size=size, now=now)) is not None:
+            self._refuse(subject_of(request), reason)
+
+    def why_not(
+        self, request: Request, examples: int | None = None, *, size: int = 0, now: datetime | None = None
+    ) -> str | None:
+        """Return why this hospital does not allow the request, or None where it does; nothing is written down.
+
+        ``examples`` is how many of its (allowed) cells there are, None where that is not known yet; ``size`` the bytes
+        of the request's tensors; ``now`` local time, for tests. A census and an evaluation are bound by purpose, not by
+        hours.
+        """
         rules = self.training
-        subject = request.run_key if not isinstance(request, CensusRequest) else "census"
+        purpose: Purpose = "train" if isinstance(request, DryRunRequest) else request.kind
         if not rules.enabled:
-            self._refuse(subject, "This hospital's policy does not allow federated training at the moment.")
-        if request.kind not in rules.purposes:
-            self._refuse(subject, f'This hospital\'s policy does not allow the purpose "{request.kind}".')
+            return "This hospital's policy does not allow federated training at the moment."
+        if purpose not in rules.purposes:
+            return f'This hospital\'s policy does not allow the purpose "{purpose}".'
         if isinstance(request, CensusRequest):
-            return
+            return None
         if request.participants < rules.least_participants:
-            self._refuse(subject, f"This hospital takes part only with {rules.least_participants} hospitals or more.")
-        if isinstance(request, EvaluateRequest):
-            return
+            return f"This hospital takes part only with {rules.least_participants} hospitals or more."
+        if (reason := self._why_not_model(request.recipe, size)) is not None or isinstance(request, EvaluateRequest):
+            return reason
+        return self._why_not_train(request, examples, now or datetime.now().astimezone())
+
+    def _why_not_model(self, recipe: Recipe, size: int) -> str | None:
+        rules = self.training
+        if EVERY not in rules.backbones and recipe.backbone not in rules.backbones:
+            return f"This hospital's policy does not allow the backbone {recipe.backbone}."
+        if size > rules.most_megabytes * _MEGABYTE:
+            return f"This hospital's policy allows {rules.most_megabytes} MB of tensors a message at most."
+        return None
+
+    def _why_not_train(self, request: TrainRequest | DryRunRequest, examples: int | None, now: datetime) -> str | None:
+        rules = self.training
+        rounds = max(request.rounds, request.round) if isinstance(request, TrainRequest) else request.rounds
         if request.recipe.local_epochs > rules.most_epochs:
-            self._refuse(subject, f"This hospital's policy allows {rules.most_epochs} epochs a round at most.")
-        if request.rounds > rules.most_rounds:
-            self._refuse(subject, f"This hospital's policy allows {rules.most_rounds} rounds a run at most.")
-        if examples < rules.least_examples:
-            self._refuse(subject, f"This hospital trains only with {rules.least_examples} labelled cells or more.")
-        if not within(rules.hours, (now or datetime.now().astimezone()).time()):
-            self._refuse(subject, f"This hospital trains between {rules.hours} local time only.")
+            return f"This hospital's policy allows {rules.most_epochs} epochs a round at most."
+        if rounds > rules.most_rounds:
+            return f"This hospital's policy allows {rules.most_rounds} rounds a run at most."
+        if (reason := self._why_not_private(request.privacy)) is not None:
+            return reason
+        if examples is not None and examples < rules.least_examples:
+            return f"This hospital trains only with {rules.least_examples} labelled cells or more."
+        if not is_open(rules.hours, rules.days, now):
+            return f"This hospital trains {in_words(rules.hours, rules.days)} only."
+        return None
+
+    def _why_not_private(self, privacy: Privacy | None) -> str | None:
+        rules = self.training
+        if rules.least_privacy == "none":
+            return None
+        asked = privacy or Privacy()
+        least = f"ε ≤ {rules.most_epsilon:g} and δ ≤ {rules.most_delta:g}"
+        whose = "every image" if rules.least_privacy == "dp-image" else "every patient"
+        if asked.kind is not PrivacyKind.DP_SGD or asked.unit not in _UNITS[rules.least_privacy]:
+            return f"This hospital trains only with differential privacy for {whose} ({least})."
+        if asked.epsilon is None or asked.epsilon > rules.most_epsilon:
+            return f"This hospital trains only with {least}."
+        if asked.delta is None or asked.delta > rules.most_delta:
+            return f"This hospital trains only with {least}."
+        return None
+
+    def check_update(self, request: Request, size: int) -> None:
+        """Return if an answer with ``size`` bytes of tensors may leave.
+
+        Raises:
+            PolicyRefusedError: it is larger than this hospital allows.
+        """
+        if size > self.training.most_megabytes * _MEGABYTE:
+            self._refuse(
+                subject_of(request),
+                f"This hospital's policy allows {self.training.most_megabytes} MB of tensors a message at most.",
+            )
 
     def check_send(self, sent_today: int = 0, *, incoming: bool = False) -> None:
         """Return if a flagged smear may leave; ``sent_today`` counts cases of the last 24 hours.
@@ -134,8 +193,13 @@ class Policy(_Section):
     def _refuse(self, subject: str, reason: str) -> NoReturn:
         log.warning("policy.refused", subject=subject, reason=reason)
         if self._home is not None:
-            Ledger(self._home).record(kind="refusal", subject=subject, size=0, sha256="", note=reason)
+            Ledger(self._home).record_refusal(subject=subject, code=PolicyRefusedError.code, reason=reason)
         raise PolicyRefusedError(reason)
+
+
+def subject_of(request: Request) -> str:
+    """Return under which subject the ledger keeps what became of a request."""
+    return request.run_key if isinstance(request, TrainRequest | EvaluateRequest) else request.kind
 
 
 def load_analysis_policy(home: Path) -> AnalysisPolicy:
@@ -169,32 +233,19 @@ def load_policy(home: NodeHome | Path) -> Policy:
 def write_default_policy(home: NodeHome, *, release_key: str) -> None:
     """Write the commented default policy, unless the hospital has one already."""
     if not home.policy_file.exists():
-        write_private(home.policy_file, _default_text(release_key).encode())
+        write_private(home.policy_file, default_text(release_key).encode())
 
 
 def remove_default_policy(home: NodeHome, *, release_key: str) -> None:
     """Take back what `write_default_policy` wrote; a policy that the hospital has edited stays."""
     with suppress(OSError):
-        if home.policy_file.read_text() == _default_text(release_key):
+        if home.policy_file.read_text() == default_text(release_key):
             home.policy_file.unlink()
 
 
-def _default_text(release_key: str) -> str:
+def default_text(release_key: str) -> str:
+    """Return the commented default policy."""
     return Template(_DEFAULT.read_text()).substitute(release_key=release_key)
-
-
-def within(hours: str, moment: time) -> bool:
-    """Whether ``moment`` lies in ``HH:MM-HH:MM``; the end may be past midnight, equal ends mean all day."""
-    begin, end = (_minutes(part) for part in hours.split("-"))
-    now = moment.hour * 60 + moment.minute
-    if begin == end % _DAY_MINUTES:
-        return True
-    return begin <= now < end if begin < end else now >= begin or now < end
-
-
-def _minutes(text: str) -> int:
-    hour, minute = text.split(":")
-    return int(hour) * 60 + int(minute)
 
 
 def refused_sources(policy: Policy, sources: Iterable[str]) -> list[str]:

@@ -6,11 +6,17 @@ the relay for each message; all of them stay in the process group that the agent
 
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from client_node.policy import load_policy
 from shared.contracts.errors import ConfigError, DependencyMissingError
+from shared.crypto.signing import VerifyKey
 
 _FIRST_DELAY_SECONDS = 2.0
 _LONGEST_DELAY_SECONDS = 15.0
@@ -18,6 +24,7 @@ _LONGEST_DELAY_SECONDS = 15.0
 its predecessor alive, for about 60 s: short enough a pause to be back soon after, long enough to cost nothing."""
 _POLL_SECONDS = "0.2"
 RELEASE_KEY_ID = "fpk_release"
+_TRUSTED = re.compile(rf"\A{RELEASE_KEY_ID}: '(ssh-ed25519 [^'\n]+)'\n\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +42,15 @@ def supernode_command(home: Path, *, superlink: str, hospital_id: str, port: int
     talks to the SuperNode over loopback.
 
     Raises:
-        ConfigError: a key file is missing in the home folder.
+        ConfigError: a key file is missing in the home folder, or apps would be trusted by another key than the one that
+            the hospital's policy names.
         DependencyMissingError: Flower is not installed beside this Python.
     """
     keys = home / "keys"
     for name in ("flower", "ca.crt", "trusted.yaml"):
         if not (keys / name).is_file():
             raise ConfigError(f"The node's key file keys/{name} is missing: run `hematovision-node init` again.")
+    _check_trusted(home)
     program = Path(sys.executable).parent / "flower-supernode"
     if not program.exists():
         raise DependencyMissingError("flower-supernode is not installed: install hematovision with its `node` extra.")
@@ -86,6 +95,24 @@ def trusted_entities(release_key_openssh: str) -> str:
     if not line.startswith("ssh-ed25519 ") or "'" in line or "\n" in line:
         raise ConfigError("The centre's release key is not an Ed25519 key in OpenSSH form.")
     return f"{RELEASE_KEY_ID}: '{line}'\n"
+
+
+def _check_trusted(home: Path) -> None:
+    """Return if Flower will run the apps of exactly one key, and that is the policy's trusted release key.
+
+    Raises:
+        ConfigError: it would run others'.
+    """
+    found = _TRUSTED.match((home / "keys" / "trusted.yaml").read_text())
+    try:
+        key = load_ssh_public_key(found[1].encode()) if found else None
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError("keys/trusted.yaml must hold the centre's release key and nothing else: enrol again.")
+    trusted = load_policy(home).models.trusted_release_key
+    if trusted and VerifyKey(key).key_id != trusted:
+        raise ConfigError("keys/trusted.yaml holds another release key than the one that policy.toml trusts: compare.")
 
 
 def restart_delay(failures: int) -> float:

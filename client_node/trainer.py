@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import structlog
@@ -16,11 +17,14 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load, save
 
+from client_node.home import NodeHome
 from client_node.ipc import Header, Stop, serve, socket_path
+from client_node.keys import read_signing_key
 from client_node.training.service import TrainingService
 from shared.contracts.errors import DataInvalidError, ExitCode, HematovisionError, UsageError
-from shared.contracts.training import Request
+from shared.contracts.training import DryRunRequest, Request
 from shared.logging import configure_logging
+from shared.seal import request_digest, seal
 from shared.tensors import check_tensors
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
@@ -32,6 +36,7 @@ class TrainerServer:
     """The operations that the trainer's socket answers: ``ping`` and ``federate``."""
 
     def __init__(self, home: Path, *, stop: Stop) -> None:
+        self._home = NodeHome(home)
         self._service = TrainingService(home, stopping=stop.is_set)
         # One request at a time: two would hold two models in memory and share one core.
         self._one = threading.Lock()
@@ -46,15 +51,22 @@ class TrainerServer:
         raise UsageError("The trainer knows ping and federate.")
 
     def _federate(self, header: Header, body: bytes) -> tuple[Header, bytes]:
+        """Answer a request of the centre; its text and the answer's are JSON, and the answer is sealed here.
+
+        The relay, which hands both on, can therefore alter neither without the centre seeing it.
+        """
+        text = header.get("request")
         try:
-            request = _REQUEST.validate_python(header.get("request"), strict=False)
+            request = _REQUEST.validate_json(text if isinstance(text, str) else "")
         except ValidationError as error:
             raise DataInvalidError("The request is not one this node understands; update the node.") from error
         if body:
             check_tensors(body)
-        with self._one:
+        key = read_signing_key(self._home)
+        with nullcontext() if isinstance(request, DryRunRequest) else self._one:
             reply, tensors = self._service.handle(request, load(body) if body else {})
-        return {"reply": reply.model_dump(mode="json", by_alias=True)}, save(tensors) if tensors else b""
+        answer, update = reply.model_dump_json(by_alias=True), save(tensors) if tensors else b""
+        return {"reply": answer, "seal": seal(key, request_digest(str(text), body), answer, update)}, update
 
 
 def main(argv: list[str] | None = None) -> int:

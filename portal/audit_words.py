@@ -34,6 +34,7 @@ ACTIONS: Final = {
     "report.acknowledged": "acknowledged the report",
     "federation.start": "launched the run",
     "federation.stop": "asked the run to stop",
+    "federation.refused": "took no part in what a run asked",
     "model.register": "registered the candidate",
     "model.promote": "promoted the model",
     "model.rollback": "rolled back to the model",

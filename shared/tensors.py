@@ -6,6 +6,7 @@ instead of one for each tensor. The bytes come from another party, so both sides
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,11 @@ from dataclasses import dataclass
 from shared.contracts.errors import DataInvalidError
 
 RECORD_CONFIG = "config"
-"""Name of the ConfigRecord in a message's content; its keys are ``request`` or ``reply`` (JSON)."""
+"""Name of the ConfigRecord in a message's content; it holds `CONFIG_REQUEST`, or `CONFIG_REPLY` and `CONFIG_SEAL`."""
+CONFIG_REQUEST = "request"
+CONFIG_REPLY = "reply"
+CONFIG_SEAL = "seal"
+"""JSON texts."""
 RECORD_ARRAYS = "arrays"
 """Name of the ArrayRecord; it holds one array under `ARRAY_NAME`, or the record is absent."""
 ARRAY_NAME = "tensors"
@@ -21,8 +26,14 @@ STYPE = "safetensors"
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_TENSORS = 4096
-_MAX_HEADER = 4 * 1024 * 1024
+MAX_HEADER = 1024 * 1024
+"""Bytes. Checking a body takes at most fifty times as much memory, however the header is made."""
+_MAX_SIDE = 2**31
+_NAME = re.compile(r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./]{0,199}$")
+"""A parameter's name, or what a strategy keeps of one (``momentum/head.weight``)."""
+_FIELDS = {"dtype", "shape", "data_offsets"}
 _ITEM_BYTES = {"F16": 2, "F32": 4}
+_UNSOUND = "The tensors are not in safetensors form."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +47,23 @@ class TensorSpec:
 def check_tensors(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, TensorSpec]:
     """Return name → spec of the tensors in ``body``, having checked that the header is sound.
 
+    Stricter than safetensors' own reader, so that what passes here loads there: names like those of a model's
+    parameters and each once, no empty tensor, nothing but type, shape and offsets.
+
     Raises:
         DataInvalidError: the body is too large, is not safetensors, holds another data type than fp16 or fp32, or its
             offsets do not cover the data exactly, in order and without overlap.
     """
     if len(body) > max_bytes:
         raise DataInvalidError(f"The tensors are larger than the {max_bytes // 1_048_576} MB allowed in a message.")
-    if len(body) < 8:
-        raise DataInvalidError("The tensors are not in safetensors form.")
-    (length,) = struct.unpack("<Q", body[:8])
-    if length > min(_MAX_HEADER, len(body) - 8):
-        raise DataInvalidError("The tensors are not in safetensors form.")
-    try:
-        header = json.loads(body[8 : 8 + length])
-    except (ValueError, RecursionError) as error:
-        raise DataInvalidError("The tensors are not in safetensors form.") from error
-    if not isinstance(header, dict):
-        raise DataInvalidError("The tensors are not in safetensors form.")
-    header.pop("__metadata__", None)
+    header, start = _header(body)
     if len(header) > MAX_TENSORS:
         raise DataInvalidError(f"A message may hold at most {MAX_TENSORS} tensors.")
     ranges: list[tuple[int, int]] = []
     specs: dict[str, TensorSpec] = {}
     for name, entry in header.items():
+        if not _NAME.match(name):
+            raise DataInvalidError("A tensor's name is none that a model's parameter has.")
         spec, begin, end = _entry(entry)
         specs[name] = spec
         ranges.append((begin, end))
@@ -67,19 +72,47 @@ def check_tensors(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Tenso
         if begin != position:
             raise DataInvalidError("The tensors overlap or leave gaps.")
         position = end
-    if position != len(body) - 8 - length:
+    if position != len(body) - start:
         raise DataInvalidError("The tensors do not fill the message.")
     return specs
 
 
+def _header(body: bytes) -> tuple[dict[str, object], int]:
+    """Return the header without its metadata, and where the data begins."""
+    if len(body) < 8:
+        raise DataInvalidError(_UNSOUND)
+    (length,) = struct.unpack("<Q", body[:8])
+    if length > min(MAX_HEADER, len(body) - 8):
+        raise DataInvalidError(_UNSOUND)
+    try:
+        header = json.loads(body[8 : 8 + length].decode(), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise DataInvalidError(_UNSOUND) from error
+    if not isinstance(header, dict):
+        raise DataInvalidError(_UNSOUND)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise DataInvalidError(_UNSOUND)
+    return header, 8 + length
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")  # two readers may disagree on which one counts
+    return found
+
+
 def _entry(entry: object) -> tuple[TensorSpec, int, int]:
-    if not isinstance(entry, dict):
-        raise DataInvalidError("The tensors are not in safetensors form.")
-    dtype, shape, offsets = entry.get("dtype"), _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
-    if dtype not in _ITEM_BYTES:
+    if not isinstance(entry, dict) or set(entry) != _FIELDS:
+        raise DataInvalidError(_UNSOUND)
+    dtype, shape, offsets = entry["dtype"], _naturals(entry["shape"]), _naturals(entry["data_offsets"])
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise DataInvalidError("Only fp16 and fp32 tensors may travel.")
     if shape is None or len(shape) > 8 or offsets is None or len(offsets) != 2:
-        raise DataInvalidError("The tensors are not in safetensors form.")
+        raise DataInvalidError(_UNSOUND)
+    if not all(0 < side <= _MAX_SIDE for side in shape):
+        raise DataInvalidError("A tensor is empty or impossibly large.")
     begin, end = offsets
     if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise DataInvalidError("A tensor's size does not match its shape.")

@@ -17,8 +17,9 @@ from typing import Final
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
-from client_node.centre import read_server_keys, read_signing_key
+from client_node.centre import read_server_keys
 from client_node.home import NodeHome
+from client_node.keys import read_signing_key
 from shared.contracts.analysis import Smear
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import (

@@ -26,6 +26,7 @@ CREATE INDEX IF NOT EXISTS entry_kind ON entry(kind, at);
 CREATE TRIGGER IF NOT EXISTS entry_no_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append only'); END;
 CREATE TRIGGER IF NOT EXISTS entry_no_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'append only'); END;
 """
+_LONGEST_NOTE: Final = 400
 _COLUMNS: Final = "number, at, kind, subject, what, size, sha256, note, previous, hash"
 
 
@@ -37,7 +38,8 @@ class LedgerEntry(BaseModel):
     number: int
     at: datetime
     kind: str
-    """``case`` (a part of one), ``update`` (a training reply), ``enrolment``, ``refusal`` (nothing left)."""
+    """``case`` (a part of one), ``update`` (a training reply), ``answer`` (whether it would train), ``enrolment``,
+    ``refusal`` (nothing but the refusal left)."""
     subject: str
     """Case id, run key or the like; never a patient."""
     what: str
@@ -73,6 +75,15 @@ class Ledger:
             entry = _append(connection, kind=kind, subject=subject, what=what, size=size, sha256=sha256, note=note)
             connection.execute("COMMIT")
         return entry
+
+    def record_refusal(self, *, subject: str, code: str, reason: str, what: str = "") -> LedgerEntry:
+        """Append that something asked for from outside did not happen; ``reason`` stays here and may be inner detail.
+
+        Raises:
+            NoSpaceError: the disk is full.
+        """
+        note = " ".join(f"{code}: {reason}".split())[:_LONGEST_NOTE]
+        return self.record(kind="refusal", subject=subject, what=what, size=0, sha256="", note=note)
 
     def record_once(self, *, kind: str, subject: str, size: int, sha256: str, what: str) -> LedgerEntry | None:
         """As `record`, but not twice for the same content of the same part: a retry after a crash sends nothing new."""

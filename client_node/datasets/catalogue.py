@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -331,8 +331,11 @@ class Catalogue:
             found[row[0]].append(MarkedObject((row[1], row[2], row[3], row[4]), ObjectKind(row[5])))
         return found
 
-    def census(self) -> Census:
-        """Return counts of labelled cells by source, class and split: all that may be told about the data."""
+    def census(self, allows: Callable[[str], bool] = lambda _source: True) -> Census:
+        """Return counts of labelled cells by source, class and split: all that may be told about the data.
+
+        Data sets (sources) that ``allows`` does not let through are not counted, nor named.
+        """
         rows = self._select(
             "SELECT source, class, sum(split = 'train'), sum(split = 'val'), sum(split = 'test') FROM item "
             "WHERE kind <> 'field' AND class IS NOT NULL GROUP BY source, class"
@@ -342,10 +345,13 @@ class Catalogue:
                 {"source": row[0], "class": row[1], "train": row[2], "val": row[3], "test": row[4]}
             )
             for row in rows
+            if allows(row[0])
         ]
+        sources = sorted({line.source for line in lines})
         groups, feedback = self._select(
             "SELECT count(DISTINCT grp), coalesce(sum(origin = 'feedback'), 0) FROM item "
-            "WHERE kind <> 'field' AND class IS NOT NULL"
+            f"WHERE kind <> 'field' AND class IS NOT NULL AND source IN ({', '.join('?' * len(sources))})",
+            sources,
         )[0]
         ordered = sorted(lines, key=lambda line: (line.source, line.cls.order))
         return Census(rows=tuple(ordered), groups=groups, feedback=feedback)

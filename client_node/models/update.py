@@ -91,7 +91,7 @@ def decide(home: NodeHome, version: str) -> ModelDecision:
         decision = _decision(version, "held", f"{found}: no better than chance")
     else:
         decision = _accepted(policy, version, found)
-    if "evaluate" not in policy.training.purposes:
+    if not policy.figures_may_leave:
         reason = f"{decision.decision} after a trial on own validation cells; its figures stay in the hospital"
         return _decision(version, decision.decision, reason)
     return decision.model_copy(update={"accuracy": trial.accuracy, "n": trial.n})

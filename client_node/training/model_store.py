@@ -33,14 +33,17 @@ class ModelStore:
             self._trunks[key] = Trunk(model, size)
         return self._trunks[key]
 
+    def check(self, recipe: Recipe, expected_base: str) -> None:
+        """Return if a model of ``recipe`` could be made here, without making it; raises as `model` does."""
+        if base_sha256(backbones.get(recipe.backbone)) != expected_base:
+            raise ModelInvalidError("This node has other base weights than the centre; install the same release.")
+
     def model(self, recipe: Recipe, expected_base: str) -> CellModel:
         """Return the model of ``recipe``.
 
         Raises `ModelInvalidError` if its backbone is unknown or this node's base weights have another hash.
         """
-        entry = backbones.get(recipe.backbone)
-        if base_sha256(entry) != expected_base:
-            raise ModelInvalidError("This node has other base weights than the centre; install the same release.")
+        self.check(recipe, expected_base)
         key = (recipe.backbone, len(recipe.classes), recipe.frozen_stages)
         if self._model is None or self._key != key:
             self._model = None  # never two in memory

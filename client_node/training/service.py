@@ -21,6 +21,7 @@ from client_node.training.laboratory import told_laboratory
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
+from client_node.training.share import Hold
 from client_node.training.site import allowed_cells, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
 from shared.contracts.errors import (
@@ -31,9 +32,12 @@ from shared.contracts.errors import (
     UsageError,
 )
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import Privacy, PrivacyKind
 from shared.contracts.training import (
     CensusReply,
     CensusRequest,
+    DryRunReply,
+    DryRunRequest,
     EvaluateReply,
     EvaluateRequest,
     KnownLaboratory,
@@ -69,6 +73,7 @@ class TrainingService:
         self._stopping = stopping
         self._lease = Lease(home)
         self._models = ModelStore()
+        self._hold: Hold | None = None
 
     def handle(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
         """Answer a request; whatever goes wrong becomes a `Refusal`, without inner detail."""
@@ -88,23 +93,48 @@ class TrainingService:
             return Refusal(code=HematovisionError.code, reason=f"This node could not answer: {reason}."), {}
 
     def _answer(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+        if isinstance(request, DryRunRequest):
+            return self._would(request), {}
+        policy = load_policy(self._home)
+        policy.check_train(request, size=sum(array.nbytes for array in tensors.values()))
         if isinstance(request, CensusRequest):
-            load_policy(self._home).check_train(request, 0)
-            return CensusReply(census=Catalogue(self._home).census()), {}
+            counted = Catalogue(self._home).census(lambda source: policy.allows_source(source, "census"))
+            return CensusReply(census=counted), {}
+        self._hold = Hold(self._home, request)
         if isinstance(request, TrainRequest):
             return self._train(request, tensors)
         return self._evaluate(request, tensors), {}
 
+    def _would(self, request: DryRunRequest) -> DryRunReply:
+        """Say whether a round would be trained now; touches neither the model in memory nor an image."""
+        policy, recipe = load_policy(self._home), request.recipe
+        cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
+        counted = sum(policy.allows_source(cell.source, "census") for cell in cells)
+        reason = policy.why_not(request, len(cells), size=request.tensor_bytes)
+        if reason is None:
+            try:
+                _check_privacy(request.privacy)
+                self._models.check(recipe, request.base_sha256)
+            except HematovisionError as error:
+                reason = error.message
+        told = counted if "census" in policy.training.purposes else None
+        return DryRunReply(takes_part=reason is None, reason=reason or "", examples=told)
+
     def _between(self) -> None:
         if self._stopping():
             raise ServiceUnavailableError("This node's trainer is stopping; it takes part again once restarted.")
+        if self._hold is not None:
+            self._hold.between(self._stopping)
         self._lease.pause_point()
+        if self._hold is not None:
+            self._hold.resume()
 
     def _train(self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[TrainReply, Tensors]:
         begin = time.monotonic()
         recipe = request.recipe
-        cells = allowed_cells(self._home, "train", recipe.classes)
+        cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
         load_policy(self._home).check_train(request, len(cells))
+        _check_privacy(request.privacy)
         model = self._loaded(request, tensors)
         validation, val_labels = self._split(request, model, "val")
         received = site_metrics(self._predicted(model, validation)[0], val_labels, recipe.classes)
@@ -148,11 +178,12 @@ class TrainingService:
 
     def _teach_finder(self, request: TrainRequest, model: CellModel) -> int:
         """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
-        fields = teaching_fields(self._home)
+        fields = teaching_fields(self._home, purpose="train")
         if not fields:
             return 0
         classes, size = request.recipe.classes, request.recipe.input_size
-        singles = [cell for cell in allowed_cells(self._home, "train", classes) if cell.box is None]
+        usable = allowed_cells(self._home, "train", classes, purpose="train")
+        singles = [cell for cell in usable if cell.box is None]
         loss = teach(model, fields, singles, size=size, seed=_seed(request), between=self._between)
         if loss is None:
             return 0
@@ -162,7 +193,7 @@ class TrainingService:
     def _evaluate(self, request: EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> EvaluateReply:
         begin = time.monotonic()
         classes = request.recipe.classes
-        test = allowed_cells(self._home, "test", classes)
+        test = allowed_cells(self._home, "test", classes, purpose="evaluate")
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
         cells, source = self._source(request, model, test, 1)
@@ -174,7 +205,7 @@ class TrainingService:
             calibration=adapter.summary.model_copy(update=self._stain(classes)),
             laboratory=laboratory,
             seconds=time.monotonic() - begin,
-            boxes=sum(len(field.cells) for field in teaching_fields(self._home)),
+            boxes=sum(len(field.cells) for field in teaching_fields(self._home, purpose="evaluate")),
         )
 
     def _shown(
@@ -184,7 +215,9 @@ class TrainingService:
         view, recipe = current_view(self._home), request.recipe
         if view.plain:
             return plain
-        known, source = self._source(request, model, allowed_cells(self._home, "val", recipe.classes), 1)
+        known, source = self._source(
+            request, model, allowed_cells(self._home, "val", recipe.classes, purpose="evaluate"), 1
+        )
         logits, _ = self._predicted(model, source)
         if not suits(model, recipe, known, logits, view, between=self._between):
             return plain
@@ -199,7 +232,7 @@ class TrainingService:
         self, model: CellModel, request: EvaluateRequest
     ) -> tuple[calibration.Adapter, KnownLaboratory | None]:
         classes = request.recipe.classes
-        cells, source = self._source(request, model, allowed_cells(self._home, "val", classes), 1)
+        cells, source = self._source(request, model, allowed_cells(self._home, "val", classes, purpose="evaluate"), 1)
         logits, features = self._predicted(model, source)
         reference = self._predicted(model, self._split(request, model, "train")[0])[1]
         groups = [cell.group for cell in cells]
@@ -209,7 +242,7 @@ class TrainingService:
 
     def _stain(self, classes: tuple[CellClass, ...]) -> dict[str, object]:
         """Return how much dye the site's cells took, and of what colour: fields of a `CalibrationSummary`."""
-        cells = allowed_cells(self._home, "train", classes)
+        cells = allowed_cells(self._home, "train", classes, purpose="evaluate")
         some = np.random.default_rng(0).permutation(len(cells))[:_MOST_STAINED]
         pixels = dye.stained_pixels(self._crops(cells[place] for place in some))
         return {"density": colour.density_of(pixels), "dye": dye.dye_of(pixels)}
@@ -222,7 +255,8 @@ class TrainingService:
 
     def _split(self, request: TrainRequest | EvaluateRequest, model: CellModel, split: str) -> tuple[Source, Labels]:
         """Return a split's cells as analysis sees them, and their class positions."""
-        cells, source = self._source(request, model, allowed_cells(self._home, split, request.recipe.classes), 1)
+        allowed = allowed_cells(self._home, split, request.recipe.classes, purpose=request.kind)
+        cells, source = self._source(request, model, allowed, 1)
         return source, positions(cells, request.recipe.classes)
 
     def _predicted(self, model: CellModel, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -260,3 +294,9 @@ class TrainingService:
 def _seed(request: TrainRequest) -> int:
     """Return what all random numbers of a round come from."""
     return request.recipe.seed * 1000 + request.round
+
+
+def _check_privacy(privacy: Privacy | None) -> None:
+    """Refuse what cannot be kept: training without noise must never pass for training with it."""
+    if privacy is not None and privacy.kind is not PrivacyKind.NONE:
+        raise UsageError("This node's software cannot train with differential privacy yet; ask for none, or update it.")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from client_node.analysis.model import LoadedModel, current_model_dir, load_model
 from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
 from client_node.policy import load_policy
+from client_node.policy_sections import Purpose
 from client_node.training.evaluation import site_metrics
 from shared.contracts.errors import DataInvalidError, ModelInvalidError
 from shared.contracts.ontology import CellClass
@@ -29,19 +30,19 @@ def positions(cells: Sequence[LabelledCell], classes: tuple[CellClass, ...]) -> 
     return np.array([classes.index(cell.cls) for cell in cells], np.int64)
 
 
-def allowed_cells(home: Path, split: str, classes: tuple[CellClass, ...]) -> list[LabelledCell]:
-    """Return the labelled cells of ``split`` that the hospital's policy lets training and evaluation use."""
-    policy = load_policy(home)
-    return [cell for cell in Catalogue(home).cells(split=split, classes=classes) if policy.allows_source(cell.source)]
+def allowed_cells(home: Path, split: str, classes: tuple[CellClass, ...], *, purpose: Purpose) -> list[LabelledCell]:
+    """Return the labelled cells of ``split`` that the hospital's policy lets be used for ``purpose``."""
+    policy, found = load_policy(home), Catalogue(home).cells(split=split, classes=classes)
+    return [cell for cell in found if policy.allows_source(cell.source, purpose)]
 
 
-def teaching_fields(home: Path) -> list[LabelledField]:
-    """Return the training fields with marked cells that the hospital's policy lets training use.
+def teaching_fields(home: Path, *, purpose: Purpose) -> list[LabelledField]:
+    """Return the training fields with marked cells that the hospital's policy lets be used for ``purpose``.
 
     None where all are marked only partly: who is only told what is a cell learns to call everything one.
     """
-    policy = load_policy(home)
-    fields = [one for one in Catalogue(home).fields(split="train") if one.cells and policy.allows_source(one.source)]
+    policy, found = load_policy(home), Catalogue(home).fields(split="train")
+    fields = [one for one in found if one.cells and policy.allows_source(one.source, purpose)]
     return fields if any(one.complete for one in fields) else []
 
 
@@ -52,7 +53,7 @@ def current_metrics(home: Path, split: str) -> SiteMetrics | None:
     except ModelInvalidError as error:
         log.info("training.no_current_model", reason=error.message)
         return None
-    cells, logits = _run(model, allowed_cells(home, split, model.classes))
+    cells, logits = _run(model, allowed_cells(home, split, model.classes, purpose="evaluate"))
     return site_metrics(logits, positions(cells, model.classes), model.classes)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlmodel import Session
 
+import server.audit.service as audit
 from server.db.session import Database
 from server.federation import repository, service
 from server.federation.states import RunState, SiteState
@@ -78,6 +79,12 @@ class RunBook:
             nodes = repository.training_nodes(session)
             return {int(node.flower_node_id): node.hospital_id for node in nodes if node.flower_node_id}
 
+    def signing_keys(self) -> dict[int, str]:
+        """Return Flower's node id → public signing key of the approved training nodes: who may answer for whom."""
+        with self._database.session(read_only=True) as session:
+            nodes = repository.training_nodes(session)
+            return {int(node.flower_node_id): node.signing_key for node in nodes if node.flower_node_id}
+
     def rounds_done(self) -> int:
         """Return the number of the last round that has ended; 0: none."""
         with self._database.session(read_only=True) as session:
@@ -134,14 +141,15 @@ class RunBook:
                 f" (received model: {reply.received.accuracy:.1%} of {reply.received.n})",
             )
 
-    def refused(self, number: int, hospital_id: str, reason: str, traffic: Traffic) -> None:
-        """Write down that a hospital refused, failed or sent something unusable."""
+    def refused(self, number: int, hospital_id: str, reason: str, traffic: Traffic, *, code: str = "") -> None:
+        """Write down that a hospital refused, failed or sent something unusable; also in the audit."""
         with self._database.session() as session:
             site = self._site(session, number, hospital_id)
             site.state, site.reason = SiteState.REFUSED, reason[:_MAX_REASON]
             site.bytes_up, site.bytes_down = traffic.up, traffic.down
             self._count(session, number)
             service.write_event(session, self.run_id, "site", f"{hospital_id} did not train: {reason[:_MAX_REASON]}")
+            self._audit(session, hospital_id, code=code, reason=reason, what=f"round {number}")
 
     def set_aside(self, number: int, hospital_id: str, reason: str, *, refused: bool) -> None:
         """Write down that a hospital's update, taken at first, has no part in the round's model.
@@ -200,6 +208,13 @@ class RunBook:
                 f"{hospital_id}: {reply.candidate.accuracy:.1%} of {reply.candidate.n} held-out cells{before}",
             )
 
+    def not_evaluated(self, hospital_id: str, reason: str, *, code: str = "") -> None:
+        """Write down that a hospital did not evaluate the candidate; also in the audit."""
+        with self._database.session() as session:
+            text = f"{hospital_id} did not evaluate: {reason[:_MAX_REASON]}"
+            service.write_event(session, self.run_id, "evaluate", text)
+            self._audit(session, hospital_id, code=code, reason=reason, what="evaluation")
+
     def examples(self) -> dict[str, int]:
         """Return, per hospital, the training cells of its last update."""
         with self._database.session(read_only=True) as session:
@@ -215,6 +230,16 @@ class RunBook:
         """End the run badly, or as stopped where that was asked for."""
         with self._database.session() as session:
             service.fail(session, self.run_id, problem)
+
+    def _audit(self, session: Session, hospital_id: str, *, code: str, reason: str, what: str) -> None:
+        """The hospital's own staff read it too: the subject is the hospital."""
+        audit.record(
+            session,
+            subject=f"hospital:{hospital_id}",
+            actor=f"hospital:{hospital_id}",
+            action="federation.refused",
+            data={"run": self.run_id, "what": what, "code": code, "reason": reason[:_MAX_REASON]},
+        )
 
     def _run(self, session: Session) -> Run:
         run = repository.get(session, self.run_id)

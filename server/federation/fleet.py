@@ -1,8 +1,9 @@
 """The port through which a run speaks to the connected nodes; Flower's adapter is in `server_app`."""
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 from shared.contracts.training import Request
 
@@ -14,13 +15,22 @@ class Ask:
     request: Request
     tensors: bytes
 
+    @property
+    def text(self) -> str:
+        """The request as it travels."""
+        return self.request.model_dump_json(by_alias=True)
+
+    def fresh(self) -> Self:
+        """Return the same with a nonce that no request had before: an earlier answer does not fit it."""
+        return replace(self, request=self.request.model_copy(update={"nonce": secrets.token_hex(16)}))
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back from a node.
 
     ``problem`` is set where Flower itself reports an error; then the rest is empty. ``offline``: the error is that the
-    node's connection was lost.
+    node's connection was lost. ``seal`` is the node's signature over the answer, and ``fault`` what is wrong with it.
     """
 
     node_id: int
@@ -28,6 +38,8 @@ class Answer:
     tensors: bytes
     problem: str | None = None
     offline: bool = False
+    seal: str = ""
+    fault: str | None = None
 
 
 class Fleet(Protocol):

@@ -11,13 +11,20 @@ import server.registry.service as registry
 from server.federation import checkpoints
 from server.federation.book import Plan, RunBook, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
+from server.federation.seals import SealCheck
 from server.federation.strategies.build import build as build_strategy
 from server.federation.strategies.port import Aggregation, Result, Sent, Strategy
 from server.federation.strategies.tensors import Tensors, read_tensors, wire_tensors
 from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
 from server.runtime import Runtime
-from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError
+from shared.contracts.errors import (
+    DataInvalidError,
+    HematovisionError,
+    RunFailedError,
+    SignatureInvalidError,
+    error_from_code,
+)
 from shared.contracts.training import EvaluateReply, EvaluateRequest, Refusal, Reply, TrainReply, TrainRequest
 
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
@@ -118,7 +125,7 @@ class _Conductor:
                 reply = _train_reply(answer)
                 aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
-                self._book.refused(number, hospital, error.message, traffic)
+                self._book.refused(number, hospital, error.message, traffic, code=error.code)
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
@@ -176,7 +183,7 @@ class _Conductor:
             try:
                 replies[hospital] = _evaluate_reply(answer)
             except HematovisionError as error:
-                self._book.event("evaluate", f"{hospital} did not evaluate: {error.message}")
+                self._book.not_evaluated(hospital, error.message, code=error.code)
             else:
                 self._book.evaluated(hospital, replies[hospital])
         self._check_stop()
@@ -185,15 +192,16 @@ class _Conductor:
         return replies
 
     def _answers(self, plan: Plan, sites: dict[int, str], ask: Ask, *, group: str) -> Iterator[tuple[Answer, str]]:
-        """Yield each sampled node's first answer; anything else is not counted."""
-        asks = dict.fromkeys(sites, ask)
+        """Yield each sampled node's first answer, its seal checked; anything else is not counted."""
+        ask = ask.fresh()
+        asks, sealed = dict.fromkeys(sites, ask), SealCheck.of(self._book.signing_keys(), ask)
         heard: set[int] = set()
         for answer in self._fleet.ask(
             asks, group=group, seconds=float(plan.round_deadline_seconds), stopped=self._stop
         ):
             if answer.node_id in sites and answer.node_id not in heard:
                 heard.add(answer.node_id)
-                yield answer, sites[answer.node_id]
+                yield sealed(answer), sites[answer.node_id]
 
     def _sample(self, plan: Plan) -> dict[int, str]:
         """Return the approved nodes that are connected, once enough are; one node for each hospital.
@@ -250,5 +258,9 @@ def _parse(answer: Answer) -> Reply:
     except ValidationError as error:
         raise DataInvalidError("The node's answer cannot be read; its software may be of another version.") from error
     if isinstance(reply, Refusal):
-        raise RunFailedError(reply.reason[:300])
+        # What a node says is shown and logged: one line, without control characters.
+        reason = " ".join("".join(sign if sign.isprintable() else " " for sign in reply.reason).split())
+        raise error_from_code(reply.code, f"(unsigned) {reason}" if answer.fault else reason)
+    if answer.fault is not None:
+        raise SignatureInvalidError(answer.fault)
     return reply

@@ -12,7 +12,7 @@ from server.federation.rounds import conduct
 from server.runtime import build_runtime
 from server.settings import get_settings
 from shared.contracts.training import EvaluateRequest, TrainRequest
-from shared.tensors import ARRAY_NAME, RECORD_ARRAYS, RECORD_CONFIG, STYPE
+from shared.tensors import ARRAY_NAME, CONFIG_REPLY, CONFIG_REQUEST, CONFIG_SEAL, RECORD_ARRAYS, RECORD_CONFIG, STYPE
 
 _POLL_SECONDS = 0.5
 
@@ -56,7 +56,7 @@ class GridFleet:
 
 
 def _message(node_id: int, ask: Ask, *, group: str, ttl: float) -> Message:
-    content = RecordDict({RECORD_CONFIG: ConfigRecord({"request": ask.request.model_dump_json(by_alias=True)})})
+    content = RecordDict({RECORD_CONFIG: ConfigRecord({CONFIG_REQUEST: ask.text})})
     if ask.tensors:
         array = Array(dtype="uint8", shape=(len(ask.tensors),), stype=STYPE, data=ask.tensors)
         content[RECORD_ARRAYS] = ArrayRecord({ARRAY_NAME: array})
@@ -77,9 +77,12 @@ def _answer(message: Message) -> Answer:
         problem = message.error.reason or f"Flower error {message.error.code}"
         return Answer(node_id, "", b"", problem=problem, offline=message.error.code == ErrorCode.NODE_UNAVAILABLE)
     try:
-        reply = message.content.config_records[RECORD_CONFIG]["reply"]
+        config = message.content.config_records[RECORD_CONFIG]
+        reply, seal = config[CONFIG_REPLY], config.get(CONFIG_SEAL, "")
         arrays = message.content.array_records.get(RECORD_ARRAYS)
-        tensors = arrays[ARRAY_NAME].data if arrays else b""
+        tensors = bytes(arrays[ARRAY_NAME].data) if arrays else b""
     except KeyError:
         return Answer(node_id, "", b"", problem="The answer is not in the agreed form.")
-    return Answer(node_id, str(reply), tensors)
+    if not isinstance(reply, str) or not isinstance(seal, str):
+        return Answer(node_id, "", b"", problem="The answer is not in the agreed form.")
+    return Answer(node_id, reply, tensors, seal=seal)

@@ -8,11 +8,20 @@ from base64 import b64decode
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared.contracts.analysis import Contract, Fraction
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import Privacy
 
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+"""How many cells, fields or groups; bounded, since figures from outside go into databases and sums."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+Nonce = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
+"""Fresh for every exchange, so that no earlier answer fits a later request; see `shared.seal`."""
+Reason = Annotated[str, Field(max_length=500)]
+"""A public sentence; bounded, since it leaves the hospital."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -50,7 +59,7 @@ class Recipe(Contract):
     """How a node trains: everything that is not the data."""
 
     backbone: Identifier = "tf_efficientnet_lite0"
-    classes: tuple[CellClass, ...] = Field(min_length=2)
+    classes: tuple[CellClass, ...] = Field(min_length=2, max_length=64)
     """The ordered classes the head predicts."""
     frozen_stages: int | None = Field(default=None, ge=0, le=64)
     """Stages of the backbone that stay as pretrained, with the stem; 0 = everything learns, None = as the backbone's
@@ -75,7 +84,14 @@ class Recipe(Contract):
     patience: int = Field(default=0, ge=0, le=50)
     """Stop after so many local epochs without a better balanced loss on the site's validation groups, and return the
     best; 0 = train all epochs and return the last."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, value: tuple[CellClass, ...]) -> tuple[CellClass, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each class once")
+        return value
 
 
 class TrainRequest(Contract):
@@ -88,8 +104,11 @@ class TrainRequest(Contract):
     base_sha256: Sha256
     """Hash of the frozen base weights the tensors apply to."""
     recipe: Recipe
-    participants: int = Field(ge=1)
+    participants: int = Field(ge=1, le=100_000)
     """How many hospitals were sampled: a policy may want a least number."""
+    privacy: Privacy | None = None
+    """What the training promises about privacy: a policy may want a least. None: nothing."""
+    nonce: Nonce = ""
 
 
 class EvaluateRequest(Contract):
@@ -99,24 +118,40 @@ class EvaluateRequest(Contract):
     run_key: Identifier
     base_sha256: Sha256
     recipe: Recipe
-    participants: int = Field(ge=1)
+    participants: int = Field(ge=1, le=100_000)
+    nonce: Nonce = ""
 
 
 class CensusRequest(Contract):
     """Ask a node what it could train on."""
 
     kind: Literal["census"] = "census"
+    nonce: Nonce = ""
+
+
+class DryRunRequest(Contract):
+    """Ask a node whether it would train, were this its first round; nothing is trained and no tensors are sent."""
+
+    kind: Literal["dry-run"] = "dry-run"
+    rounds: int = Field(ge=1, le=1000)
+    base_sha256: Sha256
+    recipe: Recipe
+    participants: int = Field(ge=1, le=100_000)
+    privacy: Privacy | None = None
+    tensor_bytes: int = Field(default=0, ge=0, le=2**40)
+    """Bytes of tensors that a round would carry, each way."""
+    nonce: Nonce = ""
 
 
 class SiteMetrics(Contract):
     """Figures over one site's own images. Recall is absent for classes without support."""
 
-    n: int
-    loss: float
+    n: Count
+    loss: Finite
     accuracy: Fraction
     macro_f1: Fraction
     recall: dict[CellClass, Fraction] = Field(default_factory=dict)
-    support: dict[CellClass, int] = Field(default_factory=dict)
+    support: dict[CellClass, Count] = Field(default_factory=dict)
 
 
 Triple = tuple[float, float, float]
@@ -140,12 +175,12 @@ class Dye(Contract):
 class CalibrationSummary(Contract):
     """What a site's calibration looks like; the centre's defaults for unseen hospitals are medians of these."""
 
-    temperature: float = Field(gt=0)
+    temperature: float = Field(gt=0, le=1e4, allow_inf_nan=False)
     conformal_quantile: Fraction
     """Sets hold the classes whose cumulative probability stays within this value; see `shared.vision.calibration`."""
     quantiles: tuple[tuple[Fraction, Fraction], ...] = Field(default=(), max_length=16)
     """The same for other shares of cells than 0.95: (share, quantile), as far as the site's cells vouch for it."""
-    density: tuple[float, float, float] | None = None
+    density: tuple[Finite, Finite, Finite] | None = None
     """Mean optical density per channel of the stained pixels of its cells; see `shared.vision.colour`."""
     dye: Dye | None = None
     """More of these pixels, by which another laboratory can bring its own dye near."""
@@ -193,17 +228,17 @@ class TrainReply(Contract):
     """A node's answer to a round; the tensors stand beside it."""
 
     kind: Literal["train"] = "train"
-    examples: int
+    examples: Count
     """Training cells used: the weight of the update."""
-    train_loss: float
+    train_loss: Finite
     received: SiteMetrics
     """The *received* global model on the site's validation groups, before training."""
-    seconds: float
+    seconds: Seconds
     manifest_sha256: Sha256
     """Hash of the round's training manifest, which stays on the node."""
-    feedback_cells: int = 0
+    feedback_cells: Count = 0
     """How many of the training cells carry a label that came home with a report."""
-    boxes: int = Field(default=0, ge=0)
+    boxes: Count = 0
     """Cells marked in the fields by which the finder learnt; 0: it stayed as received, and does not count."""
 
 
@@ -218,27 +253,27 @@ class EvaluateReply(Contract):
     calibration: CalibrationSummary
     laboratory: KnownLaboratory | None = None
     """What the site's cells look like to the candidate; None where it has too few, or keeps that to itself."""
-    seconds: float
-    boxes: int = Field(default=0, ge=0)
+    seconds: Seconds
+    boxes: Count = 0
     """Cells marked in the site's training fields: its part in the finder."""
 
 
 class ClassCensus(Contract):
     """Counts of one class in one source."""
 
-    source: str
+    source: str = Field(max_length=200)
     cls: CellClass = Field(alias="class")
-    train: int
-    val: int
-    test: int
+    train: Count
+    val: Count
+    test: Count
 
 
 class Census(Contract):
     """What a node could train on; counts only."""
 
-    rows: tuple[ClassCensus, ...]
-    groups: int
-    feedback: int = 0
+    rows: tuple[ClassCensus, ...] = Field(max_length=10_000)
+    groups: Count
+    feedback: Count = 0
 
 
 class CensusReply(Contract):
@@ -248,16 +283,40 @@ class CensusReply(Contract):
     census: Census
 
 
+class DryRunReply(Contract):
+    """Whether a node would train now, were it asked to."""
+
+    kind: Literal["dry-run"] = "dry-run"
+    takes_part: bool
+    reason: Reason = ""
+    """Why not; empty where it would."""
+    examples: Count | None = None
+    """Cells it would train on; None where the hospital's policy does not let counts leave."""
+
+
 class Refusal(Contract):
     """A node refuses, or failed: a code from the error catalogue and a sentence without inner detail."""
 
     kind: Literal["refusal"] = "refusal"
-    code: str
-    reason: str
+    code: str = Field(max_length=40)
+    reason: Reason
 
 
-Request = Annotated[TrainRequest | EvaluateRequest | CensusRequest, Field(discriminator="kind")]
-Reply = Annotated[TrainReply | EvaluateReply | CensusReply | Refusal, Field(discriminator="kind")]
+class ReplySeal(Contract):
+    """The node's signature over an answer; travels beside it, see `shared.seal`."""
+
+    request_sha256: Sha256
+    """Of the request and its tensors, as the node received them."""
+    reply_sha256: Sha256
+    """Of the answer's text."""
+    tensors_sha256: Sha256
+    """Of the answer's tensors; of nothing where there are none."""
+    signature: str = Field(max_length=128)
+    """By the node's Ed25519 key, base64."""
+
+
+Request = Annotated[TrainRequest | EvaluateRequest | CensusRequest | DryRunRequest, Field(discriminator="kind")]
+Reply = Annotated[TrainReply | EvaluateReply | CensusReply | DryRunReply | Refusal, Field(discriminator="kind")]
 
 
 class TrainingManifest(Contract):

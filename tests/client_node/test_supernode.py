@@ -8,12 +8,16 @@ from client_node.supernode import restart_delay, supernode_command, trusted_enti
 from shared.contracts.errors import ConfigError
 from shared.crypto.signing import SigningKey
 
+RELEASE = SigningKey.generate().public
+
 
 def _home(tmp_path: Path) -> Path:
     keys = tmp_path / "keys"
     keys.mkdir()
-    for name in ("flower", "ca.crt", "trusted.yaml"):
+    for name in ("flower", "ca.crt"):
         (keys / name).touch()
+    (keys / "trusted.yaml").write_text(trusted_entities(RELEASE.to_openssh()))
+    (tmp_path / "policy.toml").write_text(f'[models]\ntrusted_release_key = "{RELEASE.key_id}"\n')
     return tmp_path
 
 
@@ -32,6 +36,20 @@ def test_missing_key_is_named(tmp_path: Path) -> None:
     (home / "keys" / "trusted.yaml").unlink()
     with pytest.raises(ConfigError, match=r"trusted\.yaml"):
         supernode_command(home, superlink="centre:9092", hospital_id="north", port=20123)
+
+
+def test_apps_are_trusted_by_the_key_alone_that_the_policy_names(tmp_path: Path) -> None:
+    home = _home(tmp_path)
+    trusted, other = home / "keys" / "trusted.yaml", SigningKey.generate().public.to_openssh()
+    for text in (
+        trusted_entities(other),
+        trusted.read_text() + f"fpk_other: '{other}'\n",
+        "fpk_release: 'ssh-ed25519 nonsense'\n",
+        "",
+    ):
+        trusted.write_text(text)
+        with pytest.raises(ConfigError, match=r"keys/trusted\.yaml"):
+            supernode_command(home, superlink="centre:9092", hospital_id="north", port=20123)
 
 
 def test_trusted_entities_hold_one_ed25519_key() -> None:

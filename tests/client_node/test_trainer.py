@@ -12,30 +12,34 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from client_node.home import NodeHome
 from client_node.ipc import call, socket_path
 from shared.contracts.errors import DataInvalidError, ServiceUnavailableError, UsageError
+from shared.contracts.training import Refusal, TrainReply, TrainRequest
+from shared.crypto.signing import SigningKey
+from shared.seal import check_seal, request_digest
 from shared.vision import backbones
 from shared.vision.model import build
 from shared.vision.weights import base_sha256
 from tests.client_node.training.site import CLASSES, RECIPE, make_home
 
-HEADER = {
-    "op": "federate",
-    "request": {
-        "kind": "train",
-        "run_key": "run-1",
-        "round": 1,
-        "rounds": 1,
-        "base_sha256": base_sha256(backbones.get(RECIPE.backbone)),
-        "recipe": RECIPE.model_dump(mode="json"),
-        "participants": 3,
-    },
-}
+KEY = SigningKey.generate()
+REQUEST = TrainRequest(
+    run_key="run-1",
+    round=1,
+    rounds=1,
+    base_sha256=base_sha256(backbones.get(RECIPE.backbone)),
+    recipe=RECIPE,
+    participants=3,
+).model_dump_json()
+HEADER = {"op": "federate", "request": REQUEST}
 
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     home = make_home(tmp_path_factory.mktemp("trainer") / "home", train=6, val=1, test=0)
+    NodeHome(home).keys.mkdir()
+    NodeHome(home).signing_key.write_bytes(KEY.to_pem())
     with (home / "trainer.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "client_node.trainer", "--home", str(home)],
@@ -66,16 +70,18 @@ def test_trainer_lives_through_good_and_bad_calls(trainer: tuple[subprocess.Pope
     with pytest.raises(DataInvalidError):
         call(path, {"op": "federate", "request": {"kind": "train"}})
     with pytest.raises(DataInvalidError):
+        call(path, {"op": "federate", "request": '{"kind": "train"}'})
+    with pytest.raises(DataInvalidError):
         call(path, HEADER, b"not tensors at all")
     answer, tensors = call(path, HEADER)
-    assert answer["reply"]["kind"] == "refusal"
+    assert Refusal.model_validate_json(answer["reply"]).code == "model_invalid"
     assert tensors == b""
 
     state = build(RECIPE.backbone, len(CLASSES)).trainable_state()
     sent = {name: value.numpy().astype(np.float16) for name, value in state.items()}
     answer, tensors = call(path, HEADER, save(sent), timeout=120)
-    assert answer["reply"]["kind"] == "train"
-    assert answer["reply"]["examples"] == 18
+    assert TrainReply.model_validate_json(answer["reply"]).examples == 18
+    check_seal(answer["seal"], KEY.public, request_digest(REQUEST, save(sent)), answer["reply"], tensors)
     assert {name: array.shape for name, array in load(tensors).items()} == {
         name: array.shape for name, array in sent.items()
     }

@@ -4,6 +4,7 @@ Only the trainer behind the relay's socket is a small one of the tests: it adds 
 the average is known and the model stays one. The real trainer has tests of its own.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,14 +25,24 @@ from server.models import Hospital
 from server.runtime import Runtime, build_runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
-from shared.contracts.training import CalibrationSummary, EvaluateReply, SiteMetrics, TrainReply
+from shared.contracts.training import (
+    CalibrationSummary,
+    DryRunReply,
+    EvaluateReply,
+    Reply,
+    SiteMetrics,
+    TrainReply,
+)
 from shared.crypto.pki import DemoCA, flower_key, write_private
 from shared.processes import LOOPBACK, Service, Supervisor, free_port
+from shared.seal import request_digest, seal
 from shared.storage import S3Store
-from tests.server.federation.world import new_node
+from tests.server.federation.world import new_node, node_key
 
 HEAD_BIAS = (2,)
 """Shape of the only tensor with one value a class, in runs of two classes."""
+Sealed = tuple[str, str, bytes]
+"""An answer on its way: text, seal, tensors."""
 METRICS = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
 
 
@@ -54,14 +65,26 @@ class TestHospital:
     examples: int
     seen: list[dict[str, object]] = field(default_factory=list)
     before_reply: Callable[[], None] = field(default=lambda: None)
+    on_the_way: Callable[[Sealed], Sealed] = field(default=lambda answer: answer)
+    """What happens to an answer once its trainer has sealed it."""
 
     def answer(self, header: ipc.Header, body: bytes) -> tuple[ipc.Header, bytes]:
-        """Train by adding ``step`` to the head's bias; evaluate with figures of one's own."""
-        request = header["request"]
+        """Answer as the trainer does: the reply's text, its seal, and tensors."""
+        request = json.loads(header["request"])
         self.seen.append(request)
         self.before_reply()
+        reply, tensors = self._work(request, body)
+        text = reply.model_dump_json()
+        signed = seal(node_key(f"node-{self.name}"), request_digest(header["request"], body), text, tensors)
+        text, signed, tensors = self.on_the_way((text, signed, tensors))
+        return {"reply": text, "seal": signed}, tensors
+
+    def _work(self, request: dict[str, object], body: bytes) -> tuple[Reply, bytes]:
+        """Train by adding ``step`` to the head's bias; evaluate with figures of one's own."""
         if request["kind"] == "evaluate":
-            return {"reply": evaluation(self.step).model_dump(mode="json")}, b""
+            return evaluation(self.step), b""
+        if request["kind"] == "dry-run":
+            return DryRunReply(takes_part=True, examples=self.examples), b""
         trained = {
             name: array + np.float16(self.step) if array.shape == HEAD_BIAS else array
             for name, array in load(body).items()
@@ -69,7 +92,7 @@ class TestHospital:
         reply = TrainReply(
             examples=self.examples, train_loss=0.5, received=METRICS, seconds=0.1, manifest_sha256="0" * 64
         )
-        return {"reply": reply.model_dump(mode="json")}, bytes(save(trained))
+        return reply, bytes(save(trained))
 
 
 @dataclass
@@ -81,8 +104,11 @@ class Centre:
     supervisor: Supervisor
     work: Path
 
-    def hospital(self, name: str, *, step: float, examples: int) -> TestHospital:
-        """Make a hospital with an approved node that the SuperLink does not know yet."""
+    def hospital(self, name: str, *, step: float, examples: int, policy: str = "") -> TestHospital:
+        """Make a hospital with an approved node that the SuperLink does not know yet.
+
+        ``policy`` are lines of its policy's section ``training``.
+        """
         home = self.work / name
         (home / "keys").mkdir(parents=True)
         private, public = flower_key()
@@ -90,6 +116,8 @@ class Centre:
         (home / "keys" / "ca.crt").write_bytes(self.flower.ca.read_bytes())
         trusted = trusted_entities(self.runtime.vault.release_key().public.to_openssh())
         (home / "keys" / "trusted.yaml").write_text(trusted)
+        write_private(home / "keys" / "signing.pem", node_key(f"node-{name}").to_pem())
+        (home / "policy.toml").write_text(f"[training]\nleast_participants = 1\n{policy}")
         with self.runtime.database.session() as session:
             session.add(Hospital(id=name, name=name.title()))
             session.flush()

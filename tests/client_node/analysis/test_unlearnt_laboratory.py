@@ -17,7 +17,7 @@ from client_node.analysis.service import Analyser, Options
 from client_node.analysis.smears import SmearKind
 from client_node.datasets.importers import import_source
 from client_node.training.service import TrainingService
-from server.federation.strategy import Tensors
+from server.federation.strategies.tensors import Tensors
 from server.models.base import utc_now
 from server.registry.artefacts import Candidate, artefact_key, build
 from server.runtime import Runtime

@@ -1,7 +1,7 @@
 """A fleet in memory whose sites are functions, and runs for it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -14,6 +14,8 @@ from server.models import Run
 from server.runtime import Runtime
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe, SiteMetrics, TrainReply, TrainRequest
+from shared.seal import request_digest, seal
+from tests.server.federation.world import node_key
 
 RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
 RECEIVED = SiteMetrics(n=10, loss=1.0, accuracy=0.5, macro_f1=0.5)
@@ -50,7 +52,10 @@ def silent(_ask: Ask) -> None:
 
 @dataclass
 class MemoryFleet:
-    """Sites by Flower node id; asks are kept. ``before`` runs before each exchange."""
+    """Sites by Flower node id; asks are kept. ``before`` runs before each exchange.
+
+    What a site says is signed by its node's key, unless the site has put a seal of its own beside it.
+    """
 
     sites: dict[int, Site]
     asked: list[tuple[str, int, Ask]] = field(default_factory=list)
@@ -66,7 +71,13 @@ class MemoryFleet:
         for node_id, ask in asks.items():
             self.asked.append((group, node_id, ask))
             if not stopped() and (answer := self.sites[node_id](ask)) is not None:
-                yield answer
+                yield answer if answer.seal or answer.problem else sealed(answer, ask)
+
+
+def sealed(answer: Answer, ask: Ask) -> Answer:
+    """Return the answer as its node's trainer signs it."""
+    key, digest = node_key(str(answer.node_id)), request_digest(ask.text, ask.tensors)
+    return replace(answer, seal=seal(key, digest, answer.reply, answer.tensors))
 
 
 def new_run(

@@ -1,7 +1,9 @@
 """A small centre for tests of runs and models: a database, hospitals, approved nodes and who acts."""
 
+from hashlib import sha256
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import SQLModel
 
 import server.models
@@ -13,6 +15,7 @@ from server.models import Hospital, Node
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, ClassCensus
+from shared.crypto.signing import SigningKey
 
 assert server.models.__all__  # importing the package registers every table
 
@@ -40,6 +43,11 @@ def new_database(tmp_path: Path | None = None, hospitals: tuple[str, ...] = ("no
     return database
 
 
+def node_key(name: str) -> SigningKey:
+    """Return the key that a node of these tests signs with, by its Flower id or else its own: the same each time."""
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest()))
+
+
 def new_node(
     hospital_id: str,
     *,
@@ -55,7 +63,7 @@ def new_node(
         hospital_id=hospital_id,
         mode=mode,
         state=state,
-        signing_key=f"signing-{node_id or hospital_id}",
+        signing_key=node_key(flower_node_id or node_id or f"node-{hospital_id}").public.to_base64(),
         envelope_key="e",
         flower_key=flower_key,
         fingerprint="0000",

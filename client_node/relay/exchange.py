@@ -1,0 +1,194 @@
+"""One request of the centre and its answer: checked, asked of the hospital's policy and of the trainer, written down.
+
+Whatever the request is, the answer is a contract's, and what does not keep to the contract or to the policy never
+reaches the trainer. A refusal tells the centre why in a public sentence; the ledger keeps the reason in full.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from client_node import ipc
+from client_node.cases.ledger import Ledger
+from client_node.home import NodeHome
+from client_node.keys import read_signing_key
+from client_node.policy import Policy, load_policy, subject_of
+from shared.contracts.errors import (
+    ConfigError,
+    DataInvalidError,
+    HematovisionError,
+    PolicyRefusedError,
+    ServiceUnavailableError,
+    error_from_code,
+)
+from shared.contracts.training import (
+    CensusReply,
+    CensusRequest,
+    DryRunReply,
+    DryRunRequest,
+    EvaluateReply,
+    EvaluateRequest,
+    Refusal,
+    Reply,
+    Request,
+    TrainReply,
+    TrainRequest,
+)
+from shared.seal import request_digest, seal
+from shared.tensors import check_same_shapes, check_tensors
+
+MAX_REQUEST = 64 * 1024
+"""Bytes of a request's text."""
+_MAX_REPLY = 256 * 1024
+_LONGEST_REASON = 500
+_TRAINER_TIMEOUT = float(os.environ.get("HEMATOVISION_TRAINER_TIMEOUT", "3600"))
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+_REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+_EXPECTED: dict[type, type] = {
+    TrainRequest: TrainReply,
+    EvaluateRequest: EvaluateReply,
+    CensusRequest: CensusReply,
+    DryRunRequest: DryRunReply,
+}
+_NOT_SET_UP = "This node is not set up to answer at the moment; its own staff can see why, and the others go on."
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came: JSON, and safetensors bytes or nothing."""
+
+    text: str
+    tensors: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An answer as it leaves: JSON, the node's seal over it (empty where the node has no key), and tensors."""
+
+    text: str
+    seal: str
+    tensors: bytes = b""
+
+
+def answer(home: Path | None, read: Callable[[], Asked], allowed: tuple[type, ...]) -> Given:
+    """Return the answer to what ``read`` returns, if it is one of the ``allowed`` kinds of requests; never raises."""
+    asked = Asked("", b"")
+    request: Request | None = None
+    if home is None or not home.is_dir():
+        return _refusal(None, asked, None, ServiceUnavailableError("This node's home folder is not set up."))
+    try:
+        asked = read()
+        request = _request(asked, allowed)
+        return _answer(home, asked, request)
+    except HematovisionError as error:
+        return _refusal(home, asked, request, error)
+    except Exception:  # whatever a message holds, the node answers
+        log.exception("relay.failed")
+        return _refusal(home, asked, request, HematovisionError("This node could not answer; see the node's log."))
+
+
+def _request(asked: Asked, allowed: tuple[type, ...]) -> Request:
+    if len(asked.text) > MAX_REQUEST:
+        raise DataInvalidError("The request is not a short text.")
+    try:
+        request = _REQUEST.validate_json(asked.text.encode())
+    except (ValidationError, UnicodeEncodeError) as error:
+        raise DataInvalidError("The request is not one this node understands; update the node's software.") from error
+    if not isinstance(request, allowed):
+        raise DataInvalidError("The request does not fit its message type.")
+    if isinstance(request, TrainRequest | EvaluateRequest):
+        if not check_tensors(asked.tensors):
+            raise DataInvalidError("The message carries no tensors.")
+    elif asked.tensors:
+        raise DataInvalidError("The message carries tensors that its request does not need.")
+    return request
+
+
+def _answer(home: Path, asked: Asked, request: Request) -> Given:
+    policy = load_policy(home)
+    if isinstance(request, DryRunRequest):
+        if (reason := policy.why_not(request, size=request.tensor_bytes)) is not None:
+            return _written(home, request, _sealed(home, asked, DryRunReply(takes_part=False, reason=reason)))
+    else:
+        policy.check_train(request, size=len(asked.tensors))
+    return _written(home, request, ask_trainer(home, policy, request, asked))
+
+
+def ask_trainer(home: Path, policy: Policy, request: Request, asked: Asked) -> Given:
+    """Return the trainer's checked answer: its kind fits, its tensors have the shapes that were sent and may leave.
+
+    Raises:
+        HematovisionError: the trainer's refusal, under its own code.
+        ServiceUnavailableError: the trainer does not run, stopped meanwhile or took too long.
+        DataInvalidError: the trainer answered something else than a reply.
+    """
+    header = {"op": "federate", "request": asked.text}
+    socket = ipc.socket_path(home, "trainer")
+    try:
+        back, tensors = ipc.call(socket, header, asked.tensors, timeout=_TRAINER_TIMEOUT)
+    except (OSError, EOFError) as error:
+        raise ServiceUnavailableError("This node's trainer does not run at the moment.") from error
+    text, signed = back.get("reply"), back.get("seal")
+    if not isinstance(text, str) or not isinstance(signed, str) or len(text) > _MAX_REPLY:
+        raise DataInvalidError("This node's trainer gave an answer that cannot be read.")
+    try:
+        reply = _REPLY.validate_json(text)
+    except ValidationError as error:
+        raise DataInvalidError("This node's trainer gave an answer that cannot be read.") from error
+    if isinstance(reply, Refusal):
+        raise error_from_code(reply.code, reply.reason)
+    if not isinstance(reply, _EXPECTED[type(request)]):
+        raise DataInvalidError("This node's trainer answered another request.")
+    if not isinstance(reply, TrainReply):
+        return Given(text, signed)
+    check_same_shapes(check_tensors(tensors), check_tensors(asked.tensors))
+    policy.check_update(request, len(tensors))
+    return Given(text, signed, tensors)
+
+
+def _written(home: Path, request: Request, given: Given) -> Given:
+    """Enter what is about to leave into the hospital's ledger; where that fails, nothing leaves."""
+    leaving = given.text.encode() + given.tensors
+    Ledger(home).record(
+        kind="answer" if isinstance(request, DryRunRequest) else "update",
+        subject=subject_of(request),
+        what=_what(request),
+        size=len(leaving),
+        sha256=sha256(leaving).hexdigest(),
+    )
+    return given
+
+
+def _what(request: Request) -> str:
+    return f"round {request.round}" if isinstance(request, TrainRequest) else request.kind
+
+
+def _refusal(home: Path | None, asked: Asked, request: Request | None, error: HematovisionError) -> Given:
+    log.warning("relay.refused", code=error.code, reason=error.message)
+    if home is not None and not isinstance(error, PolicyRefusedError):  # the policy has written its own line
+        with suppress(HematovisionError):  # a refusal may leave unrecorded, an update never
+            Ledger(home).record_refusal(
+                subject=subject_of(request) if request else "unreadable request",
+                what=_what(request) if request else "",
+                code=error.code,
+                reason=error.message,
+            )
+    reason = _NOT_SET_UP if isinstance(error, ConfigError) else error.message[:_LONGEST_REASON]
+    return _sealed(home, asked, Refusal(code=error.code, reason=reason))
+
+
+def _sealed(home: Path | None, asked: Asked, reply: Refusal | DryRunReply) -> Given:
+    text = reply.model_dump_json()
+    try:
+        key = read_signing_key(NodeHome(home or Path()))
+        return Given(text, seal(key, request_digest(asked.text, asked.tensors), text, b""))
+    except (HematovisionError, UnicodeEncodeError):
+        return Given(text, "")  # the centre takes an unsigned refusal for one, and says so

@@ -1,0 +1,54 @@
+"""What a training request promises about privacy. A hospital's policy sets the least it accepts.
+
+Only differentially private training by the node itself is described here: noise that the centre adds after it has seen
+the updates protects against others, not against the centre, and so never meets a hospital's floor.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from shared.contracts.analysis import Contract
+
+Epsilon = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Delta = Annotated[float, Field(gt=0, le=0.01, allow_inf_nan=False)]
+
+
+class PrivacyKind(StrEnum):
+    """How the node trains."""
+
+    NONE = "none"
+    DP_SGD = "dp-sgd"
+    """Each unit's gradient is clipped and noise is added to their sum (Abadi et al. 2016)."""
+
+
+class PrivacyUnit(StrEnum):
+    """Whose presence among the training data the noise hides."""
+
+    IMAGE = "image"
+    PATIENT = "patient"
+    """All images of one patient together; stronger than `IMAGE` at the same figures."""
+
+
+class Privacy(Contract):
+    """Privacy of one run at one hospital: (ε, δ) over *all* its rounds, and how the noise is made."""
+
+    kind: PrivacyKind = PrivacyKind.NONE
+    unit: PrivacyUnit = PrivacyUnit.IMAGE
+    epsilon: Epsilon | None = None
+    """Target for the whole run; smaller is more private."""
+    delta: Delta | None = None
+    clip: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
+    """Largest L2 norm of one unit's gradient."""
+    noise_multiplier: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
+    """Standard deviation of the noise, in units of ``clip``; None: found from ε, δ, the steps and the site's cells."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        stated = (self.epsilon, self.delta, self.clip)
+        if self.kind is PrivacyKind.DP_SGD and None in stated:
+            raise ValueError("dp-sgd needs epsilon, delta and clip")
+        if self.kind is PrivacyKind.NONE and any(value is not None for value in (*stated, self.noise_multiplier)):
+            raise ValueError("without a kind there is nothing to state")
+        return self
