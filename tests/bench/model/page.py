@@ -1,5 +1,6 @@
 """Writes ``docs/model-quality.md`` from what was measured."""
 
+import textwrap
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tests.bench.model.section import Measured, Section
 
 NOTES: Final = Path(__file__).with_name("notes.toml")
 _LARGE: Final = 10.0
+_WIDE: Final = 120
 _METHOD: Final = """\
 Real smears of two laboratories: PBC (single cells of one hospital) and BCCD (whole fields), split by group, so that
 near duplicates stay together. Nothing is trained on, fitted on or chosen by test groups. The model of both sources is
@@ -92,7 +94,7 @@ def by_how_much(row: Row) -> str:
 
 def _part(part: Part) -> list[str]:
     found = part.found or Measured()
-    lines = [part.section.method] if part.section.method else []
+    lines = textwrap.wrap(part.section.method, _WIDE)
     if part.quick:
         lines += ["", "**From a quick run**: models with fewer epochs, or fewer of them; a whole run measures it anew."]
     lines += ["", *_table(found.rows)] if found.rows else []

@@ -63,7 +63,7 @@ def measure(bench: Bench) -> Measured:
     lines = [measure_of(row, str(row["measure"]).replace(", balanced accuracy", "")) for row in rows if "test" in
              str(row["measure"])]  # fmt: skip
     title = "Balanced accuracy on test groups of a laboratory that was not learnt from"
-    return Measured(rows, notes, {"model-unknown": svg.measures_svg(lines, title, name="unknown")})
+    return Measured(rows, notes, {"model-unknown": svg.measures_svg(lines, title, name="unknown", bars=True)})
 
 
 def _way(way: Direction, model: LoadedModel) -> tuple[list[Row], str]:
