@@ -19,12 +19,13 @@ Hits = NDArray[np.bool_]
 
 _STYLE: Final = (
     ".hv-chart{font:13px system-ui,sans-serif;font-variant-numeric:tabular-nums}"
-    ".hv-chart text{fill:#22262b}.hv-chart .hv-quiet{fill:#6a717a}"
+    ".hv-chart .hv-paper{fill:#fbfbfa}.hv-chart text{fill:#22262b}.hv-chart .hv-quiet{fill:#6a717a}"
     ".hv-chart .hv-line{stroke:#c9ced4;stroke-width:1;fill:none}"
     ".hv-chart .hv-mark{stroke:#20706b;stroke-width:2;fill:none}.hv-chart .hv-area{fill:#20706b}"
     ".hv-chart .hv-bad{fill:#b4481e}.hv-chart .hv-ideal{stroke:#6a717a;stroke-width:1;"
     "stroke-dasharray:4 4;fill:none}"
-    "@media (prefers-color-scheme:dark){.hv-chart text{fill:#e6e8ea}.hv-chart .hv-quiet{fill:#9aa1a9}"
+    "@media (prefers-color-scheme:dark){.hv-chart .hv-paper{fill:#191b1e}.hv-chart text{fill:#e6e8ea}"
+    ".hv-chart .hv-quiet{fill:#9aa1a9}"
     ".hv-chart .hv-line{stroke:#3a4046}.hv-chart .hv-mark{stroke:#56b3ab}.hv-chart .hv-area{fill:#56b3ab}"
     ".hv-chart .hv-bad{fill:#e58a5f}.hv-chart .hv-ideal{stroke:#9aa1a9}}"
 )
@@ -33,6 +34,9 @@ _PLOT: Final = 320
 _LEFT: Final = 56
 _TOP: Final = 28
 _BINS: Final = 10
+_TOPS: Final = (0.02, 0.04, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+_LETTER: Final = 6.7
+"""Width of a letter, about, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ def confusion_svg(matrix: Counts, names: Sequence[str], *, name: str = "confusio
     count = len(names)
     left, top = 190, 150
     totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    parts = [_text(left - 10, top - 12, "said ↓  is →", "hv-quiet", anchor="end")]
+    parts = [_text(left - 10, top - 12, "is ↓  said →", "hv-quiet", anchor="end")]
     for position, label in enumerate(names):
         middle = top + position * _CELL + _CELL / 2 + 4
         parts.append(_text(left - 10, middle, label, anchor="end"))
@@ -107,7 +111,7 @@ def reliability_svg(confidences: Floats, hits: Hits, *, error: float, name: str 
 def risk_coverage_svg(confidences: Floats, hits: Hits, *, name: str = "risk-coverage") -> str:
     """Return the risk–coverage curve: the share of errors among the surest part of the cells."""
     coverage, risk = risk_coverage(confidences, hits)
-    top = max(0.02, float(risk.max()) * 1.1)
+    top = next(one for one in _TOPS if one >= min(1.0, float(risk.max())))
     parts = _frame("share of cells answered, the surest first", "share of errors", highest=top)
     points = " ".join(f"{_x(float(c)):.1f},{_y(float(r) / top):.1f}" for c, r in zip(coverage, risk, strict=True))
     parts.append(f'<polyline class="hv-mark" points="{points}"/>')
@@ -128,27 +132,38 @@ def area_under_risk(confidences: Floats, hits: Hits) -> float:
     return float(risk_coverage(confidences, hits)[1].mean())
 
 
-def measures_svg(rows: Sequence[Measure], title: str, *, name: str = "measures") -> str:
-    """Return shares from 0 to 1 as points with their intervals, one below the other; a goal is a short stroke."""
-    left, wide, high = 330, 360, 26
+def measures_svg(rows: Sequence[Measure], title: str, *, name: str = "measures", bars: bool = False) -> str:
+    """Return shares from 0 to 1 as points with their intervals, one below the other; a goal is a short stroke.
+
+    ``bars``: each value is a bar from 0 as well.
+    """
+    left = max(120.0, 24.0 + _LETTER * max((len(row.name) for row in rows), default=0))
+    wide, high = 360, 26
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + tick * wide
         parts.append(f'<path class="hv-line" d="M{x:.0f} 14V{20 + high * len(rows)}"/>')
         parts.append(_text(x, 34 + high * len(rows), f"{tick:g}", "hv-quiet", anchor="middle"))
     for number, row in enumerate(rows):
-        y = 26 + high * number
-        parts.append(_text(left - 12, y + 4, row.name, anchor="end"))
-        if row.low is not None and row.high is not None:
-            parts.append(f'<path class="hv-mark" d="M{left + row.low * wide:.1f} {y}H{left + row.high * wide:.1f}"/>')
-        if row.goal is not None:
-            parts.append(f'<path class="hv-ideal" d="M{left + row.goal * wide:.1f} {y - 9}V{y + 9}"/>')
-        missed = row.goal is not None and row.value < row.goal
-        kind = "hv-bad" if missed else "hv-area"
-        parts.append(f'<circle class="{kind}" cx="{left + row.value * wide:.1f}" cy="{y}" r="4.5"/>')
-        parts.append(_text(left + wide + 14, y + 4, f"{row.value:.3f}"))
+        parts += _measure(row, left, 26 + high * number, wide, bars=bars)
     about = "; ".join(f"{row.name} {row.value:.3f}" for row in rows)
     return _chart(name, title, about, left + wide + 70, 46 + high * len(rows), parts)
+
+
+def _measure(row: Measure, left: float, y: float, wide: float, *, bars: bool) -> list[str]:
+    missed = row.goal is not None and row.value < row.goal
+    kind = "hv-bad" if missed else "hv-area"
+    parts = [_text(left - 12, y + 4, row.name, anchor="end")]
+    if bars:
+        long = row.value * wide
+        bar = f'<rect class="{kind}" opacity="0.3" x="{left:.1f}" y="{y - 8:.1f}" width="{long:.1f}" height="16"/>'
+        parts.append(bar)
+    if row.low is not None and row.high is not None:
+        parts.append(f'<path class="hv-mark" d="M{left + row.low * wide:.1f} {y}H{left + row.high * wide:.1f}"/>')
+    if row.goal is not None:
+        parts.append(f'<path class="hv-ideal" d="M{left + row.goal * wide:.1f} {y - 9}V{y + 9}"/>')
+    parts.append(f'<circle class="{kind}" cx="{left + row.value * wide:.1f}" cy="{y}" r="4.5"/>')
+    return [*parts, _text(left + wide + 14, y + 4, f"{row.value:.3f}")]
 
 
 def _frame(across: str, up: str, *, highest: float = 1.0) -> list[str]:
@@ -180,5 +195,5 @@ def _chart(name: str, title: str, about: str, width: float, height: float, parts
         f'<svg class="hv-chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}" role="img" aria-labelledby="{name}-title {name}-about">'
         f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-about">{escape(about)}</desc>'
-        f"<style>{_STYLE}</style>{''.join(parts)}</svg>\n"
+        f'<style>{_STYLE}</style><rect class="hv-paper" width="100%" height="100%"/>{"".join(parts)}</svg>\n'
     )

@@ -4,7 +4,6 @@ Beside them the plainest use of a network: a linear probe on the pretrained feat
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,12 +19,17 @@ from sklearn.svm import SVC
 
 from client_node.analysis.detection.proposals import optical_density
 from client_node.datasets.catalogue import LabelledCell
-from shared.contracts.training import Recipe
 from shared.vision import preprocessing
 from shared.vision.images import load_image
 from shared.vision.model import build
-from tests.bench.model.evaluate import Answers, Row, answers_of, macro_f1, row, share
-from tests.bench.model.train import CLASSES, positions, say
+from tests.bench.model.bench import Bench
+from tests.bench.model.evaluate import answers_of
+from tests.bench.model.figures import CORE
+from tests.bench.model.rows import Row, figure, macro_f1, share
+from tests.bench.model.say import say
+from tests.bench.model.section import Measured, Section
+from tests.bench.model.stages import CLASSES, RECIPE, positions
+from tests.bench.model.train import chosen
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -71,14 +75,12 @@ def _nucleus(crop: preprocessing.Pixels) -> Floats:
     )  # fmt: skip
 
 
-def baseline_rows(work: Path, train: Sequence[LabelledCell], test: Sequence[LabelledCell], recipe: Recipe) -> list[Row]:
-    """Return accuracy and macro-F1 of each baseline on the same cells as the model's own rows."""
-    file = work / "classical.npz"
-    if not file.is_file():
-        say("classical features")
-        np.savez(file, train=_features(train), test=_features(test))
-    stored = np.load(file)
-    truth, goal = positions(list(train)), positions(list(test))
+def measure(bench: Bench) -> Measured:
+    """Measure each baseline on the same cells as the model's own rows."""
+    train, test = chosen(bench.home, ("pbc",)), bench.cells("pbc", "test")
+    truth, goal = positions(train), positions(test)
+    say("classical features")
+    known, seen = _features(train), _features(test)
     machines = {
         "SVM on classical features": make_pipeline(StandardScaler(), SVC(C=10.0, class_weight="balanced")),
         "random forest on classical features": RandomForestClassifier(
@@ -87,26 +89,38 @@ def baseline_rows(work: Path, train: Sequence[LabelledCell], test: Sequence[Labe
     }
     rows: list[Row] = []
     for name, machine in machines.items():
-        machine.fit(stored["train"], truth)
-        rows += _rows(name, np.asarray(machine.predict(stored["test"])), goal)
+        machine.fit(known, truth)
+        rows += _rows(name, np.asarray(machine.predict(seen)), goal)
     say("linear probe on pretrained features")
-    known, seen = _pretrained(recipe, train), _pretrained(recipe, test)
+    recipe = RECIPE
+    pretrained = build(recipe.backbone, len(CLASSES))
+    features = [answers_of(pretrained, recipe, cells).features for cells in (train, test)]
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
-    probe.fit(known.features, truth)
-    return rows + _rows("linear probe on pretrained features", np.asarray(probe.predict(seen.features)), goal)
+    probe.fit(features[0], truth)
+    return Measured(rows + _rows("linear probe on pretrained features", np.asarray(probe.predict(features[1])), goal))
 
 
 def _features(cells: Sequence[LabelledCell]) -> Floats:
     return np.stack([described(preprocessing.cell_crop(load_image(cell.path), cell.box)) for cell in cells])
 
 
-def _pretrained(recipe: Recipe, cells: Sequence[LabelledCell]) -> Answers:
-    return answers_of(build(recipe.backbone, len(CLASSES)), recipe, cells)
-
-
 def _rows(name: str, said: Labels, truth: Labels) -> list[Row]:
-    core = truth < 5  # the core five stand first in the models' classes
+    core = np.isin(truth, CORE)
     return [
         share(f"{name}: PBC five classes, accuracy (among eight)", said[core] == truth[core]),
-        row(f"{name}: PBC eight classes, macro-F1", macro_f1(truth, said), None, None, len(truth), goal=None),
+        figure(f"{name}: PBC eight classes, macro-F1", lambda some: macro_f1(truth[some], said[some]), len(truth)),
     ]
+
+
+SECTION: Final = Section(
+    name="baselines",
+    title="Beside older methods",
+    measure=measure,
+    version=1,
+    seconds=(330, 330),
+    method=(
+        "The same test cells, and as many training cells of PBC as the model of that source has. Classical features: "
+        "colour moments in three colour spaces, histograms, grey-level co-occurrence, local binary patterns, and the "
+        "nucleus' shape. Settings are common ones; none was tuned."
+    ),
+)

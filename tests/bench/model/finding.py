@@ -12,17 +12,24 @@ from numpy.typing import NDArray
 
 from client_node.analysis.detection import Box, detect_white_cells, propose
 from client_node.analysis.detection.accept import accept
+from client_node.analysis.evaluation import svg
+from client_node.analysis.fields import find_cells
 from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
+from client_node.datasets.splits import Split
 from client_node.training.finder import Lesson, joined, lessons, train_finder
-from shared.contracts.objects import ObjectKind
 from shared.contracts.training import Recipe
 from shared.vision import backbones, preprocessing
 from shared.vision.finder import Finder
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
-from tests.bench.model.evaluate import Row, share
+from tests.bench.model.bench import Bench
+from tests.bench.model.evaluate import loaded
+from tests.bench.model.folder import started
 from tests.bench.model.folds import FOLDS
-from tests.bench.model.train import say
+from tests.bench.model.rows import Row, measure_of, share
+from tests.bench.model.say import say
+from tests.bench.model.section import Measured, Section
+from tests.bench.model.train import SINGLES
 
 Floats = NDArray[np.float32]
 _LONG: Final = 50
@@ -70,33 +77,62 @@ def _apart(one: Box, other: Box) -> float:
     return float(np.hypot(one[0] + one[2] - other[0] - other[2], one[1] + one[3] - other[1] - other[3]))
 
 
-def finding_rows(model: CellModel, recipe: Recipe, home: Path, singles: Sequence[LabelledCell]) -> list[Row]:
-    """Return recall and precision of the centres by grouped folds, with a finder trained on the other folds' fields.
-
-    ``model`` must not have seen these fields; its maps stay as they are. ``singles`` are images of single cells of
-    another source: the finder shall know theirs too. Beside it stands what the proposals alone would give.
-    """
-    fields = [field for field in Catalogue(home).fields() if field.objects]
+def measure(bench: Bench) -> Measured:
+    """Measure finding by grouped folds, with a network that never saw these fields, and as the model does it."""
+    singles = sorted(bench.cells("pbc", "train"), key=lambda cell: cell.hash)[:SINGLES]
+    recipe = bench.stage("pbc").recipe
+    model = started(bench.model("pbc"), recipe).to("cpu")
+    fields = [field for field in Catalogue(bench.home).fields() if field.objects]
     fold = _folds(fields)
     alone, judged = looked(model, recipe, fields, fold, singles)
-    rows = []
-    for name, found, goals in (
-        ("proposals alone", alone, (None, None)),
-        ("proposals, then the trained step", judged, (0.985, 0.965)),
-    ):
-        hit, right = counted(found)
-        rows += [
-            share(f"white cells found, centre recall, 5-fold, {name}", hit, goal=goals[0]),
-            share(f"white cells found, centre precision, 5-fold, {name}", right, goal=goals[1]),
-        ]
-    return rows
+    held = np.array([field.split is Split.TEST for field in fields])
+    rows = [
+        *_rows("5-fold, proposals alone", alone),
+        *_rows("5-fold, proposals, then the trained step", judged, goals=(0.985, 0.965)),
+        *_rows("the same folds, fields of the test split alone", _some(judged, held)),
+    ]
+    test = [field for field, is_test in zip(fields, held, strict=True) if is_test]
+    rows += shipped_rows(bench.model("both"), test)
+    by_fold = [row for number in range(FOLDS) for row in _rows(f"fold {number + 1}", _some(judged, fold == number))]
+    chart = svg.measures_svg(
+        [measure_of(row) for row in [*by_fold, *rows[2:4]]], "White cells found in BCCD's fields", name="finding"
+    )
+    return Measured(rows, plots={"model-finding": chart})
+
+
+def shipped_rows(folder: Path, fields: Sequence[LabelledField]) -> list[Row]:
+    """Return what the model in ``folder`` finds in fields of the test split, as the analysis asks it."""
+    model = loaded(folder)
+    generous, strict, found = list[Looked](), list[Looked](), list[Looked]()
+    for field in fields:
+        image = load_image(field.path)
+        generous.append(Looked(field.path, field.cells, tuple(one.box for one in propose(image, generous=True))))
+        strict.append(Looked(field.path, field.cells, tuple(detect_white_cells(image))))
+        found.append(Looked(field.path, field.cells, tuple(one.box for one in find_cells(model, image).cells)))
+    return [
+        *_rows("test fields, the model of both sources by its ONNX file", found),
+        share("white cells found, centre recall, test fields, generous proposals", counted(generous)[0]),
+        *_rows("test fields, strict proposals alone", strict),
+    ]
+
+
+def _rows(name: str, found: Sequence[Looked], goals: tuple[float | None, float | None] = (None, None)) -> list[Row]:
+    hit, right = counted(found)
+    return [
+        share(f"white cells found, centre recall, {name}", hit, goal=goals[0]),
+        share(f"white cells found, centre precision, {name}", right, goal=goals[1]),
+    ]
+
+
+def _some(found: Sequence[Looked], keep: NDArray[np.bool_]) -> list[Looked]:
+    return [one for one, kept in zip(found, keep, strict=True) if kept]
 
 
 def looked(
     model: CellModel, recipe: Recipe, fields: Sequence[LabelledField], fold: NDArray[np.int64],
     singles: Sequence[LabelledCell],
 ) -> tuple[list[Looked], list[Looked]]:  # fmt: skip
-    """Return what the proposals alone, and the trained step after them, find in each field."""
+    """Return what the proposals alone, and the trained step after them, find in each field, in their order."""
     random = np.random.default_rng(0)
     taught = []
     for number, field in enumerate(fields):
@@ -104,20 +140,19 @@ def looked(
         if (number + 1) % _LONG == 0:
             say(f"finder: {number + 1} of {len(fields)} fields seen")
     others = _joined_or_none(model, [], singles, recipe, random)
-    alone, judged = [], []
+    alone, judged = dict[int, Looked](), dict[int, Looked]()
     for number in range(FOLDS):
         parts = [one for one, where in zip(taught, fold, strict=True) if where != number and one is not None]
         finder = Finder(model.entry.feature_size, seed=1)
         lesson = joined([*parts, *([others] if others else [])])
         loss = train_finder(finder, lesson, seed=1, between=lambda: None)
         say(f"finder: fold {number + 1} of {FOLDS}, loss {loss:.3f} on {len(lesson.kinds)} places")
-        for field, where in zip(fields, fold, strict=True):
-            if where == number:
+        for place, field in enumerate(fields):
+            if fold[place] == number:
                 image = load_image(field.path)
-                truth = tuple(one.box for one in field.objects if one.kind is ObjectKind.CELL)
-                alone.append(Looked(field.path, truth, tuple(detect_white_cells(image))))
-                judged.append(Looked(field.path, truth, _found(model, finder, recipe, image)))
-    return alone, judged
+                alone[place] = Looked(field.path, field.cells, tuple(detect_white_cells(image)))
+                judged[place] = Looked(field.path, field.cells, _found(model, finder, recipe, image))
+    return [alone[place] for place in range(len(fields))], [judged[place] for place in range(len(fields))]
 
 
 def _joined_or_none(
@@ -148,3 +183,19 @@ def _folds(fields: Sequence[LabelledField]) -> NDArray[np.int64]:
     order = sorted({field.group for field in fields}, key=lambda group: sha256(group.encode()).hexdigest())
     place = {group: number % FOLDS for number, group in enumerate(order)}
     return np.array([place[field.group] for field in fields], np.int64)
+
+
+SECTION = Section(
+    name="finding",
+    title="Finding white cells in whole fields",
+    measure=measure,
+    version=1,
+    seconds=(240, 240),
+    models=("pbc", "both"),
+    method=(
+        "A cell counts as found if the centre of a box lies in its own; a box answers for one cell. The folds: by "
+        "eager torch, the network is the model of PBC alone and its finder is trained on the other folds' fields. "
+        "Beside them what the model of both sources finds in the test split's fields, by `find_cells` of the analysis. "
+        "The threshold of acceptance was chosen on train and validation fields, which the folds hold again."
+    ),
+)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from client_node.analysis.service import Analyser, Options
 from client_node.analysis.smears import SmearKind
 from shared.contracts.analysis import Cell, Smear
-from tests.bench.model.train import say
+from tests.bench.model.say import say
 
 _INK, _PAPER, _SURE, _DOUBT = "#1d2430", "#ffffff", "#0b6e4f", "#b3261e"
 _ACROSS: Final = 6
@@ -22,19 +22,19 @@ _WIDE: Final = 110
 """Characters of a line below a picture."""
 
 
-def pictures(folder: Path, model: Path, smears: dict[str, tuple[Sequence[Path], SmearKind]]) -> list[Path]:
-    """Analyse each of the named smears with ``model`` and draw it into ``folder``; return the files."""
+def pictures(folder: Path, smears: dict[str, tuple[Sequence[Path], SmearKind, Path]]) -> list[Path]:
+    """Analyse each of the named smears (images, kind, model's folder) and draw it into ``folder``; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    with tempfile.TemporaryDirectory() as home:
-        analyser = Analyser(Path(home), model_dir=model)
-        for name, (paths, kind) in smears.items():
-            say(f"drawing {name}")
+    for name, (paths, kind, model) in smears.items():
+        say(f"drawing {name}")
+        with tempfile.TemporaryDirectory() as home:
+            analyser = Analyser(Path(home), model_dir=model)
             (smear,) = analyser.analyze(paths, options=Options(kind=kind)).smears
-            picture = _gallery(smear) if kind is SmearKind.GALLERY else _field(smear)
-            file = folder / f"{name}.png"
-            picture.save(file, optimize=True)
-            drawn.append(file)
+        picture = _gallery(smear) if kind is SmearKind.GALLERY else _field(smear)
+        file = folder / f"{name}.png"
+        picture.save(file, optimize=True)
+        drawn.append(file)
     return drawn
 
 

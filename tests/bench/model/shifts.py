@@ -1,19 +1,21 @@
 """Kinds of shift one by one: what each does to accuracy, and whether the model notices."""
 
 import io
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from client_node.datasets.catalogue import LabelledCell
 from shared.vision import calibration
 from shared.vision.colour import SiteView
 from shared.vision.preprocessing import Pixels
-from tests.bench.model.evaluate import Answers, Row, answers, area, row, share
+from tests.bench.model.bench import Bench
+from tests.bench.model.evaluate import Answers, answers, loaded
+from tests.bench.model.rows import Hits, Scores, area_row, share
+from tests.bench.model.section import Measured, Section
 
+_SHIFTED: Final = 300
 _HUE: Final = 24
 """Of 256: about 34 degrees."""
 
@@ -67,31 +69,44 @@ KINDS: Final[dict[str, Callable[[Pixels], Pixels]]] = {
 }
 
 
-def shift_rows(
-    folder: Path, train: Sequence[LabelledCell], validation: Sequence[LabelledCell], test: Sequence[LabelledCell]
-) -> list[Row]:
-    """Return for each kind the accuracy and the AUROC of the shifted against the unchanged test cells.
+def measure(bench: Bench) -> Measured:
+    """Measure each kind of shift by itself, at a hospital that knows PBC's cells.
 
     There is no goal for a kind: what does not hurt need not be told.
     """
-    reference, fitted, plain = answers(folder, train), answers(folder, validation), answers(folder, test)
-    adapter = calibration.fit_adapter(fitted.logits, fitted.features, fitted.labels, reference=reference.features)
-    inside = _score(adapter, plain)
+    cells = sorted(bench.cells("pbc", "test"), key=lambda cell: cell.hash)[:_SHIFTED]
+    model = loaded(bench.at("both", "pbc"))
+    plain = answers(model, cells)
+    inside = _score(model.adapter, plain)
     rows = [share("unchanged: accuracy", _right(plain))]
     for name, changed in KINDS.items():
-        found = answers(folder, test, through=changed)
-        outside = _score(adapter, found)
+        found = answers(model, cells, through=changed)
+        outside = _score(model.adapter, found)
         rows += [
             share(f"{name}: accuracy", _right(found)),
-            row(f"{name}: AUROC", area(inside, outside), None, None, len(test), goal=None),
+            area_row(f"{name}: AUROC", inside, outside),
             share(f"{name}: cells beyond the threshold", outside > 1.0),
         ]
-    return rows
+    return Measured(rows)
 
 
-def _score(adapter: calibration.Adapter, found: Answers) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _score(adapter: calibration.Adapter, found: Answers) -> Scores:
     return np.asarray(calibration.apply(adapter, found.logits, found.features).ood_scores, np.float64)
 
 
-def _right(found: Answers) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _right(found: Answers) -> Hits:
     return np.asarray(found.logits.argmax(axis=1) == found.labels)
+
+
+SECTION: Final = Section(
+    name="shifts",
+    title="Kinds of shift, one by one",
+    measure=measure,
+    version=1,
+    seconds=(90, 90),
+    models=("both",),
+    method=(
+        "300 test cells of PBC, changed in one way each, before the model of both sources by its ONNX file: what the "
+        "change does to accuracy, and how well the feature distance tells changed cells from unchanged ones."
+    ),
+)

@@ -8,8 +8,8 @@ import argparse
 import csv
 import json
 import os
-import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,19 +23,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import binomtest
 
-from client_node.analysis.detection import detect_white_cells
 from client_node.analysis.model import LoadedModel, load_model
 from client_node.analysis.service import Analyser, Options
 from client_node.analysis.smears import SmearKind
-from client_node.datasets import painter
 from client_node.datasets.catalogue import as_predicted
-from client_node.datasets.synthetic import SCANNERS
-from shared.contracts.ontology import CellClass, parse_class
+from shared.contracts.ontology import parse_class
 from shared.vision import backbones, preprocessing
-from shared.vision.engine import OnnxEngine
+from shared.vision.engine import Engine, OnnxEngine, Outputs
 from shared.vision.images import load_image
 from shared.vision.precision import INT8_FILE, ONNX_FILE, Precision
 from shared.vision.quantise import quantise
+from tests.bench.model.bench import Bench
+from tests.bench.model.dense import dense_field, drawn_field
+from tests.bench.model.machine import cpu_flags
+from tests.bench.model.rows import Row
+from tests.bench.model.section import Measured, Section
 from tests.client_node.analysis.factories import save
 
 Floats = NDArray[np.float32]
@@ -44,11 +46,9 @@ FIELD_GOAL, FIELD_STRETCH = 150.0, 60.0
 RATIO_GOAL, RATIO_STRETCH = 0.7, 0.85
 INT8_SPEED_GOAL, INT8_SPEED_STRETCH = 1.3, 2.0
 INT8_LOSS_GOAL, INT8_LOSS_STRETCH = 1.0, 0.3
+LEAST_CELLS: Final = 20
+_ROOT: Final = Path(__file__).resolve().parents[3]
 _CALIBRATION: Final = 128
-_CELL_SCALE: Final = 20.0
-_WHITE: Final = (
-    CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.MONOCYTE, CellClass.EOSINOPHIL, CellClass.BASOPHIL,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,6 @@ class SpeedRow:
         return self.value <= self.goal if self.at_most else self.value >= self.goal
 
 
-def cpu_flags() -> str:
-    """Return the processor's name and those of its vector instructions that matter for INT8."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    facts = dict(part.split(":", 1) for line in text.splitlines() if ":" in line and (part := line.replace("\t", "")))
-    words = (facts.get("flags") or facts.get("Features") or "").split()
-    wanted = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
-    return f"{facts.get('model name', platform.machine()).strip()}: {' '.join(w for w in wanted if w in words)}"
-
-
 def all_rows(model_dir: Path, data: Path | None, *, split: str = "test", repeats: int = 15) -> list[SpeedRow]:
     """Return every row for the model in ``model_dir``; those on real smears need the folder ``data``.
 
@@ -88,7 +79,7 @@ def all_rows(model_dir: Path, data: Path | None, *, split: str = "test", repeats
     """
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise RuntimeError("set OMP_NUM_THREADS=1: the goals are for one core")
-    rows = [analysis_row(model_dir, repeats=repeats)]
+    rows = [analysis_row(model_dir, data, repeats=repeats)]
     if data is not None:
         rows.append(field_row(model_dir, _fields(data, "train", 12), repeats=max(3, repeats // 3)))
         rows += int8_rows(model_dir, data, split=split, repeats=repeats)
@@ -116,24 +107,55 @@ def field_row(model_dir: Path, fields: Sequence[Path], *, repeats: int = 5) -> S
     return _row("field, all steps, one core (ms)", taken, FIELD_GOAL, FIELD_STRETCH, note, at_most=True)
 
 
-def analysis_row(model_dir: Path, *, repeats: int = 15, cells: int = 24) -> SpeedRow:
-    """Return how fast a whole analysis of a dense drawn field is beside the network alone on the very same crops."""
-    pixels = dense_field(cells)
+def analysis_row(model_dir: Path, data: Path | None, *, repeats: int = 15) -> SpeedRow:
+    """Return how fast a whole analysis of a dense field is beside the network alone on the very same crops.
+
+    Raises `RuntimeError` if fewer than `LEAST_CELLS` cells are found in it.
+    """
+    pixels = drawn_field(24) if data is None else dense_field(data)
     ratios: list[float] = []
     with tempfile.TemporaryDirectory(prefix="hematovision-speed-") as home:
         path = save(Path(home) / "dense.png", pixels)
         analyser = Analyser(Path(home), model_dir=model_dir)
-        boxes = detect_white_cells(load_image(path))
-        inputs = _inputs(analyser.model, [preprocessing.cell_crop(pixels, box) for box in boxes])
-        found = 0
+        options = Options(kind=SmearKind.FIELDS)
+        batches, found = _asked(Path(home), model_dir, path)
+        if found < LEAST_CELLS:
+            raise RuntimeError(f"only {found} cells were found in the dense field: {LEAST_CELLS} are asked for")
         for _ in range(repeats + 1):
-            whole, (smear,) = _timed(lambda: analyser.analyze([path], options=Options(kind=SmearKind.FIELDS)).smears)
-            bare, _ = _timed(lambda: _forward(analyser.model, inputs))
+            whole, _ = _timed(lambda: analyser.analyze([path], options=options))
+            bare, _ = _timed(lambda: [analyser.model.engine.run(batch) for batch in batches])
             ratios.append(bare / whole)
             shutil.rmtree(Path(home) / "smears")  # a new smear each time
-            found = len(smear.cells)
-    note = f"640×480 drawn field, {found} cells, {analyser.model.engine.name}"
+    crops, kind = sum(map(len, batches)), "drawn" if data is None else "real cells in one"
+    note = (
+        f"{kind} 640×480 field, {found} cells found; the bare forward runs the same {crops} crops in the same "
+        f"{len(batches)} batches; {analyser.model.engine.name}"
+    )
     return _row("analysis beside the bare forward", ratios[1:], RATIO_GOAL, RATIO_STRETCH, note, at_most=False)
+
+
+class _Listening:
+    """An engine that takes note of what it is asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.batch = engine.name, engine.batch
+        self.asked: list[Floats] = []
+
+    def run(self, batch: Floats) -> Outputs:
+        """See `Engine`."""
+        self.asked.append(batch)
+        return self._engine.run(batch)
+
+
+def _asked(home: Path, model_dir: Path, path: Path) -> tuple[list[Floats], int]:
+    """Return the batches that the network is asked in the analysis of a field, and how many cells are found."""
+    analyser = Analyser(home, model_dir=model_dir)
+    listening = _Listening(analyser.model.engine)
+    analyser._model = replace(analyser.model, engine=listening)
+    (smear,) = analyser.analyze([path], options=Options(kind=SmearKind.FIELDS)).smears
+    shutil.rmtree(home / "smears")
+    return listening.asked, len(smear.cells)
 
 
 def int8_rows(model_dir: Path, data: Path, *, split: str = "test", repeats: int = 15) -> list[SpeedRow]:
@@ -176,20 +198,6 @@ def int8_rows(model_dir: Path, data: Path, *, split: str = "test", repeats: int 
         _row("INT8, speed-up over fp32 ONNX", ratios, INT8_SPEED_GOAL, INT8_SPEED_STRETCH, speed, at_most=False),
         loss,
     ]
-
-
-def dense_field(cells: int = 24) -> NDArray[np.uint8]:
-    """Return a drawn 640×480 field with about so many white cells on a grid."""
-    columns = 6
-    rows = -(-cells // columns)
-    random, scanner = np.random.default_rng(0), SCANNERS[1]
-    canvas = painter.blank(640, 480)
-    for number in range(cells):
-        x, y = 60.0 + 104 * (number % columns), 480 / rows * (number // columns + 0.5)
-        painter.paint_white_cell(canvas, _WHITE[number % len(_WHITE)], x, y, _CELL_SCALE, random)
-    for number in range(columns * rows):
-        painter.paint_red_cell(canvas, 8.0 + 104 * (number % columns), 480 / rows * (number // columns), 16.0, random)
-    return painter.develop(canvas, scanner, random)
 
 
 def labelled(
@@ -248,14 +256,46 @@ def _row(measure: str, values: Sequence[float], goal: float, stretch: float, not
     return SpeedRow(measure, middle, min(values), max(values), len(values), goal, stretch, at_most, note)
 
 
+def measure(bench: Bench) -> Measured:
+    """Measure speed in a process of its own, which has one thread from the start."""
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(bench.model("both")), "--data", str(bench.data), "--split", "test",
+         "--repeats", "9"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HEMATOVISION_DEVICE": "cpu"}, check=True, stdout=subprocess.PIPE,
+        text=True, cwd=_ROOT,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    rows: list[Row] = [
+        {"measure": one["measure"], "value": one["value"], "low": one["least"], "high": one["greatest"], "n": one["n"],
+         "goal": one["goal"], "holds": one["holds"]}
+        for one in found
+    ]  # fmt: skip
+    return Measured(rows, [f"{one['measure']}: {one['note']}." for one in found])
+
+
+SECTION: Final = Section(
+    name="speed",
+    title="Speed, on one core",
+    measure=measure,
+    version=1,
+    seconds=(100, 100),
+    models=("both",),
+    method=(
+        "One thread. What a row compares runs in turn within one run; values are medians, with the least and the "
+        "greatest in place of an interval. INT8 is calibrated on training cells and judged on test cells, pair by pair."
+    ),
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.model.speed", description=__doc__)
     parser.add_argument("model", type=Path, help="a model's folder")
     parser.add_argument("--data", type=Path, help="the folder of real smears")
     parser.add_argument("--split", default="val", help="whose cells judge INT8")
+    parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args(argv)
-    rows = all_rows(arguments.model, arguments.data, split=arguments.split)
+    rows = all_rows(arguments.model, arguments.data, split=arguments.split, repeats=arguments.repeats)
     sys.stdout.write(json.dumps([asdict(row) | {"holds": row.holds} for row in rows], indent=2, ensure_ascii=False))
     sys.stdout.write("\n")
     return 0

@@ -15,8 +15,9 @@ from client_node.analysis.references import fit_space, normalised
 from client_node.datasets.catalogue import as_predicted
 from shared.contracts.ontology import CellClass, parse_class
 from shared.vision.images import load_image
-from tests.bench.model.evaluate import Row, row
-from tests.bench.model.train import say
+from tests.bench.model.rows import Row, row
+from tests.bench.model.say import say
+from tests.bench.model.section import Measured, Section
 
 SUBTYPES: Final = {"PMY": CellClass.PROMYELOCYTE, "MMY": CellClass.METAMYELOCYTE, "BNE": CellClass.BAND_NEUTROPHIL}
 COUNTS: Final = (5, 20)
@@ -93,3 +94,14 @@ def _rows(model: LoadedModel, seen: dict[str, _Seen], subtype: str, cls: CellCla
             min(values), max(values), number, goal=None)
         for what, values in (("recall", recalls), ("precision", precisions))
     ]  # fmt: skip
+
+
+SECTION: Final = Section(
+    name="teaching",
+    title="Teaching a class by a few examples",
+    measure=lambda bench: Measured(teaching_rows(bench.model("both"), bench.data)),
+    version=1,
+    seconds=(100, 100),
+    models=("both",),
+    method="As `hematovision-node teach` does it, with features of the ONNX file; nothing is trained anew.",
+)

@@ -9,9 +9,11 @@ import pytest
 from client_node.datasets.catalogue import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.ontology import CORE_FIVE, CellClass
-from tests.bench.model.evaluate import Answers, area, balanced, classification, macro_f1, novelty, share
+from tests.bench.model.evaluate import Answers
+from tests.bench.model.figures import balanced, classification, novelty
 from tests.bench.model.folds import assigned
-from tests.bench.model.train import CLASSES
+from tests.bench.model.rows import area, macro_f1, share
+from tests.bench.model.stages import CLASSES
 
 
 def answers(labels: list[int], said: list[int]) -> Answers:

@@ -62,3 +62,12 @@ def test_every_chart_can_be_read_aloud(chart: str) -> None:
     assert about is not None
     assert root.get("aria-labelledby") == f"{title.get('id')} {about.get('id')}"
     assert "nan" not in chart
+
+
+def test_bars_begin_at_nought_and_names_have_room() -> None:
+    rows = [svg.Measure("a name that is far longer than any that was drawn so far, and then some more", 0.5, 0.4, 0.6)]
+    root = ElementTree.fromstring(svg.measures_svg(rows, "Bars", bars=True))
+    bar = next(node for node in root.iter("{http://www.w3.org/2000/svg}rect") if node.get("class") == "hv-area")
+    assert bar.get("width") == "180.0"
+    assert float(bar.get("x") or 0) > 6 * len(rows[0].name)
+    assert "hv-area" not in svg.measures_svg([], "Nothing", bars=True).split("</style>")[1]

@@ -1,0 +1,179 @@
+"""A laboratory that the model never saw: models of one source on the other, with and without each measure."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from client_node.analysis.evaluation import svg
+from client_node.analysis.model import LoadedModel
+from client_node.datasets.catalogue import LabelledCell
+from client_node.models.view import MOST_CELLS, SURROUNDS, chosen_view
+from shared.contracts.ontology import CORE_FIVE
+from shared.vision import colour, preprocessing
+from shared.vision.colour import SiteView
+from shared.vision.images import load_image
+from tests.bench.model.bench import Bench
+from tests.bench.model.evaluate import Answers, answers, answers_in, loaded
+from tests.bench.model.figures import balanced
+from tests.bench.model.framing import all_alike, by_own_size, usual_side
+from tests.bench.model.frozen import as_cut, cut_by
+from tests.bench.model.rows import Row, measure_of
+from tests.bench.model.say import say
+from tests.bench.model.section import Measured, Section
+
+GOAL: Final = 0.55
+_FEW: Final = 40
+Ask = Callable[[Sequence[LabelledCell]], Answers]
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """From the source that a model knows to one that it does not: cells to choose measures by, and to judge by."""
+
+    name: str
+    known: str
+    choosing: tuple[LabelledCell, ...]
+    test: tuple[LabelledCell, ...]
+
+
+def directions(bench: Bench) -> list[Direction]:
+    """Return both directions; of the larger source only its validation groups choose."""
+    return [
+        Direction("PBC → BCCD", "pbc", _core(bench, "bccd", "train", "val"), _core(bench, "bccd", "test")),
+        Direction("BCCD → PBC", "bccd", _core(bench, "pbc", "val"), _core(bench, "pbc", "test")),
+    ]
+
+
+def _core(bench: Bench, source: str, *splits: str) -> tuple[LabelledCell, ...]:
+    return tuple(cell for cell in bench.cells(source, *splits) if cell.cls in CORE_FIVE)
+
+
+def measure(bench: Bench) -> Measured:
+    """Measure both directions; which measure counts is chosen on groups that are no test groups."""
+    rows: list[Row] = []
+    notes = []
+    for way in directions(bench):
+        found, note = _way(way, loaded(bench.model(way.known)))
+        rows += found
+        notes.append(note)
+        if not bench.quick:
+            rows += _strong(way, loaded(bench.model(f"{way.known}-strong")))
+    lines = [measure_of(row, str(row["measure"]).replace(", balanced accuracy", "")) for row in rows if "test" in
+             str(row["measure"])]  # fmt: skip
+    title = "Balanced accuracy on test groups of a laboratory that was not learnt from"
+    return Measured(rows, notes, {"model-unknown": svg.measures_svg(lines, title, name="unknown", bars=True)})
+
+
+def _way(way: Direction, model: LoadedModel) -> tuple[list[Row], str]:
+    rows, chosen, least = [], "", -1.0
+    tests = dict[str, Answers]()
+    for name, ask in _measures(way, model):
+        say(f"{way.name}: {name}")
+        other, tests[name] = ask(way.choosing), ask(way.test)
+        rows += [_row(way, name, tests[name]), balanced(f"{way.name} other groups, {name}", other)]
+        value = float(rows[-1]["value"] or 0.0)
+        if value > least and "labelled" not in name:
+            chosen, least = name, value
+    best = balanced(f"{way.name} test groups, balanced accuracy, the measures chosen on other groups", tests[chosen],
+                    goal=GOAL)  # fmt: skip
+    taught = [cell for cell in way.test if cell.cls.value != "basophil"]
+    four = balanced(f"{way.name} the same without basophils", tests[chosen].of(_are(way.test, taught)))
+    note = f"{way.name}: of the measures without labels, the best on the other groups is: {chosen}."
+    return [best, four, *rows], note
+
+
+def _are(cells: Sequence[LabelledCell], some: Sequence[LabelledCell]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    kept = {cell.hash for cell in some}
+    return np.array([cell.hash in kept for cell in cells])
+
+
+def _row(way: Direction, name: str, found: Answers) -> Row:
+    return balanced(f"{way.name} test groups, {name}", found)
+
+
+def _measures(way: Direction, model: LoadedModel) -> Iterator[tuple[str, Ask]]:
+    """Yield each measure that needs no training, by name."""
+    yield "as trained", lambda cells: answers(model, cells)
+    yield "without white balance", lambda cells: _unbalanced(model, cells)
+    yield "averaged over eight turns", lambda cells: answers(model, cells, turned=True)
+    some = sorted(way.choosing, key=lambda cell: cell.hash)[:MOST_CELLS]
+    plain, dye = SiteView(), dye_view(model, some)
+    yield "dye brought near", lambda cells: answers_in(model, cells, dye)
+    wide = least_unsure(model, some, _widths(dye))
+    yield "dye brought near, cut as wide as leaves the model least unsure", lambda cells: answers_in(model, cells, wide)
+    framed = _framing(way, some)
+    yield "framed as the model's cells were", lambda cells: answers_in(model, framed(cells), plain)
+    both = dye_view(model, framed(some))
+    yield "framed so, dye brought near", lambda cells: answers_in(model, framed(cells), both)
+    wider = least_unsure(model, framed(some), _widths(both))
+    yield (
+        "framed so, dye, cut as wide as leaves the model least unsure",
+        lambda cells: answers_in(model, framed(cells), wider),
+    )
+    few = some[:_FEW]
+    known = chosen_view(model, few, pause=lambda: None)
+    yield f"view chosen by {_FEW} labelled cells", lambda cells: answers_in(model, cells, known)
+
+
+def _framing(way: Direction, some: Sequence[LabelledCell]) -> Callable[[Sequence[LabelledCell]], list[LabelledCell]]:
+    """Return what frames the other source's cells as those that the model learnt from."""
+    if any(cell.box is None for cell in some):
+        return by_own_size
+    side = usual_side(some)
+    return lambda cells: all_alike(cells, side)
+
+
+def dye_view(model: LoadedModel, cells: Sequence[LabelledCell]) -> SiteView:
+    """Return the view that brings the cells' dye to that which the model knows; the plain one where there is none."""
+    own = colour.density(preprocessing.cell_crop(load_image(cell.path), cell.box) for cell in cells)
+    wanted = model.card.calibration.density
+    return SiteView() if own is None or wanted is None else colour.towards(own, wanted)
+
+
+def _widths(view: SiteView) -> list[SiteView]:
+    return [view.model_copy(update={"surround": wide}) for wide in SURROUNDS]
+
+
+def _unbalanced(model: LoadedModel, cells: Sequence[LabelledCell]) -> Answers:
+    with cut_by(as_cut):
+        return answers(model, cells)
+
+
+def least_unsure(model: LoadedModel, cells: Sequence[LabelledCell], views: Sequence[SiteView]) -> SiteView:
+    """Return the view in which the model's answers have the least mean entropy: it asks for no label."""
+    return min(views, key=lambda view: _entropy(answers_in(model, cells, view).logits))
+
+
+def _entropy(logits: "np.ndarray[tuple[int, int], np.dtype[np.float32]]") -> float:
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    chances = powers / powers.sum(axis=1, keepdims=True)
+    return float(-(chances * np.log(np.maximum(chances, 1e-12))).sum(axis=1).mean())
+
+
+def _strong(way: Direction, model: LoadedModel) -> list[Row]:
+    """The same network trained with strong looks, as it is and with the dye brought near."""
+    asks = dict(_measures(way, model))
+    return [
+        _row(way, f"strong looks (HED jitter), {name}", asks[name](way.test))
+        for name in ("as trained", "dye brought near", "framed so, dye brought near")
+    ]  # fmt: skip
+
+
+SECTION: Final = Section(
+    name="unknown",
+    title="A laboratory that it never saw",
+    measure=measure,
+    version=1,
+    seconds=(110, 260),
+    models=("pbc", "bccd"),
+    whole_models=("pbc-strong", "bccd-strong"),
+    method=(
+        "A network trained on one source alone, by its ONNX file, asked among the five classes on the other source; "
+        "mean of the recalls of the classes that have at least two cells. Which measure counts was chosen on the other "
+        "source's train and validation groups (of PBC the validation groups), never on its test groups. A laboratory's "
+        "dye is known without any label. BCCD has one basophil: a model of BCCD cannot know that class, so its row "
+        "without basophils stands beside it."
+    ),
+)
