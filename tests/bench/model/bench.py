@@ -5,6 +5,7 @@ from pathlib import Path
 
 from client_node.datasets.catalogue import LabelledCell
 from tests.bench.model import site
+from tests.bench.model.folder import TOLD
 from tests.bench.model.stages import Stage, catalogue, cells_of, data_facts, stage_facts, stages
 from tests.bench.model.steps import Json, Steps
 from tests.bench.model.train import model_of
@@ -34,7 +35,7 @@ class Bench:
 
     def model(self, name: str) -> Path:
         """Return the folder of a stage's model, trained now if it is not there."""
-        return model_of(self.steps, self.work, self.home, self.data, self.stage(name))[0]
+        return model_of(self.steps, self.work, self.home, self.data, self.stage(name))
 
     def at(self, name: str, *sources: str) -> Path:
         """Return the folder of a stage's model at a hospital with the cells of ``sources``, calibrated there."""
@@ -42,4 +43,4 @@ class Bench:
 
     def facts(self, *names: str) -> Json:
         """Return what the models, and the cells if there is none, depend on."""
-        return [stage_facts(self.stage(name), self.data) for name in names] or data_facts(self.data)
+        return [stage_facts(self.stage(name), self.data) | {"told": TOLD} for name in names] or data_facts(self.data)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-from safetensors.numpy import save
 
 from client_node.datasets.catalogue import LabelledCell
 from client_node.training import augment
 from client_node.training.model_store import get_tensors, set_tensors
-from server.federation.strategy import WeightedAverage, wire_tensors
+from server.federation.strategies.fedavg import FedAvg
+from server.federation.strategies.port import Sent, Update
+from server.federation.strategies.tensors import wire_tensors
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Balance
 from shared.vision.model import CellModel, build
@@ -44,17 +45,19 @@ def _run(bench: Bench, frozen: Frozen) -> list[Row]:
     say(f"federated: {_ROUNDS} rounds of two hospitals")
     sites = {source: bench.cells(source, "train") for source in ("pbc", "bccd")}
     model = build(FEDERATED.backbone, len(CLASSES), frozen_stages=FEDERATED.frozen_stages)
-    start = {name: value.numpy() for name, value in model.trainable_state().items()}
-    sent = wire_tensors(start)
-    for number in range(_ROUNDS):
-        average = WeightedAverage(sent)
-        for cells in sites.values():
-            set_tensors(model, start)
-            frozen.trained(cells, seed=number + 1, start=model)
-            average.add(save(get_tensors(model, start)), len(cells))
-        start = dict(average.result())
-        sent = wire_tensors(start)
-    set_tensors(model, start)
+    exact = {name: value.numpy() for name, value in model.trainable_state().items()}
+    for number in range(1, _ROUNDS + 1):
+        sent = Sent.of(number, wire_tensors(exact), exact)
+        average = FedAvg().begin(sent)
+        for source, cells in sites.items():
+            set_tensors(model, sent.tensors)
+            frozen.trained(cells, seed=number, start=model)
+            learnt = get_tensors(model, sent.tensors)
+            tensors = {name: np.asarray(array, np.float32) for name, array in learnt.items()}
+            average.add(Update(source, tensors, len(cells)))
+        average.close()
+        exact = average.result().tensors
+    set_tensors(model, exact)
     pooled = frozen.trained([cell for cells in sites.values() for cell in cells], local_epochs=15)
     rows = []
     for name, made in ((f"federated, {_ROUNDS} rounds", model), ("pooled, the same 15 epochs", pooled)):

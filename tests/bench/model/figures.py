@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client_node.analysis.evaluation import expected_calibration_error
+from client_node.analysis.model import LoadedModel
 from shared.contracts.ontology import CORE_FIVE
 from shared.vision import calibration, preprocessing
 from tests.bench.model.evaluate import Answers, Floats
@@ -51,12 +52,12 @@ def among_five(test: Answers) -> NDArray[np.int64]:
     return np.asarray(np.array(CORE)[test.logits[:, CORE].argmax(axis=1)], np.int64)
 
 
-def doubt(adapter: calibration.Adapter, test: Answers, name: str = "PBC") -> list[Row]:
-    """Return calibration error, and coverage and size of the prediction sets, by a site's adapter."""
-    applied = calibration.apply(adapter, test.logits, test.features)
+def doubt(model: LoadedModel, test: Answers, name: str = "PBC") -> list[Row]:
+    """Return calibration error, and coverage and size of the prediction sets, by the calibration of a model's site."""
+    applied = model.calibrated(test.logits, test.features)
     sure, right = applied.probabilities.max(axis=1), test.logits.argmax(axis=1) == test.labels
     sizes, count = applied.sets.sum(axis=1), len(test.labels)
-    level = f"conformal {100 * adapter.level:.0f} %"
+    level = f"conformal {100 * model.adapter.level:.0f} %"
 
     def error(some: NDArray[np.int64]) -> float:
         return expected_calibration_error(sure[some], right[some])

@@ -3,6 +3,7 @@
 import numpy as np
 
 from client_node.analysis.evaluation import expected_calibration_error, svg
+from client_node.analysis.model import LoadedModel
 from shared.vision import calibration
 from tests.bench.model.bench import Bench
 from tests.bench.model.evaluate import Answers, answers, answers_in, loaded
@@ -22,29 +23,27 @@ def measure(bench: Bench) -> Measured:
     turned = answers(model, bench.cells("pbc", "test"), turned=True)
     core = turned.of(np.isin(turned.labels, range(5)))
     rows.append(share("PBC five classes, accuracy, averaged over eight turns", among_five(core) == core.labels))
-    rows += doubt(model.adapter, test)
+    rows += doubt(model, test)
     notes.append(f"Hospital with PBC's cells: {_adapter(model.adapter)}.")
-    plots = _plots(model.adapter, test)
+    plots = _plots(model, test)
     other = loaded(bench.at("both", "bccd"))
     smaller = answers_in(other, bench.cells("bccd", "test"))
     rows.append(share("BCCD boxes, held-out test groups, asked among the five", among_five(smaller) == smaller.labels))
-    rows += [one | {"goal": None, "holds": None} for one in doubt(other.adapter, smaller, "BCCD")]
+    rows += [one | {"goal": None, "holds": None} for one in doubt(other, smaller, "BCCD")]
     notes.append(f"Hospital with BCCD's cells: {_adapter(other.adapter)}.")
     return Measured(rows, notes, plots)
 
 
 def _adapter(adapter: calibration.Adapter) -> str:
     view = adapter.view
-    factors = ", ".join(f"{value:.2f}" for value in view.factors)
-    seen = "plain view" if view.plain else f"dye × ({factors}), cut {view.surround:g} × as wide"
+    seen = "plain view" if view.plain else f"dye by {view.method}, cut {view.surround:g} × as wide"
     return (
-        f"temperature {adapter.temperature:.2f}, quantile {adapter.conformal_quantile:.3f}, {seen}, fitted on "
-        f"{adapter.cells} validation cells"
+        f"temperature {adapter.temperature:.2f}, quantile {adapter.conformal_quantile:.3f}, {seen}; {adapter.promise}"
     )
 
 
-def _plots(adapter: calibration.Adapter, test: Answers) -> dict[str, str]:
-    applied = calibration.apply(adapter, test.logits, test.features)
+def _plots(model: LoadedModel, test: Answers) -> dict[str, str]:
+    applied = model.calibrated(test.logits, test.features)
     said, sure = test.logits.argmax(axis=1), applied.probabilities.max(axis=1)
     hits = np.asarray(said == test.labels)
     matrix = np.zeros((len(CLASSES), len(CLASSES)), np.int64)

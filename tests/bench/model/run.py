@@ -21,6 +21,7 @@ from tests.bench.model import (
     finding,
     folds,
     known,
+    lab,
     ood,
     overlays,
     shifts,
@@ -41,8 +42,8 @@ WORK: Final = ROOT / "build" / "bench-model"
 DOCS: Final = ROOT / "docs"
 SECTIONS: Final[tuple[Section, ...]] = (
     known.SECTION, unknown.SECTION, ood.SECTION, folds.SECTION, finding.SECTION, federated.SECTION, ablation.SECTION,
-    shifts.SECTION, overlays.SECTION, teaching.SECTION, baselines.SECTION, backbones.SECTION, speed.SECTION,
-    drawing.SECTION,
+    shifts.SECTION, overlays.SECTION, teaching.SECTION, baselines.SECTION, speed.SECTION, drawing.SECTION,
+    backbones.SECTION, lab.HEATMAP, lab.WARMUP,
 )  # fmt: skip
 """In the order of the page; the figures that matter most are measured first."""
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageFilter
 
-from shared.vision import calibration
+from client_node.analysis.model import LoadedModel
 from shared.vision.colour import SiteView
 from shared.vision.preprocessing import Pixels
 from tests.bench.model.bench import Bench
@@ -77,11 +77,11 @@ def measure(bench: Bench) -> Measured:
     cells = sorted(bench.cells("pbc", "test"), key=lambda cell: cell.hash)[:_SHIFTED]
     model = loaded(bench.at("both", "pbc"))
     plain = answers(model, cells)
-    inside = _score(model.adapter, plain)
+    inside = _score(model, plain)
     rows = [share("unchanged: accuracy", _right(plain))]
     for name, changed in KINDS.items():
         found = answers(model, cells, through=changed)
-        outside = _score(model.adapter, found)
+        outside = _score(model, found)
         rows += [
             share(f"{name}: accuracy", _right(found)),
             area_row(f"{name}: AUROC", inside, outside),
@@ -90,8 +90,8 @@ def measure(bench: Bench) -> Measured:
     return Measured(rows)
 
 
-def _score(adapter: calibration.Adapter, found: Answers) -> Scores:
-    return np.asarray(calibration.apply(adapter, found.logits, found.features).ood_scores, np.float64)
+def _score(model: LoadedModel, found: Answers) -> Scores:
+    return np.asarray(model.calibrated(found.logits, found.features).ood_scores, np.float64)
 
 
 def _right(found: Answers) -> Hits:

@@ -14,10 +14,10 @@ from client_node.training.sources import CropSource
 from shared.contracts.ontology import CellClass
 from shared.vision.device import placed, torch_device
 from shared.vision.model import CellModel, build
-from tests.bench.model.folder import write
+from tests.bench.model.folder import TOLD, keep, tell
 from tests.bench.model.say import Progress, say
 from tests.bench.model.stages import CLASSES, RECIPE, Stage, cells_of, positions, stage_facts
-from tests.bench.model.steps import Json, Piece, Steps, stored
+from tests.bench.model.steps import Json, Steps
 
 __all__ = ["CLASSES", "RECIPE", "Progress", "Stage", "cells_of", "chosen", "model_of", "positions", "say"]
 
@@ -26,17 +26,23 @@ SINGLES: Final = 200
 """So many images of single cells teach the finder beside the marked fields."""
 
 
-def model_of(steps: Steps, work: Path, home: Path, data: Path, stage: Stage) -> tuple[Path, Piece]:
-    """Train ``stage`` unless its model is there, made from the same facts; return the folder (card, tensors, ONNX)."""
+def model_of(steps: Steps, work: Path, home: Path, data: Path, stage: Stage) -> Path:
+    """Train ``stage`` unless its model is there, made from the same facts; return its folder, that of a version."""
     folder = work / "models" / stage.name
     facts = stage_facts(stage, data)
-    done = folder / "piece.json"
-    if stored(done, facts) is None:
-        say(f"training {stage.name}")
-    return folder, steps.run(done, facts, lambda: _made(work, home, stage, folder))
+    trained = steps.run(folder / "piece.json", facts, lambda: _made(work, home, stage, folder))
+
+    def told() -> Json:
+        validation = [cell for source in stage.sources for cell in cells_of(home, "val", source)]
+        tell(folder, stage, chosen(home, stage.sources), validation, trained.result["boxes"])
+        return None
+
+    steps.run(folder / "told.json", {"model": facts, "told": TOLD}, told)
+    return folder
 
 
 def _made(work: Path, home: Path, stage: Stage, folder: Path) -> Json:
+    say(f"training {stage.name}")
     cells = chosen(home, stage.sources)
     model = build(stage.recipe.backbone, len(CLASSES), frozen_stages=stage.recipe.frozen_stages)
     placed(model, torch_device())
@@ -46,8 +52,7 @@ def _made(work: Path, home: Path, stage: Stage, folder: Path) -> Json:
     loss = train(model, source, positions(kept), stage.recipe, seed=1, between=progress)
     model.to("cpu")
     boxes = _taught(model, stage, home, kept)
-    validation = [cell for source in stage.sources for cell in cells_of(home, "val", source)]
-    write(folder, stage, model, kept, validation, boxes)
+    keep(folder, model, stage.recipe)
     return {"images": len(kept), "loss": loss, "boxes": boxes}
 
 
