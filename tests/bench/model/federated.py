@@ -10,7 +10,10 @@ from safetensors.numpy import save
 from client_node.datasets.catalogue import LabelledCell
 from client_node.training import augment
 from client_node.training.model_store import get_tensors, set_tensors
-from server.federation.strategy import WeightedAverage, wire_tensors
+from server.federation.strategies.fedavg import FedAvg
+from server.federation.strategies.port import Sent
+from server.federation.strategies.tensors import wire_tensors
+from server.federation.strategies.updates import verify
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Balance
 from shared.vision.model import CellModel, build
@@ -47,12 +50,13 @@ def _run(bench: Bench, frozen: Frozen) -> list[Row]:
     start = {name: value.numpy() for name, value in model.trainable_state().items()}
     sent = wire_tensors(start)
     for number in range(_ROUNDS):
-        average = WeightedAverage(sent)
-        for cells in sites.values():
+        begun = Sent.of(number + 1, sent)
+        average = FedAvg().begin(begun)
+        for source, cells in sites.items():
             set_tensors(model, start)
             frozen.trained(cells, seed=number + 1, start=model)
-            average.add(save(get_tensors(model, start)), len(cells))
-        start = dict(average.result())
+            average.add(verify(source, save(get_tensors(model, start)), begun, examples=len(cells)))
+        start = dict(average.result().tensors)
         sent = wire_tensors(start)
     set_tensors(model, start)
     pooled = frozen.trained([cell for cells in sites.values() for cell in cells], local_epochs=15)
