@@ -1,7 +1,8 @@
 """A laboratory that the model never saw: models of one source on the other, with and without each measure."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from shared.contracts.ontology import CORE_FIVE
 from shared.vision import colour, preprocessing
 from shared.vision.colour import SiteView
 from shared.vision.images import load_image
+from shared.vision.site_head import SiteHead, chosen_head
 from tests.bench.model.bench import Bench
 from tests.bench.model.evaluate import Answers, answers, answers_in, loaded
 from tests.bench.model.figures import balanced
@@ -80,8 +82,11 @@ def _way(way: Direction, model: LoadedModel) -> tuple[list[Row], str]:
                     goal=GOAL)  # fmt: skip
     taught = [cell for cell in way.test if cell.cls.value != "basophil"]
     four = balanced(f"{way.name} the same without basophils", tests[chosen].of(_are(way.test, taught)))
+    own = f"own head of {_FEW} labelled cells"
+    with_head = f"{way.name} test groups, balanced accuracy, {_FEW} labelled cells and a head of its own"
+    few = balanced(with_head, tests[own], goal=GOAL)
     note = f"{way.name}: of the measures without labels, the best on the other groups is: {chosen}."
-    return [best, four, *rows], note
+    return [best, four, few, *rows], note
 
 
 def _are(cells: Sequence[LabelledCell], some: Sequence[LabelledCell]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
@@ -115,6 +120,20 @@ def _measures(way: Direction, model: LoadedModel) -> Iterator[tuple[str, Ask]]:
     few = some[:_FEW]
     known = chosen_view(model, few, pause=lambda: None)
     yield f"view chosen by {_FEW} labelled cells", lambda cells: answers_in(model, cells, known)
+    for count in (_FEW, MOST_CELLS):
+        head = _head(model, some[:count])
+        yield f"own head of {len(some[:count])} labelled cells", partial(_with, head, model)
+
+
+def _head(model: LoadedModel, cells: Sequence[LabelledCell]) -> SiteHead | None:
+    """Return the head that a hospital with these labelled cells and no others would get."""
+    own = answers(model, cells)
+    return chosen_head(own.logits, own.features, own.labels, [cell.group for cell in cells])
+
+
+def _with(head: SiteHead | None, model: LoadedModel, cells: Sequence[LabelledCell]) -> Answers:
+    found = answers(model, cells)
+    return found if head is None else replace(found, logits=head.applied(found.logits, found.features))
 
 
 def _framing(way: Direction, some: Sequence[LabelledCell]) -> Callable[[Sequence[LabelledCell]], list[LabelledCell]]:
