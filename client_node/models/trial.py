@@ -20,6 +20,7 @@ from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.home import NodeHome
 from client_node.ipc import Lease
 from client_node.models.contract import Trial
+from client_node.models.personal import Seen, own_head, seen
 from client_node.models.view import chosen_view, outputs, shown
 from client_node.policy import load_policy
 from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
@@ -175,15 +176,18 @@ def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
         keep_default(home, model)
         return False
     kept = [cells[row] for row in rows]
+    own = seen(kept, np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows], classes)
+    taught = _training_cells(home, model, run.view)
     adapter = calibration.fit_adapter(
-        np.concatenate(run.logits)[rows],
-        np.concatenate(run.features)[rows],
-        np.asarray([_position(cell, classes) for cell in kept], dtype=np.int64),
-        reference=_reference(home, model, run.view),
+        own.logits,
+        own.features,
+        own.labels,
+        reference=taught.features if len(taught.cells) >= _LEAST_TO_FIT else None,
         groups=[cell.group for cell in kept],
         level=load_policy(home).analysis.coverage,
         told=model.card.calibration,
         view=run.view,
+        head=own_head(taught, own),
     )
     _keep(home, model, adapter)
     return True
@@ -200,17 +204,12 @@ def _keep(home: NodeHome, model: LoadedModel, adapter: calibration.Adapter) -> N
     write_private(file, adapter.model_dump_json().encode())
 
 
-def _reference(home: NodeHome, model: LoadedModel, view: SiteView) -> Floats | None:
-    """Return the features of some training cells: the space of what is known is fitted there, its edge on others."""
+def _training_cells(home: NodeHome, model: LoadedModel, view: SiteView) -> Seen:
+    """Return some training cells: what is known and the site's head are fitted there, and judged on others."""
     policy = load_policy(home)
     cells = [cell for cell in Catalogue(home.path).cells(split="train") if policy.allows_source(cell.source)]
     some = [cell for cell in cells if as_predicted(cell.cls, model.classes)][:_MOST_REFERENCES]
-    kept, _, features = shown(model, some, view, pause=Lease(home.path).pause_point)
-    return features if len(kept) >= _LEAST_TO_FIT else None
-
-
-def _position(cell: LabelledCell, classes: tuple[CellClass, ...]) -> int:
-    return classes.index(as_predicted(cell.cls, classes) or cell.cls)
+    return seen(*shown(model, some, view, pause=Lease(home.path).pause_point), model.classes)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from shared.vision import space as spaces
 from shared.vision.colour import SiteView
 from shared.vision.conformal import DEFAULT_QUANTILE, LEVEL
 from shared.vision.known import Known
+from shared.vision.site_head import SiteHead
 
 Floats = NDArray[np.float64]
 
@@ -72,6 +73,8 @@ class Adapter(BaseModel):
     space: FeatureSpace | None = None
     view: SiteView = SiteView()
     """How the site's cells are shown to the model; the rest was fitted on cells shown so."""
+    head: SiteHead | None = None
+    """How the site's own labels correct the shared head; None where that reads the site's cells as well."""
     cells: int = 0
     """Validation cells it was fitted on; 0 = the model's defaults."""
     right: int | None = None
@@ -131,6 +134,7 @@ def fit_adapter(
     level: float = LEVEL,
     told: CalibrationSummary | None = None,
     view: SiteView | None = None,
+    head: SiteHead | None = None,
 ) -> Adapter:
     """Fit an adapter on N validation cells (N may be 0).
 
@@ -145,8 +149,12 @@ def fit_adapter(
         told: what the model's card says of other laboratories; it helps out where the cells are too few.
         view: how all these cells were shown to the model. Where it was chosen on `conformal.halves` of them, the
             quantile is of cells that nothing was chosen on.
+        head: the site's correction of the shared head, of other cells than these; ``logits`` are those of the shared
+            head all the same.
     """
     count = len(labels)
+    if head is not None and count:
+        logits = head.applied(logits, features)
     card = told or CalibrationSummary(temperature=1.0, conformal_quantile=DEFAULT_QUANTILE)
     temperature, found = 1.0, np.zeros(0)
     if count:
@@ -160,6 +168,7 @@ def fit_adapter(
         quantiles=conformal.told(found),
         space=_fit_space(features, reference),
         view=view or SiteView(),
+        head=head,
         cells=count,
         right=int((logits.argmax(axis=1) == labels).sum()) if count else None,
     )
@@ -172,8 +181,10 @@ def apply(
 
     A set holds the likeliest class and every class whose likelier classes' cumulative probability stays within the
     quantile. ``known``: the laboratories that the model learnt from, see `strangeness` for how they count. Raises
-    ValueError where a space or a class count does not fit the model.
+    ValueError where a space, a head or a class count does not fit the model.
     """
+    if adapter.head is not None:
+        logits = adapter.head.applied(logits, features)
     probabilities = _softmax(logits.astype(np.float64) / adapter.temperature)
     sets = conformal.likelier(probabilities) <= adapter.conformal_quantile
     return Calibrated(probabilities, sets, strangeness(adapter, probabilities, features, known))

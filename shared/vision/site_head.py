@@ -70,6 +70,11 @@ class SiteHead(BaseModel):
         return np.asarray(self.scale * logits + (features - mean) / spread @ weights + bias, np.float32)
 
 
+def better(head: SiteHead, logits: Inputs, features: Inputs, labels: Labels) -> bool:
+    """Return whether a head does clearly better than the shared one on N cells that it was not fitted on."""
+    return bool(len(labels)) and _loss(head.applied(logits, features), labels) < CLEARLY * _loss(logits, labels)
+
+
 def chosen_head(logits: Inputs, features: Inputs, labels: Labels, groups: Sequence[str] = ()) -> SiteHead | None:
     """Return the site's head, or None where the shared one does as well on cells that no head was fitted on.
 

@@ -65,6 +65,12 @@ def answers_in(model: LoadedModel, cells: Sequence[LabelledCell], view: SiteView
     return Answers(logits, features, positions(kept))
 
 
+def calibrated(model: LoadedModel, found: Answers) -> Answers:
+    """Return answers as a hospital reads them: the logits are of the probabilities that its calibration makes."""
+    chances = model.calibrated(found.logits, found.features).probabilities
+    return Answers(np.log(np.maximum(chances, 1e-12)).astype(np.float32), found.features, found.labels)
+
+
 def answers_of(model: CellModel, recipe: Recipe, cells: Sequence[LabelledCell]) -> Answers:
     """Run a model in training, by eager torch, on cells in the plain view."""
 

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
+from safetensors.numpy import save
 
 from client_node.datasets.catalogue import LabelledCell
 from client_node.training import augment
 from client_node.training.model_store import get_tensors, set_tensors
 from server.federation.strategies.fedavg import FedAvg
-from server.federation.strategies.port import Sent, Update
+from server.federation.strategies.port import Sent
 from server.federation.strategies.tensors import wire_tensors
+from server.federation.strategies.updates import verify
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Balance
 from shared.vision.model import CellModel, build
@@ -52,9 +54,7 @@ def _run(bench: Bench, frozen: Frozen) -> list[Row]:
         for source, cells in sites.items():
             set_tensors(model, sent.tensors)
             frozen.trained(cells, seed=number, start=model)
-            learnt = get_tensors(model, sent.tensors)
-            tensors = {name: np.asarray(array, np.float32) for name, array in learnt.items()}
-            average.add(Update(source, tensors, len(cells)))
+            average.add(verify(source, save(get_tensors(model, sent.tensors)), sent, examples=len(cells)))
         average.close()
         exact = average.result().tensors
     set_tensors(model, exact)

@@ -55,7 +55,7 @@ def among_five(test: Answers) -> NDArray[np.int64]:
 def doubt(model: LoadedModel, test: Answers, name: str = "PBC") -> list[Row]:
     """Return calibration error, and coverage and size of the prediction sets, by the calibration of a model's site."""
     applied = model.calibrated(test.logits, test.features)
-    sure, right = applied.probabilities.max(axis=1), test.logits.argmax(axis=1) == test.labels
+    sure, right = applied.probabilities.max(axis=1), applied.probabilities.argmax(axis=1) == test.labels
     sizes, count = applied.sets.sum(axis=1), len(test.labels)
     level = f"conformal {100 * model.adapter.level:.0f} %"
 
