@@ -52,7 +52,7 @@ format: setup ## rewrite the files as lint wants them
 bench: setup ## measure the loop; writes build/demo/results.json
 	@$(BIN)/python -m tests.bench.loop --data $(DATA) $(ARGS)
 
-bench-model: setup ## train and measure the classifier: make bench-model ARGS=--quick (about 20 minutes on 2 cores)
+bench-model: setup ## train and measure the classifier: make bench-model ARGS=--quick (at most 45 minutes on 2 cores; resumable)
 	@$(BIN)/python -m tests.bench.model.run --data $(DATA) $(ARGS)
 
 screenshots: setup browser ## a picture of every page into build/screenshots

@@ -28,6 +28,8 @@ from tests.bench.model.section import Measured, Section
 
 GOAL: Final = 0.55
 _FEW: Final = 40
+_UNSURE: Final = 80
+"""So many cells tell in which view the model is least unsure."""
 _METHODS: Final = {"density": "density", "reinhard": "Reinhard's method", "macenko": "Macenko's method"}
 Ask = Callable[[Sequence[LabelledCell]], Answers]
 
@@ -144,13 +146,17 @@ def views(model: LoadedModel, cells: Sequence[LabelledCell]) -> dict[str, SiteVi
 
 
 def nearest(model: LoadedModel, cells: Sequence[LabelledCell]) -> SiteView:
-    """Return the view, of all dyes and widths, in which the model's answers have the least mean entropy.
+    """Return the view in which the model's answers have the least mean entropy: first the dye, then the width.
 
     It asks for no label.
     """
-    dye = [SiteView(), *views(model, cells).values()]
-    wide = [view.model_copy(update={"surround": width}) for view in dye for width in SURROUNDS]
-    return min(wide, key=lambda view: _entropy(answers_in(model, cells, view).logits))
+    some = cells[:_UNSURE]
+
+    def unsure(view: SiteView) -> float:
+        return _entropy(answers_in(model, some, view).logits)
+
+    dye = min([SiteView(), *views(model, some).values()], key=unsure)
+    return min((dye.model_copy(update={"surround": width}) for width in SURROUNDS), key=unsure)
 
 
 def _head(few: Answers, cells: Sequence[LabelledCell]) -> SiteHead | None:
