@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from shared.contracts.errors import UsageError
 from shared.contracts.training import Recipe
@@ -51,6 +52,11 @@ class Parameters(BaseModel):
     def least_sites(self) -> int:
         """How many hospitals a round needs for the strategy to do what it says."""
         return 1
+
+    @classmethod
+    def fields(cls) -> dict[str, FieldInfo]:
+        """Return the parameters by name: the strategy's own first, then what all have in common."""
+        return dict(sorted(cls.model_fields.items(), key=lambda item: item[0] in Parameters.model_fields))
 
     def asked(self, recipe: Recipe) -> Recipe:
         """Return what the nodes are asked to do: the recipe with the strategy's part of it."""
@@ -202,7 +208,7 @@ def parse(name: str, given: Mapping[str, Any]) -> Parameters:  # Any: from a for
         raise UsageError(f"There is no strategy of this name; choose one of {', '.join(OFFERED)}.")
     kind = OFFERED[StrategyName(name)]
     if unknown := sorted(set(given) - set(kind.model_fields)):
-        raise UsageError(f"{kind.title} has no parameter {', '.join(unknown)}; it has {', '.join(kind.model_fields)}.")
+        raise UsageError(f"{kind.title} has no parameter {', '.join(unknown)}; it has {', '.join(kind.fields())}.")
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:

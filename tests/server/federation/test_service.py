@@ -88,8 +88,8 @@ def test_offered_strategies_begin_with_the_default() -> None:
     krum = next(one for one in offered if one.name is StrategyName.MULTIKRUM)
     assert krum.least_sites == 5
     assert [(entry.name, entry.default, entry.whole) for entry in krum.parameters] == [
-        ("norm_limit", 10.0, False),
         ("byzantine_sites", 1, True),
+        ("norm_limit", 10.0, False),
     ]
 
 
