@@ -34,6 +34,7 @@ ACTIONS: Final = {
     "report.acknowledged": "acknowledged the report",
     "federation.start": "launched the run",
     "federation.stop": "asked the run to stop",
+    "federation.dry_run": "asked the hospitals in",
     "federation.refused": "took no part in what a run asked",
     "model.register": "registered the candidate",
     "model.promote": "promoted the model",
@@ -43,7 +44,14 @@ ACTIONS: Final = {
     "model.refused": "refused the model",
     "model.rolled_back": "rolled the model back at the hospital",
 }
-SUBJECTS: Final = {"user": "account", "run": "run", "model": "model", "case": "case", "hospital": "hospital"}
+SUBJECTS: Final = {
+    "user": "account",
+    "run": "run",
+    "dry-run": "dry run",
+    "model": "model",
+    "case": "case",
+    "hospital": "hospital",
+}
 NAMES: Final = {"sha256": "SHA-256", "pdf_sha256": "SHA-256 of the PDF", "hospital_id": "hospital"}
 SHORT: Final = 10
 _CLASSES: Final = {cls.value: cls.info.name for cls in CellClass}

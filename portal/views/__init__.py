@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from portal.views import (
     audit,
+    dry_runs,
     health,
     login,
     models,
@@ -28,6 +29,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
         reading_actions,
         reports,
         rounds,
+        dry_runs,
         models,
         nodes,
         people,

@@ -83,10 +83,7 @@ async def strategy_parameters(request: Request) -> dict[str, str]:
     }
 
 
-@router.post("/rounds", name="round_start")
-def start(
-    session: SessionDep,
-    who: SignedIn,
+def planned(
     parameters: Annotated[dict[str, str], Depends(strategy_parameters)],
     rounds: Annotated[int, Form(ge=1, le=100)] = 3,
     min_sites: Annotated[int, Form(ge=1)] = 2,
@@ -94,9 +91,9 @@ def start(
     deadline_minutes: Annotated[int, Form(ge=1, le=1440)] = 10,
     classes: Annotated[list[CellClass] | None, Form()] = None,
     strategy: Annotated[StrategyName, Form()] = StrategyName.FEDAVG,
-) -> Response:
-    """Launch a run."""
-    plan = RunPlan(
+) -> RunPlan:
+    """Return what the form plans."""
+    return RunPlan(
         rounds=rounds,
         min_sites=min_sites,
         local_epochs=local_epochs,
@@ -105,6 +102,14 @@ def start(
         strategy=strategy,
         strategy_parameters=dict(parameters),
     )
+
+
+Planned = Annotated[RunPlan, Depends(planned)]
+
+
+@router.post("/rounds", name="round_start")
+def start(session: SessionDep, who: SignedIn, plan: Planned) -> Response:
+    """Launch a run."""
     run_id = federation.start_run(session, who, plan)
     return RedirectResponse(f"/rounds/{run_id}", status_code=303)
 

@@ -1,16 +1,19 @@
 """``hematovision-server federate``: launch, look at, follow and stop federated runs."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from server.accounts.schemas import COMMAND_LINE, Principal
 from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
-from server.federation import service
+from server.federation import dry_run, service
+from server.federation.forecast import DryRunView
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.states import RunState
 from server.federation.strategies.registry import StrategyName
@@ -84,6 +87,37 @@ def start(
         emit(_view(database, run_id), as_json=True)
 
 
+@app.command("dry-run")
+def ask_first(
+    home: HomeOption = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
+    local_epochs: Annotated[int | None, typer.Option(min=1, max=50)] = None,
+    min_sites: Annotated[int, typer.Option(min=1, help="How many hospitals a round needs.")] = 2,
+    classes: Annotated[str | None, typer.Option(help="Comma-separated classes; else what the censuses hold.")] = None,
+    strategy: Annotated[StrategyName, typer.Option(help="As for start.")] = StrategyName.FEDAVG,
+    seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long to wait for the answers.")] = 150,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask every hospital whether it would take part, and how long a round would be; nothing is trained."""
+    database = _database(home)
+    plan = RunPlan(
+        rounds=rounds,
+        local_epochs=local_epochs,
+        min_sites=min_sites,
+        classes=[_class(name) for name in classes.split(",")] if classes else None,
+        strategy=strategy,
+    )
+    with database.session() as session:
+        dry_run_id = dry_run.start(session, _ACTOR, plan)
+    view = _answers(database, dry_run_id, seconds)
+    if as_json:
+        emit({**view.model_dump(mode="json"), "willing": view.willing, "enough": view.enough}, as_json=True)
+    else:
+        print_dry_run(view)
+    if view.problem:
+        raise RunFailedError(view.problem)
+
+
 @app.command()
 def status(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show a run: its rounds, hospitals and result."""
@@ -151,6 +185,40 @@ def _follow(database: Database, run_id: str, *, as_json: bool) -> None:
         _print_run(view)
     if view.state is not RunState.COMPLETED:
         raise RunFailedError(view.problem or "The run was stopped.")
+
+
+def _answers(database: Database, dry_run_id: str, seconds: float) -> DryRunView:
+    """Return a dry run once it has ended, or as it stands when the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        with database.session(read_only=True) as session:
+            view = dry_run.view(session, _ACTOR, dry_run_id)
+        if view.ended or time.monotonic() > end:
+            return view
+        time.sleep(0.5)
+
+
+def print_dry_run(view: DryRunView) -> None:
+    """Print what each hospital answered."""
+    table = Table("hospital", "node", "would take part", "reason", "cells", "seconds a round")
+    for site in view.sites:
+        seen = f"last seen {site.last_seen_at:%Y-%m-%d %H:%M} UTC" if site.last_seen_at else "never seen"
+        table.add_row(
+            site.hospital_name,
+            "online" if site.online else seen,
+            {True: "yes", False: "no", None: "no answer"}[site.takes_part],
+            Text(site.reason),
+            "" if site.examples is None else str(site.examples),
+            "unknown" if site.round_seconds is None else f"{site.round_seconds:.0f}",
+        )
+    console = Console()
+    console.print(table)
+    verdict = "enough" if view.enough else "too few"
+    console.print(f"{view.willing} of {len(view.sites)} would take part, {view.plan.min_sites} are needed: {verdict}.")
+    if view.total_seconds is not None and view.round_seconds is not None:
+        console.print(f"About {view.round_seconds:.0f} s a round, {view.total_seconds:.0f} s for {view.plan.rounds}.")
+    else:
+        console.print("How long it would take is not known: some hospital has no round with this network yet.")
 
 
 def _database(home: Path | None) -> Database:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
-from server.federation.states import RunState
-from server.models.federation import CensusRecord, RoundRecord, Run, RunEvent, SiteRound
+from server.federation.states import RunState, SiteState
+from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, SiteRound
 from server.models.hospitals import Node
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 
 
-def add(session: Session, row: Run | RoundRecord | SiteRound | RunEvent) -> None:
+def add(session: Session, row: Run | RoundRecord | SiteRound | RunEvent | DryRun) -> None:
     """Insert a row."""
     session.add(row)
     session.flush()
@@ -80,6 +80,34 @@ def events(session: Session, run_id: str, after_id: int, limit: int) -> Sequence
         .order_by(col(RunEvent.id))
         .limit(limit)
     ).all()
+
+
+def past_site_rounds(session: Session, limit: int) -> Sequence[tuple[SiteRound, RoundRecord, Run]]:
+    """Return what hospitals did in the newest rounds that ended, newest first."""
+    statement = (
+        select(SiteRound, RoundRecord, Run)
+        .join(RoundRecord, (col(RoundRecord.run_id) == SiteRound.run_id) & (col(RoundRecord.round) == SiteRound.round))
+        .join(Run, col(Run.id) == SiteRound.run_id)
+        .where(SiteRound.state == SiteState.REPLIED, col(RoundRecord.ended_at).is_not(None))
+        .order_by(col(RoundRecord.started_at).desc())
+        .limit(limit)
+    )
+    return session.exec(statement).all()
+
+
+def dry_run(session: Session, dry_run_id: str) -> DryRun | None:
+    """Return a dry run by its key."""
+    return session.get(DryRun, dry_run_id)
+
+
+def newest_dry_run(session: Session) -> DryRun | None:
+    """Return the newest dry run."""
+    return session.exec(select(DryRun).order_by(col(DryRun.created_at).desc()).limit(1)).first()
+
+
+def open_dry_runs(session: Session) -> Sequence[DryRun]:
+    """Return dry runs that have not ended."""
+    return session.exec(select(DryRun).where(col(DryRun.ended_at).is_(None))).all()
 
 
 def censuses(session: Session) -> Sequence[CensusRecord]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
 
 import server.registry.service as registry
 from server.federation import checkpoints
+from server.federation.answers import read_reply
 from server.federation.book import Plan, RunBook, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
 from server.federation.seals import SealCheck
@@ -18,17 +18,9 @@ from server.federation.strategies.tensors import Tensors, read_tensors, wire_ten
 from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
 from server.runtime import Runtime
-from shared.contracts.errors import (
-    DataInvalidError,
-    HematovisionError,
-    RunFailedError,
-    SignatureInvalidError,
-    error_from_code,
-)
-from shared.contracts.training import EvaluateReply, EvaluateRequest, Refusal, Reply, TrainReply, TrainRequest
+from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError
+from shared.contracts.training import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
-_REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
-_MAX_REPLY = 256 * 1024
 _FIRST_GRACE_SECONDS = 20.0
 _GRACE_SECONDS = 3.0
 _STOP_CHECK_SECONDS = 2.0
@@ -232,35 +224,14 @@ class _Conductor:
 
 
 def _train_reply(answer: Answer) -> TrainReply:
-    reply = _parse(answer)
+    reply = read_reply(answer)
     if not isinstance(reply, TrainReply):
         raise DataInvalidError("The node's answer does not fit the request.")
     return reply
 
 
 def _evaluate_reply(answer: Answer) -> EvaluateReply:
-    reply = _parse(answer)
+    reply = read_reply(answer)
     if not isinstance(reply, EvaluateReply):
         raise DataInvalidError("The node's answer does not fit the request.")
-    return reply
-
-
-def _parse(answer: Answer) -> Reply:
-    if answer.offline:
-        raise DataInvalidError("The node's connection was lost.")
-    if answer.problem is not None:
-        log.warning("federation.node_error", node_id=answer.node_id, problem=answer.problem)
-        raise DataInvalidError("The node's software failed on the request; see the node's log.")
-    if len(answer.reply) > _MAX_REPLY:
-        raise DataInvalidError("The node's answer is too long.")
-    try:
-        reply = _REPLY.validate_json(answer.reply)
-    except ValidationError as error:
-        raise DataInvalidError("The node's answer cannot be read; its software may be of another version.") from error
-    if isinstance(reply, Refusal):
-        # What a node says is shown and logged: one line, without control characters.
-        reason = " ".join("".join(sign if sign.isprintable() else " " for sign in reply.reason).split())
-        raise error_from_code(reply.code, f"(unsigned) {reason}" if answer.fault else reason)
-    if answer.fault is not None:
-        raise SignatureInvalidError(answer.fault)
     return reply

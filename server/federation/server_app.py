@@ -8,6 +8,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from server.federation.fleet import Answer, Ask
+from server.federation.rehearsal import rehearse
 from server.federation.rounds import conduct
 from server.runtime import build_runtime
 from server.settings import get_settings
@@ -21,13 +22,12 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Conduct the run whose key the launch put into the run configuration."""
-    conduct(
-        build_runtime(get_settings()),
-        str(context.run_config["run-key"]),
-        GridFleet(grid),
-        flower_run_id=str(context.run_id),
-    )
+    """Conduct the run, or ask the question, whose key was put into the run configuration."""
+    runtime, fleet, flower_run_id = build_runtime(get_settings()), GridFleet(grid), str(context.run_id)
+    if question := str(context.run_config["dry-run-key"]):
+        rehearse(runtime, question, fleet, flower_run_id=flower_run_id)
+    else:
+        conduct(runtime, str(context.run_config["run-key"]), fleet, flower_run_id=flower_run_id)
 
 
 class GridFleet:

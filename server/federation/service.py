@@ -50,21 +50,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     _require(principal, _LAUNCHERS)
     if running := repository.active(session):
         raise ConflictError(f"Run {running[0].id[:8]} is under way; wait for its end or stop it first.")
-    classes = plan.classes or trainable_classes(session)
-    if len(classes) < 2:
-        raise NothingToDoError(
-            "The hospitals' censuses show fewer than two classes with enough labelled cells;"
-            " import labelled images first."
-        )
-    if len(set(classes)) != len(classes):
-        raise UsageError("Name each class once.")
-    recipe = Recipe(classes=tuple(classes))
-    if plan.local_epochs is not None:
-        recipe = recipe.model_copy(update={"local_epochs": plan.local_epochs})
-    strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
-    hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
-    compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined)
-    recipe = strategy.asked(recipe)
+    strategy, recipe = planned(session, plan)
     run = Run(
         recipe=recipe.model_dump(mode="json"),
         strategy=strategy.name,
@@ -79,7 +65,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         session,
         run.id,
         "run",
-        f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(classes)} classes, {strategy.title}",
+        f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(recipe.classes)} classes, {strategy.title}",
     )
     outbox.add(session, "federation.launch", {"run_id": run.id})
     audit.record(
@@ -89,12 +75,36 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         action="federation.start",
         data={
             "rounds": plan.rounds,
-            "classes": [str(cls) for cls in classes],
+            "classes": [str(cls) for cls in recipe.classes],
             "strategy": str(strategy.name),
             "strategy_parameters": strategy.model_dump(mode="json"),
         },
     )
     return run.id
+
+
+def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Recipe]:
+    """Return the strategy's parameters and the recipe that a plan comes to, by what the hospitals hold at present.
+
+    Raises:
+        NothingToDoError: no census shows enough labelled cells.
+        UsageError: the strategy's parameters are wrong, or it does not go with the rest of the plan.
+    """
+    classes = plan.classes or trainable_classes(session)
+    if len(classes) < 2:
+        raise NothingToDoError(
+            "The hospitals' censuses show fewer than two classes with enough labelled cells;"
+            " import labelled images first."
+        )
+    if len(set(classes)) != len(classes):
+        raise UsageError("Name each class once.")
+    recipe = Recipe(classes=tuple(classes))
+    if plan.local_epochs is not None:
+        recipe = recipe.model_copy(update={"local_epochs": plan.local_epochs})
+    strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
+    hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
+    compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined)
+    return strategy, strategy.asked(recipe)
 
 
 def trainable_classes(session: Session) -> list[CellClass]:
@@ -269,6 +279,16 @@ def _get(session: Session, run_id: str) -> Run:
     if run is None:
         raise NotFoundError("There is no such run.")
     return run
+
+
+def require_launcher(principal: Principal) -> None:
+    """Refuse whoever may not launch runs."""
+    _require(principal, _LAUNCHERS)
+
+
+def require_viewer(principal: Principal) -> None:
+    """Refuse whoever may not look at runs."""
+    _require(principal, _VIEWERS)
 
 
 def _require(principal: Principal, roles: frozenset[Role]) -> None:

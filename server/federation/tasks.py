@@ -7,11 +7,12 @@ from typing import Any
 
 import structlog
 
-from server.federation import checkpoints, repository, service
+from server.federation import checkpoints, dry_run, repository, service
 from server.federation.control import Control, open_control, openssh_to_pem
 from server.federation.publish import publish_app
 from server.federation.start import start_tensors
 from server.federation.states import RunState
+from server.federation.strategies.tensors import wire_tensors
 from server.models.base import utc_now
 from server.models.hospitals import Node
 from server.runtime import Runtime
@@ -51,13 +52,39 @@ def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
         raise
 
 
-def _start(runtime: Runtime, run_id: str) -> None:
+def ask_hospitals(runtime: Runtime, payload: dict[str, Any]) -> None:
+    """Prepare a dry run as its launch would be prepared, and start it; every failure ends it visibly."""
+    dry_run_id = str(payload["dry_run_id"])
+    with runtime.database.session() as session:
+        row = repository.dry_run(session, dry_run_id)
+        if row is None or row.ended_at is not None or row.flower_run_id is not None:
+            return
+        recipe = Recipe.model_validate(row.recipe)
+    try:
+        start = start_tensors(runtime, recipe)
+        with runtime.database.session() as session:
+            row = repository.dry_run(session, dry_run_id)
+            if row is None or row.ended_at is not None:
+                return
+            row.base_sha256, row.tensor_bytes = start.base_sha256, len(wire_tensors(start.tensors))
+        _start_app(runtime, {"dry-run-key": dry_run_id})
+    except HematovisionError as error:
+        log.warning("federation.dry_run_failed", dry_run_id=dry_run_id, code=error.code)
+        with runtime.database.session() as session:
+            dry_run.fail(session, dry_run_id, error.message)
+
+
+def _start_app(runtime: Runtime, config: dict[str, str]) -> int:
     app = publish_app(
         str(superlink_database(runtime)), MANIFEST, runtime.vault.release_key().sign_raw, signed_at=utc_now()
     )
     with _control(runtime) as control:
         _welcome(runtime, control)
-        flower_run_id = control.start(app_id=app.app_id, fab_hash=app.fab_hash, config={"run-key": run_id})
+        return control.start(app_id=app.app_id, fab_hash=app.fab_hash, config=config)
+
+
+def _start(runtime: Runtime, run_id: str) -> None:
+    flower_run_id = _start_app(runtime, {"run-key": run_id})
     with runtime.database.session() as session:
         run = repository.get(session, run_id)
         if run is not None:
@@ -95,7 +122,8 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
     """Mark runs failed whose Flower run has ended without saying so itself, whatever Flower thinks of it."""
     with runtime.database.session(read_only=True) as session:
         carried = {run.id: int(run.flower_run_id) for run in repository.active(session) if run.flower_run_id}
-    if not carried:
+        asked = {row.id: int(row.flower_run_id) for row in repository.open_dry_runs(session) if row.flower_run_id}
+    if not carried and not asked:
         return
     with _control(runtime) as control:
         for run_id, flower_run_id in carried.items():
@@ -104,6 +132,10 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
                 continue
             log.warning("federation.run_died", run_id=run_id, sub_status=status.sub_status)
             _fail(runtime, run_id, "The run's process ended before it had a result; see the SuperExec log.")
+        for dry_run_id, flower_run_id in asked.items():
+            if control.run(flower_run_id).finished:
+                with runtime.database.session() as session:
+                    dry_run.fail(session, dry_run_id, "The question's process ended; see the SuperExec log.")
 
 
 def _welcome(runtime: Runtime, control: Control) -> None:
@@ -158,6 +190,7 @@ def _control(runtime: Runtime) -> AbstractContextManager[Control]:
 
 TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {
     "federation.launch": launch,
+    dry_run.KIND: ask_hospitals,
     "federation.stop": stop,
     "federation.welcome": welcome,
     "federation.watch": watch,

@@ -3,7 +3,7 @@
 from server.models.accounts import User, UserSession
 from server.models.audit import AuditCheckpoint, AuditEntry
 from server.models.cases import Case, CaseCell, CaseField, Quarantine
-from server.models.federation import CensusRecord, RoundRecord, Run, RunEvent, SiteRound
+from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, SiteRound
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
 from server.models.outbox import OutboxEntry
 from server.models.registry import ModelSite, ModelVersion, NodeModel
@@ -17,6 +17,7 @@ __all__ = [
     "CaseCell",
     "CaseField",
     "CensusRecord",
+    "DryRun",
     "EnrolmentKit",
     "FlagDecision",
     "Hospital",

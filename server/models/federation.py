@@ -93,6 +93,27 @@ class RunEvent(SQLModel, table=True):
     text: str
 
 
+class DryRun(SQLModel, table=True):
+    """A question to all hospitals: would you take part?"""
+
+    __tablename__ = "dry_run"
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    plan: JsonDict = Field(sa_type=JSON)
+    """`RunPlan`."""
+    recipe: JsonDict = Field(sa_type=JSON)
+    """`Recipe`."""
+    created_by: str
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    base_sha256: str | None = None
+    tensor_bytes: int = 0
+    flower_run_id: str | None = None
+    answers: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """Hospital id → `SiteAnswer`; who is missing did not answer."""
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    problem: str | None = None
+
+
 class CensusRecord(SQLModel, table=True):
     """The latest census of a hospital."""
 

@@ -15,8 +15,9 @@ from safetensors.numpy import load, save
 from sqlmodel import select
 
 from server.federation import checkpoints, service
+from server.federation.answers import read_reply
 from server.federation.fleet import Answer, Ask
-from server.federation.rounds import _parse, conduct
+from server.federation.rounds import conduct
 from server.federation.server_app import _answer
 from server.federation.states import RunState, SiteState
 from server.federation.strategies.fedavg import FedAvg
@@ -62,7 +63,7 @@ def test_any_answer_is_used_or_refused_and_what_is_averaged_can_travel(update: t
     average = FedAvg().begin(sent)
     average.add(verify("north", SENT, sent, examples=10, boxes=1))
     try:
-        reply = _parse(Answer(1, text, tensors))
+        reply = read_reply(Answer(1, text, tensors))
         if isinstance(reply, TrainReply):
             average.add(verify("south", tensors, sent, examples=reply.examples, boxes=reply.boxes))
     except HematovisionError:
@@ -295,7 +296,7 @@ def test_any_message_from_a_node_becomes_an_answer(config: ConfigRecord | None, 
 
 def _read(answer: Answer) -> Exception:
     try:
-        _parse(answer)
+        read_reply(answer)
     except HematovisionError as error:
         return error
     return AssertionError("this text is no reply")
