@@ -368,6 +368,17 @@ def model_precision(
     emit({"precision": now.value}, as_json=as_json, text=f"{now.value} analyses from now on.")
 
 
+@model_app.command("view")
+def model_view(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Without labels, bring this site's dye near to what the model knows, by the smears analysed here."""
+    from client_node.models.trial import choose_without_labels
+
+    _initialised(home)
+    found = choose_without_labels(NodeHome(home))
+    _reload(home)
+    emit(found, as_json=as_json, text=found.text())
+
+
 @weights_app.command("add")
 def weights_add(
     backbone: Annotated[str, typer.Argument(help="The network's name, see `weights list`.")],

@@ -90,5 +90,6 @@ class AnalysisPolicy(Section):
     """Section `analysis`."""
 
     coverage: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    view_without_labels: bool = False
     slide_cells: int = Field(default=200, ge=1)
     slide_fields: int = Field(default=2000, ge=1)

@@ -194,8 +194,10 @@ def compared(adapter: calibration.Adapter, laboratories: Known | None) -> str:
     """Say what `calibration.strangeness` measures against."""
     taught = "" if laboratories is None else f"the {len(laboratories.spaces)} laboratories that taught the model"
     taught = taught.replace("the 1 laboratories", "the laboratory")
+    if adapter.space is None and not taught:
+        return "nothing: this model carries no laboratory, so only how unsure it is"
     if adapter.space is None:
-        return taught or "nothing: this model carries no laboratory, so only how unsure it is"
+        return taught if adapter.view.plain else f"{taught}; this site's dye was changed towards theirs without labels"
     if adapter.vouched or not taught:
         return "this site's own cells"
     return f"this site's own cells, and, as the model reads these badly, {taught}"

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +20,20 @@ from client_node.analysis.ranges import Look, SiteRanges
 from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
 from client_node.home import NodeHome
 from client_node.ipc import Lease
+from client_node.models import store
 from client_node.models.contract import Trial
 from client_node.models.personal import Seen, own_head, seen
+from client_node.models.unlabelled import Nearer, view_without_labels
 from client_node.models.view import chosen_view, outputs, shown
 from client_node.policy import load_policy
-from shared.contracts.errors import DataInvalidError, HematovisionError, ModelInvalidError
+from shared.contracts.errors import (
+    ConflictError,
+    DataInvalidError,
+    HematovisionError,
+    ModelInvalidError,
+    NotFoundError,
+    UsageError,
+)
 from shared.contracts.ontology import CellClass
 from shared.crypto.pki import write_private
 from shared.vision import calibration, conformal, preprocessing
@@ -193,10 +203,41 @@ def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
     return True
 
 
-def keep_default(home: NodeHome, model: LoadedModel) -> None:
-    """Write what a site without enough labels uses: the card's calibration, for the coverage that the site asks for."""
-    level = load_policy(home).analysis.coverage
-    _keep(home, model, calibration.default_adapter(model.card.calibration, level=level))
+def keep_default(home: NodeHome, model: LoadedModel) -> Nearer | None:
+    """Write what a site without enough labels uses: the card's calibration, for the coverage that the site asks for.
+
+    Where its policy allows that, in a view chosen without labels; return what was found about it.
+    """
+    policy = load_policy(home).analysis
+    found = None
+    if policy.view_without_labels:
+        plain = replace(model, adapter=calibration.Adapter())
+        found = view_without_labels(home.path, plain, pause=Lease(home.path).pause_point)
+    adapter = calibration.default_adapter(model.card.calibration, level=policy.coverage)
+    _keep(home, model, adapter.model_copy(update={"view": found.view}) if found else adapter)
+    return found
+
+
+def choose_without_labels(home: NodeHome) -> Nearer:
+    """Choose the view of the model in use anew, on a site without labels whose policy allows it.
+
+    Raises:
+        UsageError: it does not allow it.
+        ConflictError: the site's labels have chosen the view.
+        NotFoundError: no model is installed.
+    """
+    version = store.current_version(home)
+    if version is None:
+        raise NotFoundError("No model is installed yet: run the node until the centre has promoted one.")
+    if not load_policy(home).analysis.view_without_labels:
+        raise UsageError("policy.toml does not allow it: read what is said there, and in docs/doubt.md, about it.")
+    model = load_model(home.model(version), precision=Precision.FP32)
+    if model.adapter.cells:
+        raise ConflictError("This site's own labels have chosen its view: import more to choose it better.")
+    found = keep_default(home, model)
+    if found is None:  # the policy has changed meanwhile
+        raise UsageError("policy.toml does not allow it any more.")
+    return found
 
 
 def _keep(home: NodeHome, model: LoadedModel, adapter: calibration.Adapter) -> None:

@@ -167,7 +167,7 @@ class Dye(Contract):
     """In CIE L*a*b* (Reinhard et al. 2001)."""
     lab_deviation: tuple[Positive, Positive, Positive]
     stains: tuple[_Stain, _Stain] | None = None
-    """Its two dyes as unit vectors of optical density, that which takes more red first (Macenko et al. 2009)."""
+    """Its two dyes as unit vectors of optical density, the bluer one first (Macenko et al. 2009)."""
     strengths: tuple[Positive, Positive] | None = None
     """Amount of each that 1 % of the stained pixels exceed."""
 

@@ -138,7 +138,7 @@ def _dyes(dense: Floats) -> tuple[Floats, Floats] | None:
     stains /= np.maximum(np.linalg.norm(stains, axis=1, keepdims=True), 1e-9)
     if _degrees(stains[0], stains[1]) < LEAST_ANGLE:
         return None
-    stains = stains[np.argsort(-stains[:, 0], kind="stable")]
+    stains = stains[np.argsort(stains[:, 2] - stains[:, 0], kind="stable")]
     strengths = np.percentile(dense @ np.linalg.pinv(stains), _PERCENTILES[1], axis=0)
     return stains, np.maximum(strengths, 1e-3)
 

@@ -45,7 +45,7 @@ def wanted() -> Dye:
     return seen(cell(PURPLER, PINKER, 1.2, seed=1))
 
 
-def test_the_two_dyes_are_found_and_that_which_takes_red_comes_first(own: Pixels) -> None:
+def test_the_two_dyes_are_found_and_the_bluer_one_comes_first(own: Pixels) -> None:
     found = seen(own)
     assert found.stains is not None
     for stain, true in zip(found.stains, (AZURE, EOSIN), strict=True):
