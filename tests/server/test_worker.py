@@ -51,7 +51,7 @@ def celery(centre: ServerSettings, role: str, tmp_path: Path, *, number: int = 1
     )
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 40) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
