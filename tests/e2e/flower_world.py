@@ -104,8 +104,10 @@ class Centre:
     supervisor: Supervisor
     work: Path
 
-    def hospital(self, name: str, *, step: float, examples: int, policy: str = "") -> TestHospital:
-        """Make a hospital with an approved node that the SuperLink does not know yet.
+    def hospital(
+        self, name: str, *, step: float, examples: int, policy: str = "", approved: bool = True
+    ) -> TestHospital:
+        """Make a hospital with an approved node that the SuperLink does not know yet, or one that nobody knows.
 
         ``policy`` are lines of its policy's section ``training``.
         """
@@ -118,6 +120,8 @@ class Centre:
         (home / "keys" / "trusted.yaml").write_text(trusted)
         write_private(home / "keys" / "signing.pem", node_key(f"node-{name}").to_pem())
         (home / "policy.toml").write_text(f"[training]\nleast_participants = 1\n{policy}")
+        if not approved:
+            return TestHospital(name, home, public, step, examples)
         with self.runtime.database.session() as session:
             session.add(Hospital(id=name, name=name.title()))
             session.flush()
