@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from client_node.analysis import quality
 from client_node.datasets.images import write_atomic
 from shared.contracts.analysis import Quality
+from shared.contracts.training import Gamut
 from shared.vision.preprocessing import balanced, white_point
 
 Pixels = NDArray[np.uint8]
@@ -55,6 +56,8 @@ class SiteRanges(BaseModel):
 
     fields: Ranges | None = None
     cells: Ranges | None = None
+    gamut: Gamut | None = None
+    """The colours of both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Uncertain(_Rule):
 
 
 class UnknownStain(_Rule):
-    """Fires where cells look unlike anything the model was fitted on."""
+    """Fires where cells look unlike what is known, or most fields have no cell to judge and colours unlike it."""
 
     test: Literal["unknown_stain"]
     limit: float = Field(ge=0, le=100)
@@ -157,6 +157,8 @@ class Evidence:
     """Of this site's good images of the same kind."""
     compared: str = "the training images"
     """What strange cells are unlike."""
+    fields: int = 0
+    """How many fields were looked at."""
     promise: str = ""
     """How often prediction sets hold the true class, and who vouches for it."""
 
@@ -239,6 +241,10 @@ def _uncertain(rule: Uncertain, seen: Evidence) -> FlagEvidence | None:
 
 def _unknown(rule: UnknownStain, seen: Evidence) -> FlagEvidence | None:
     cells = tuple(cell for cell in seen.cells if cell.ood_score > 1.0)
+    strange = seen.quality.strange_fields
+    if strange > max(seen.fields, seen.quality.empty_fields) / 2:
+        text = f"{strange} fields show no cell to judge, and dyes unlike what is known"
+        return FlagEvidence(text=text, count=strange, total=max(seen.fields, seen.quality.empty_fields))
     if not seen.cells or len(cells) < rule.least_cells:
         return None
     median = float(np.median([cell.ood_score for cell in seen.cells]))

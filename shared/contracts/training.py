@@ -177,10 +177,22 @@ class KnownSpace(Contract):
         return self
 
 
+class Gamut(Contract):
+    """Which colours the dyed pixels of one laboratory's images take; see `shared.vision.gamut` for how it is made."""
+
+    bins: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")]
+    """A bit for each bin of hue and strength, in hex."""
+    limit: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    """Share of an image's dyed pixels outside of these at which it is strange."""
+
+
 class KnownLaboratory(Contract):
-    """What one laboratory, whose cells taught a model, looks like to it; it has no name."""
+    """What one laboratory, whose cells taught a model, looks like; it has no name."""
 
     space: KnownSpace | None = None
+    """Its cells, to the model."""
+    gamut: Gamut | None = None
+    """Its images' colours."""
 
 
 class KnownLaboratories(Contract):
