@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from client_node.analysis.ranges import Ranges, faults
+from client_node.analysis.ranges import Ranges, faults, stain_fault
 from shared.contracts.analysis import Cell, Flag, FlagEvidence, Quality, Severity
 from shared.contracts.errors import ConfigError
 from shared.contracts.ontology import CellClass, rolled_up
@@ -94,7 +94,8 @@ class TooFew(_Rule):
 class ImageQuality(_Rule):
     """Fires on blur, wrong exposure and wrong stain.
 
-    The limits here hold where a site has too few images for ranges of its own (`client_node.analysis.ranges`).
+    The limits here hold where a site has too few images for ranges of its own (`client_node.analysis.ranges`); that of
+    the stain is then what the laboratories that taught the model have.
     """
 
     test: Literal["image"]
@@ -155,6 +156,8 @@ class Evidence:
     quality: Quality
     ranges: Ranges | None = None
     """Of this site's good images of the same kind."""
+    dye: tuple[float, float] | None = None
+    """The limit for a site without such ranges: what the laboratories have that taught the model, widened."""
     compared: str = "the training images"
     """What strange cells are unlike."""
     fields: int = 0
@@ -273,6 +276,9 @@ def _image(rule: ImageQuality, seen: Evidence) -> FlagEvidence | None:
     if not rule.least_brightness <= quality.brightness <= rule.most_brightness:
         wanted = f"{rule.least_brightness:g}–{rule.most_brightness:g}"
         found.append(f"wrongly exposed (background {quality.brightness:.0f}, {wanted} wanted)")
+    if seen.dye is not None and quality.dye is not None:
+        stain = stain_fault(quality.dye, seen.dye, "the laboratories that taught the model, widened")
+        found += [] if stain is None else [stain]
     return FlagEvidence(text="images " + " and ".join(found)) if found else None
 
 

@@ -16,7 +16,7 @@ from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
 from client_node.analysis.prototypes import Lessons
-from client_node.analysis.ranges import SiteRanges, load_ranges, look
+from client_node.analysis.ranges import SiteRanges, known_dye, load_ranges, look
 from client_node.analysis.rules import Evidence, flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
 from client_node.analysis.store import SmearStore, Trace
@@ -303,6 +303,7 @@ def evidence(
         cells,
         figures,
         ranges=site.fields if fields else site.cells,
+        dye=known_dye(model.laboratories, fields=bool(fields)),
         compared=model.compared,
         fields=len(fields),
         promise=model.adapter.promise,

@@ -1,6 +1,6 @@
 """What a hospital tells of its laboratory as a whole, so that a model can warn of stains that it has not learnt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from client_node.analysis import ranges
 from client_node.policy import load_policy
 from client_node.training.cache import Between
 from client_node.training.site import allowed_cells, allowed_fields
@@ -21,7 +22,7 @@ from shared.vision.preprocessing import Pixels
 
 Floats = NDArray[np.float32]
 
-_MOST_IMAGES = 120
+_MOST_IMAGES = 80
 
 log = structlog.get_logger(__name__)
 
@@ -41,14 +42,26 @@ def told_laboratory(
     except ValueError as error:
         log.info("training.laboratory_not_told", reason=str(error))
         return None
-    return KnownLaboratory(space=space, gamut=gamut.fit(_images(home, classes, between)))
+    cells = allowed_cells(home, "train", classes)
+    fields = {one.path for one in allowed_fields(home, "train")} | {one.path for one in cells if one.box is not None}
+    single = {one.path for one in cells if one.box is None}
+    both = _images([*sorted(fields)[:_MOST_IMAGES], *sorted(single)[:_MOST_IMAGES]], between)
+    return KnownLaboratory(
+        space=space,
+        gamut=gamut.fit(both),
+        dye_of_fields=_dye(fields, between),
+        dye_of_cells=_dye(single, between),
+    )
 
 
-def _images(home: Path, classes: tuple[CellClass, ...], between: Between) -> Iterator[Pixels]:
-    """Yield some of the images that the site trains with, each once; their names are hashes: any of them."""
-    paths = {field.path for field in allowed_fields(home, "train")}
-    paths |= {cell.path for cell in allowed_cells(home, "train", classes)}
-    for path in sorted(paths)[:_MOST_IMAGES]:
+def _dye(paths: Iterable[Path], between: Between) -> tuple[float, float] | None:
+    found = ranges.fit(map(ranges.look, _images(sorted(paths)[:_MOST_IMAGES], between)))
+    return None if found is None else found.dye
+
+
+def _images(paths: Iterable[Path], between: Between) -> Iterator[Pixels]:
+    """Yield the images that can be read; their names are hashes, so that the first ones are any of them."""
+    for path in paths:
         between()
         with suppress(DataInvalidError):
             yield load_image(path)

@@ -186,6 +186,11 @@ class Gamut(Contract):
     """Share of an image's dyed pixels outside of these at which it is strange."""
 
 
+_Density = Annotated[float, Field(gt=0.05, lt=6.0, allow_inf_nan=False)]
+DyeRange = tuple[_Density, _Density]
+"""Least and greatest optical density (natural logarithm)."""
+
+
 class KnownLaboratory(Contract):
     """What one laboratory, whose cells taught a model, looks like; it has no name."""
 
@@ -193,6 +198,10 @@ class KnownLaboratory(Contract):
     """Its cells, to the model."""
     gamut: Gamut | None = None
     """Its images' colours."""
+    dye_of_fields: DyeRange | None = None
+    """How dark the darkest pixels of its good fields are; see `client_node.analysis.ranges`."""
+    dye_of_cells: DyeRange | None = None
+    """The same of its pictures of single cells."""
 
 
 class KnownLaboratories(Contract):

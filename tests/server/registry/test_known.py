@@ -37,6 +37,14 @@ def test_a_laboratory_that_knows_nearly_every_colour_is_left_out() -> None:
     assert known_laboratories([good, lax], features=SIZE).laboratories == (good,)
 
 
+def test_a_laboratory_for_which_any_strength_of_dye_would_do_is_left_out() -> None:
+    good, lax, turned = (
+        KnownLaboratory(space=told(seed).space, dye_of_fields=dye)
+        for seed, dye in ((1, (0.8, 1.4)), (2, (0.1, 5.0)), (3, (1.4, 0.8)))
+    )
+    assert known_laboratories([good, lax, turned], features=SIZE).laboratories == (good,)
+
+
 def test_a_space_of_another_model_or_without_numbers_is_left_out() -> None:
     good = told(1)
     assert good.space is not None
