@@ -173,7 +173,12 @@ class _Doctor:
                 f"This install can only analyse ({', '.join(missing)} missing): install hematovision[node], or enrol "
                 "the node with --mode inference."
             )
-        return f"ONNX Runtime on {runs_on()}"
+        try:
+            return f"ONNX Runtime on {runs_on()}"
+        except DependencyMissingError as error:
+            if missing_packages(["torch"]):
+                raise
+            raise _Warning(f"torch analyses, which is slower: {error.message}") from error
 
     def weights(self) -> str:
         if self._mode() is NodeMode.INFERENCE:

@@ -88,7 +88,8 @@ _WORDS: Final[dict[type[Any], Any]] = {
     ),
     Uncertain: lambda rule: f"over {rule.limit:g} % of cells left open (≥ {rule.least_cells})",
     UnknownStain: lambda rule: (
-        f"over {rule.limit:g} % of cells unlike what is known (≥ {rule.least_cells}), or a median score over "
+        f"over {rule.limit:g} % of cells unlike what is known (≥ {rule.least_cells}), most fields without a cell and "
+        "of unknown dyes, or a median score over "
         f"{rule.median_score:g}"
     ),
     TooFew: lambda rule: f"fewer than {rule.least_total} white cells",

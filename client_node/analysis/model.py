@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from shared.contracts.errors import ModelInvalidError
 from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KNOWN_FILE, KnownLaboratories
+from shared.contracts.training import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.vision import backbones, calibration, preprocessing
 from shared.vision.boxes import OUTPUTS
 from shared.vision.engine import Engine, Outputs, load_engine
@@ -53,8 +53,10 @@ class LoadedModel:
     engine: Engine
     adapter: calibration.Adapter
     taught: Taught | None = None
+    laboratories: tuple[KnownLaboratory, ...] = ()
+    """Those that it learnt from, as it carries them; an old model carries none."""
     known: Known | None = None
-    """The laboratories that it learnt from; None for a model that carries none."""
+    """Their cells, to score others by."""
 
     @property
     def classes(self) -> tuple[CellClass, ...]:
@@ -160,7 +162,9 @@ def load_model(folder: Path, *, precision: Precision | None = None) -> LoadedMod
     """
     card = read_card(folder)
     engine = load_engine(folder, card.recipe, precision=precision)
-    return LoadedModel(card, engine, _adapter(folder / adapter_file(engine), card), known=_known(folder))
+    laboratories = _laboratories(folder)
+    adapter = _adapter(folder / adapter_file(engine), card)
+    return LoadedModel(card, engine, adapter, laboratories=laboratories, known=_known(laboratories))
 
 
 def adapter_file(engine: Engine) -> str:
@@ -187,7 +191,7 @@ def calibration_of(folder: Path) -> tuple[calibration.Adapter, str]:
     """
     file = _INT8_ADAPTER if precision_of(folder) is Precision.INT8 else _ADAPTER
     adapter = _adapter(folder / file, read_card(folder))
-    return adapter, compared(adapter, _known(folder))
+    return adapter, compared(adapter, _known(_laboratories(folder)))
 
 
 def compared(adapter: calibration.Adapter, laboratories: Known | None) -> str:
@@ -203,12 +207,19 @@ def compared(adapter: calibration.Adapter, laboratories: Known | None) -> str:
     return f"this site's own cells, and, as the model reads these badly, {taught}"
 
 
-def _known(folder: Path) -> Known | None:
+def _laboratories(folder: Path) -> tuple[KnownLaboratory, ...]:
     try:
-        return known(KnownLaboratories.model_validate_json((folder / KNOWN_FILE).read_bytes()))
+        return KnownLaboratories.model_validate_json((folder / KNOWN_FILE).read_bytes()).laboratories
     except FileNotFoundError:
-        return None
+        return ()
     except (OSError, ValueError) as error:
+        raise ModelInvalidError(_DAMAGED) from error
+
+
+def _known(laboratories: tuple[KnownLaboratory, ...]) -> Known | None:
+    try:
+        return known(laboratories)
+    except ValueError as error:
         raise ModelInvalidError(_DAMAGED) from error
 
 

@@ -31,8 +31,12 @@ def summary(
     dyes: Sequence[float],
     warnings: Sequence[str],
     rejected: Mapping[ObjectKind, int],
+    empty: Sequence[float] = (),
 ) -> Quality:
-    """Return the quality of a smear from its cells and its images' figures."""
+    """Return the quality of a smear from its cells and its images' figures.
+
+    ``empty``: of each field without a cell, how strange its colours are (1: at the limit).
+    """
     beyond = sum(cell.ood_score > 1.0 for cell in cells)
     return Quality(
         white_cells=sum(cell.cls.info.counts for cell in cells),
@@ -40,6 +44,8 @@ def summary(
         brightness=float(np.median(brightnesses)) if brightnesses else 0.0,
         dye=float(np.median(dyes)) if dyes else None,
         ood_fraction=beyond / len(cells) if cells else 0.0,
+        empty_fields=len(empty),
+        strange_fields=sum(score > 1.0 for score in empty),
         warnings=tuple(warnings),
         rejected=dict(rejected),
     )

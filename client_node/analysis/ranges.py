@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from client_node.analysis import quality
 from client_node.datasets.images import write_atomic
 from shared.contracts.analysis import Quality
+from shared.contracts.training import Gamut, KnownLaboratory
 from shared.vision.preprocessing import balanced, white_point
 
 Pixels = NDArray[np.uint8]
@@ -32,6 +33,8 @@ _LIGHT: Final = 15.0
 _DYE: Final = 1.2
 """Factor on both sides."""
 _DARKEST: Final = 0.98
+_UNKNOWN_SITE: Final = 1.25
+"""Factor on both sides of what other laboratories have: a site that nothing is known of may differ from all of them."""
 
 
 class Ranges(BaseModel):
@@ -55,6 +58,8 @@ class SiteRanges(BaseModel):
 
     fields: Ranges | None = None
     cells: Ranges | None = None
+    gamut: Gamut | None = None
+    """The colours of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +116,26 @@ def faults(ranges: Ranges, figures: Quality) -> list[str]:
     low, high = ranges.brightness
     if not low <= figures.brightness <= high:
         found.append(f"wrongly exposed (background {figures.brightness:.0f}; {own}: {low:.0f}–{high:.0f})")
-    if figures.dye is not None and not ranges.dye[0] <= figures.dye <= ranges.dye[1]:
-        weak = "weakly" if figures.dye < ranges.dye[0] else "strongly"
-        spread = f"{ranges.dye[0]:.2f}–{ranges.dye[1]:.2f}"
-        found.append(f"stained too {weak} (optical density {figures.dye:.2f}; {own}: {spread})")
-    return found
+    stain = None if figures.dye is None else stain_fault(figures.dye, ranges.dye, own)
+    return found if stain is None else [*found, stain]
+
+
+def known_dye(laboratories: Iterable[KnownLaboratory], *, fields: bool) -> tuple[float, float] | None:
+    """Return the dye that any laboratory which taught the model has, widened: the limit of a site without images."""
+    told = (one.dye_of_fields if fields else one.dye_of_cells for one in laboratories)
+    found = [one for one in told if one is not None]
+    if not found:
+        return None
+    return min(low for low, _ in found) / _UNKNOWN_SITE, max(high for _, high in found) * _UNKNOWN_SITE
+
+
+def stain_fault(dye: float, limits: tuple[float, float], whose: str) -> str | None:
+    """Say what is wrong with a smear's dye, or nothing; ``whose`` says where the limits come from."""
+    low, high = limits
+    if low <= dye <= high:
+        return None
+    weak = "weakly" if dye < low else "strongly"
+    return f"stained too {weak} (optical density {dye:.2f}; {whose}: {low:.2f}–{high:.2f})"
 
 
 def load_ranges(home: Path) -> SiteRanges:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from client_node.analysis.ranges import Ranges, faults
+from client_node.analysis.ranges import Ranges, faults, stain_fault
 from shared.contracts.analysis import Cell, Flag, FlagEvidence, Quality, Severity
 from shared.contracts.errors import ConfigError
 from shared.contracts.ontology import CellClass, rolled_up
@@ -76,7 +76,7 @@ class Uncertain(_Rule):
 
 
 class UnknownStain(_Rule):
-    """Fires where cells look unlike anything the model was fitted on."""
+    """Fires where cells look unlike what is known, or most fields have no cell to judge and colours unlike it."""
 
     test: Literal["unknown_stain"]
     limit: float = Field(ge=0, le=100)
@@ -94,7 +94,8 @@ class TooFew(_Rule):
 class ImageQuality(_Rule):
     """Fires on blur, wrong exposure and wrong stain.
 
-    The limits here hold where a site has too few images for ranges of its own (`client_node.analysis.ranges`).
+    The limits here hold where a site has too few images for ranges of its own (`client_node.analysis.ranges`); that of
+    the stain is then what the laboratories that taught the model have.
     """
 
     test: Literal["image"]
@@ -155,8 +156,12 @@ class Evidence:
     quality: Quality
     ranges: Ranges | None = None
     """Of this site's good images of the same kind."""
+    dye: tuple[float, float] | None = None
+    """The limit for a site without such ranges: what the laboratories have that taught the model, widened."""
     compared: str = "the training images"
     """What strange cells are unlike."""
+    fields: int = 0
+    """How many fields were looked at."""
     promise: str = ""
     """How often prediction sets hold the true class, and who vouches for it."""
 
@@ -239,6 +244,10 @@ def _uncertain(rule: Uncertain, seen: Evidence) -> FlagEvidence | None:
 
 def _unknown(rule: UnknownStain, seen: Evidence) -> FlagEvidence | None:
     cells = tuple(cell for cell in seen.cells if cell.ood_score > 1.0)
+    strange = seen.quality.strange_fields
+    if strange > max(seen.fields, seen.quality.empty_fields) / 2:
+        text = f"{strange} fields show no cell to judge, and dyes unlike what is known"
+        return FlagEvidence(text=text, count=strange, total=max(seen.fields, seen.quality.empty_fields))
     if not seen.cells or len(cells) < rule.least_cells:
         return None
     median = float(np.median([cell.ood_score for cell in seen.cells]))
@@ -267,6 +276,9 @@ def _image(rule: ImageQuality, seen: Evidence) -> FlagEvidence | None:
     if not rule.least_brightness <= quality.brightness <= rule.most_brightness:
         wanted = f"{rule.least_brightness:g}–{rule.most_brightness:g}"
         found.append(f"wrongly exposed (background {quality.brightness:.0f}, {wanted} wanted)")
+    if seen.dye is not None and quality.dye is not None:
+        stain = stain_fault(quality.dye, seen.dye, "the laboratories that taught the model, widened")
+        found += [] if stain is None else [stain]
     return FlagEvidence(text="images " + " and ".join(found)) if found else None
 
 

@@ -16,18 +16,21 @@ from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
 from client_node.analysis.prototypes import Lessons
-from client_node.analysis.ranges import SiteRanges, load_ranges, look
+from client_node.analysis.ranges import SiteRanges, known_dye, load_ranges, look
 from client_node.analysis.rules import Evidence, flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
 from client_node.analysis.store import SmearStore, Trace
 from client_node.analysis.tiling import fields as slide_fields
+from client_node.analysis.tiling import sampled
 from client_node.datasets.images import file_sha256, read_limited
 from client_node.policy import load_analysis_policy
 from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Quality, Smear
 from shared.contracts.errors import DataInvalidError
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
+from shared.contracts.training import Gamut
 from shared.statistics import differential
+from shared.vision import gamut
 from shared.vision.images import load_image
 from shared.vision.slides import Slide
 
@@ -94,6 +97,10 @@ class _Work:
     crops: list[Pixels] = field(default_factory=list)
     """Of the waiting cells that nothing was read of yet."""
     rejected: Counter[ObjectKind] = field(default_factory=Counter)
+    gamuts: tuple[Gamut, ...] = ()
+    """The dyes that are known here."""
+    empty: list[float] = field(default_factory=list)
+    """Of fields without a cell, how strange their colours are."""
 
     def judge(self, pixels: Pixels) -> None:
         """Take note of how good an image is."""
@@ -101,6 +108,14 @@ class _Work:
         self.focus.append(seen.focus)
         self.brightness.append(seen.brightness)
         self.dye.append(seen.dye)
+
+    def look_at_empty(self, pixels: Pixels) -> float | None:
+        """Take note of how strange the colours of an image without a cell are; None where they tell nothing."""
+        seen = gamut.colours(pixels) if self.gamuts else None
+        if seen is None:
+            return None
+        self.empty.append(min(gamut.strangeness(one, seen) for one in self.gamuts))
+        return self.empty[-1]
 
     def white(self) -> int:
         """How many white cells there are, taking those that nothing was read of yet for such."""
@@ -178,7 +193,8 @@ class Analyser:
             raise
 
     def _analysed(self, work: _Work, plan: SmearPlan, options: Options, taken: Callable[[bool], None]) -> Smear:
-        model, rules = self.model, load_rules(self._home)
+        model, rules, site = self.model, load_rules(self._home), load_ranges(self._home)
+        work.gamuts = known_gamuts(model, site)
         for image in plan.images:
             good = False
             try:
@@ -191,14 +207,16 @@ class Analyser:
             taken(good)
         _read(model, work)
         cells = tuple(work.cells)
-        figures = quality.summary(cells, work.focus, work.brightness, work.dye, work.warnings, work.rejected)
+        figures = quality.summary(
+            cells, work.focus, work.brightness, work.dye, work.warnings, work.rejected, work.empty
+        )
         fields = _scored(work.fields, cells)
         smear = Smear(
             id=work.id,
             fields=fields,
             cells=cells,
             differential=differential(cell.cls for cell in cells),
-            flags=flags(rules, evidence(model, load_ranges(self._home), fields, cells, figures)),
+            flags=flags(rules, evidence(model, site, fields, cells, figures)),
             quality=figures,
             model_version=model.card.version,
             engine=model.engine.name,
@@ -230,22 +248,28 @@ class Analyser:
 
     def _take_slide(self, work: _Work, path: Path, model: LoadedModel) -> None:
         """Look at fields all over a slide until enough white cells are found."""
+        before = len(work.waiting)
+        with Slide(path) as slide:
+            self._look_over(work, path, slide, model)
+            if len(work.waiting) == before and work.gamuts:
+                work.look_at_empty(sampled(slide))
+
+    def _look_over(self, work: _Work, path: Path, slide: Slide, model: LoadedModel) -> None:
         policy = load_analysis_policy(self._home)
         digest = file_sha256(path)
-        with Slide(path) as slide:
-            for number, (tile, pixels) in enumerate(slide_fields(slide)):
-                if number >= policy.slide_fields:
-                    work.warnings.append(f"{path.name}: only {number} fields of the slide were looked at.")
-                    return
-                found = find_cells(model, pixels)
-                own = FoundCells(tuple(cell for cell in found.cells if tile.owns(cell.box)), found.rejected)
-                if own.cells:
-                    work.judge(pixels)
-                    self._take_field(work, pixels, own, digest, path=path, origin=(tile.x, tile.y))
-                if len(work.crops) >= _BATCH:
-                    _read(model, work)
-                if work.white() >= policy.slide_cells:
-                    return
+        for number, (tile, pixels) in enumerate(slide_fields(slide)):
+            if number >= policy.slide_fields:
+                work.warnings.append(f"{path.name}: only {number} fields of the slide were looked at.")
+                return
+            found = find_cells(model, pixels)
+            own = FoundCells(tuple(cell for cell in found.cells if tile.owns(cell.box)), found.rejected)
+            if own.cells:
+                work.judge(pixels)
+                self._take_field(work, pixels, own, digest, path=path, origin=(tile.x, tile.y))
+            if len(work.crops) >= _BATCH:
+                _read(model, work)
+            if work.white() >= policy.slide_cells:
+                return
 
     def _take_field(
         self, work: _Work, pixels: Pixels, found: FoundCells, digest: str, *, path: Path,
@@ -254,7 +278,8 @@ class Analyser:
         height, width = pixels.shape[:2]
         index = len(work.fields)
         self._store.put_field(work.id, index, pixels)
-        work.fields.append(FieldImage(path=str(path), width=width, height=height, origin=origin))
+        strange = None if found.cells else work.look_at_empty(pixels)
+        work.fields.append(FieldImage(path=str(path), width=width, height=height, origin=origin, ood_score=strange))
         work.rejected.update(found.rejected)
         for cell in found.cells:
             crop_box = self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, cell.box)
@@ -262,6 +287,12 @@ class Analyser:
             work.waiting.append(_Waiting(index, cell.box, None, trace, edge=cell.edge, reading=cell.reading))
             if cell.reading is None:
                 work.crops.append(cell.crop)
+
+
+def known_gamuts(model: LoadedModel, site: SiteRanges) -> tuple[Gamut, ...]:
+    """Return the dyes of this site's labelled images and of the laboratories that taught the model."""
+    taught = [one.gamut for one in model.laboratories]
+    return tuple(one for one in (site.gamut, *taught) if one is not None)
 
 
 def evidence(
@@ -272,7 +303,9 @@ def evidence(
         cells,
         figures,
         ranges=site.fields if fields else site.cells,
+        dye=known_dye(model.laboratories, fields=bool(fields)),
         compared=model.compared,
+        fields=len(fields),
         promise=model.adapter.promise,
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,7 @@ _DYED: Final = 60
 """Difference between a pixel's lightest and darkest channel, or from white, from which it may be dyed nucleus."""
 _LEAST_DYED: Final = 40
 _STEP: Final = 4
+_SAMPLED: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,21 @@ def fields(slide: Slide) -> Iterator[tuple[Tile, Pixels]]:
         pixels = slide.region(tile.x, tile.y, tile.width, tile.height)
         if _dyed(pixels[::_STEP, ::_STEP], least=_LEAST_DYED):
             yield tile, pixels
+
+
+def sampled(slide: Slide) -> Pixels:
+    """Return what tells of a slide's colours as a whole: its overview, or some tiles beside each other, all over it.
+
+    Raises:
+        DataInvalidError: a part of the slide is damaged.
+    """
+    seen = slide.overview()
+    if seen is not None:
+        return seen[0]
+    some = islice(tiles(slide.width, slide.height, slide.microns), _SAMPLED)
+    parts = [slide.region(tile.x, tile.y, tile.width, tile.height)[::_STEP, ::_STEP] for tile in some]
+    height = min(len(part) for part in parts)
+    return np.concatenate([part[:height] for part in parts], axis=1)
 
 
 def _dyed(pixels: Pixels, *, least: int) -> bool:

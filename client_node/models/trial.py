@@ -5,7 +5,7 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from shared.contracts.errors import (
 )
 from shared.contracts.ontology import CellClass
 from shared.crypto.pki import write_private
-from shared.vision import calibration, conformal, preprocessing
+from shared.vision import calibration, conformal, gamut, preprocessing
 from shared.vision.colour import SiteView
 from shared.vision.images import load_image
 from shared.vision.precision import Precision
@@ -115,17 +115,25 @@ def fit_ranges(home: NodeHome) -> None:
     catalogue, policy = Catalogue(home.path), load_policy(home)
     fields = [one.path for one in catalogue.fields() if policy.allows_source(one.source)]
     cells = [one.path for one in catalogue.cells() if one.box is None and policy.allows_source(one.source)]
-    found = SiteRanges(fields=ranges.fit(_looks(home, fields)), cells=ranges.fit(_looks(home, cells)))
+    found = SiteRanges(
+        fields=ranges.fit(_looks(home, fields)),
+        cells=ranges.fit(_looks(home, cells)),
+        gamut=gamut.fit(_images(home, [*sorted(fields)[:_MOST_LOOKED], *sorted(cells)[:_MOST_LOOKED]])),
+    )
     if found != ranges.load_ranges(home.path):
         ranges.save_ranges(home.path, found)
 
 
 def _looks(home: NodeHome, paths: list[Path]) -> Iterator[Look]:
+    return map(ranges.look, _images(home, sorted(paths)[:_MOST_LOOKED]))  # their names are hashes: any of them
+
+
+def _images(home: NodeHome, paths: Iterable[Path]) -> Iterator[Pixels]:
     lease = Lease(home.path)
-    for path in sorted(paths)[:_MOST_LOOKED]:  # their names are hashes: any of them
+    for path in paths:
         lease.pause_point()
         with suppress(DataInvalidError):
-            yield ranges.look(load_image(path))
+            yield load_image(path)
 
 
 def _other(home: NodeHome, version: str | None) -> Iterator[Run]:

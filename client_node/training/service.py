@@ -238,7 +238,7 @@ class TrainingService:
         groups = [cell.group for cell in cells]
         labels = positions(cells, classes)
         adapter = calibration.fit_adapter(logits, features, labels, reference=reference, groups=groups)
-        return adapter, told_laboratory(self._home, reference, features)
+        return adapter, told_laboratory(self._home, classes, reference, features, between=self._between)
 
     def _stain(self, classes: tuple[CellClass, ...]) -> dict[str, object]:
         """Return how much dye the site's cells took, and of what colour: fields of a `CalibrationSummary`."""

@@ -13,6 +13,10 @@ from shared.vision.known import space_of
 
 MOST_REACH: Final = 3.0
 """A laboratory whose cells reach so many times as far as is usual would take any stain for known, everywhere."""
+MOST_COLOURS: Final = 300
+"""Of 768 bins of colour; real laboratories know about 100 to 150."""
+MOST_SPREAD: Final = 4.0
+"""Of a laboratory's strongest dye over its weakest."""
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +38,12 @@ def known_laboratories(told: Iterable[KnownLaboratory | None], *, features: int)
 
 
 def _sound(one: KnownLaboratory, features: int) -> bool:
+    if one.gamut is not None and int(one.gamut.bins, 16).bit_count() > MOST_COLOURS:
+        log.warning("registry.laboratory_left_out", count=1, reason="knows too many colours")
+        return False
+    if any(not low <= high <= MOST_SPREAD * low for low, high in filter(None, (one.dye_of_fields, one.dye_of_cells))):
+        log.warning("registry.laboratory_left_out", count=1, reason="any strength of dye would do")
+        return False
     if one.space is None:
         return True
     try:

@@ -36,7 +36,8 @@ class FieldImage(Contract):
     width: int
     height: int
     ood_score: float | None = None
-    """Median over its cells; None without cells. Above 1 the field as a whole is unlike what the model knows."""
+    """Median over its cells; without cells, of its dyed pixels' colours, and None where these tell nothing. Above 1 the
+    field as a whole is unlike what the model knows."""
     origin: tuple[int, int] | None = None
     """Of a field cut from a slide: where its upper left corner lies, in pixels of the slide."""
 
@@ -111,6 +112,10 @@ class Quality(Contract):
     dye: float | None = None
     """Median over the images of the optical density (natural logarithm) of their darkest pixels."""
     ood_fraction: Fraction
+    empty_fields: int = 0
+    """Fields without a single cell whose colours could be judged; a slide without any counts as one."""
+    strange_fields: int = 0
+    """Those of them whose dye is unlike what is known here."""
     warnings: tuple[str, ...] = ()
     rejected: dict[ObjectKind, int] = Field(default_factory=dict)
     """What the model made of dark spots that are no nucleated cell."""

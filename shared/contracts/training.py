@@ -212,10 +212,31 @@ class KnownSpace(Contract):
         return self
 
 
+class Gamut(Contract):
+    """Which colours the dyed pixels of one laboratory's images take; see `shared.vision.gamut` for how it is made."""
+
+    bins: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")]
+    """A bit for each bin of hue and strength, in hex."""
+    limit: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    """Share of an image's dyed pixels outside of these at which it is strange."""
+
+
+_Density = Annotated[float, Field(gt=0.05, lt=6.0, allow_inf_nan=False)]
+DyeRange = tuple[_Density, _Density]
+"""Least and greatest optical density (natural logarithm)."""
+
+
 class KnownLaboratory(Contract):
-    """What one laboratory, whose cells taught a model, looks like to it; it has no name."""
+    """What one laboratory, whose cells taught a model, looks like; it has no name."""
 
     space: KnownSpace | None = None
+    """Its cells, to the model."""
+    gamut: Gamut | None = None
+    """Its images' colours."""
+    dye_of_fields: DyeRange | None = None
+    """How dark the darkest pixels of its good fields are; see `client_node.analysis.ranges`."""
+    dye_of_cells: DyeRange | None = None
+    """The same of its pictures of single cells."""
 
 
 class KnownLaboratories(Contract):

@@ -1,12 +1,13 @@
-"""Runs a model version on images: ONNX Runtime where the exported file is there, torch otherwise."""
+"""Runs a model version on images: ONNX Runtime by default, torch where that cannot."""
 
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from shared.contracts.errors import ModelInvalidError
+from shared.contracts.errors import DependencyMissingError, HematovisionError, ModelInvalidError
 from shared.contracts.training import Recipe
 from shared.vision.device import CPU, CUDA, cpu_session, on_cpu, session
 from shared.vision.precision import INT8_FILE, ONNX_FILE, Precision, precision_of
@@ -19,6 +20,8 @@ DELTA_FILE: Final = "delta.safetensors"
 CPU_BATCH: Final = 8
 """Images at once on a CPU: their maps still lie in its caches. With 32, each image took half as long again."""
 GPU_BATCH: Final = 64
+
+log = structlog.get_logger(__name__)
 
 
 class Outputs(NamedTuple):
@@ -69,20 +72,53 @@ class OnnxEngine:
 def load_engine(model_dir: Path, recipe: Recipe, *, precision: Precision | None = None) -> Engine:
     """Load the model in ``model_dir``: its ONNX file, or else base weights and ``delta.safetensors`` with torch.
 
+    Torch steps in where there is no ONNX file, and, with a line in the log that says why, where the runtime is not
+    installed or cannot load the file.
+
     The site's INT8 form runs where the site has one in use (`shared.vision.precision`) and a CPU does the work; a GPU
     is faster with the fp32 file. ``precision`` overrides that.
 
-    Raises `ModelInvalidError` if neither file is there, or it is damaged or does not fit the recipe.
+    Raises:
+        ModelInvalidError: neither file is there, or what is there is damaged or does not fit the recipe.
+        DependencyMissingError, WeightsMissingError: what is there needs a package or weights that are not.
     """
-    classes = len(recipe.classes)
-    if (model_dir / ONNX_FILE).is_file():
-        if precision is None:
-            precision = precision_of(model_dir) if on_cpu() else Precision.FP32
-        if precision is Precision.INT8:
-            return OnnxEngine(model_dir / INT8_FILE, classes, device="cpu")
-        return OnnxEngine(model_dir / ONNX_FILE, classes)
-    if (model_dir / DELTA_FILE).is_file():
-        from shared.vision.torch_engine import TorchEngine  # at use: an ONNX node has no torch
+    delta = model_dir / DELTA_FILE
+    if not (model_dir / ONNX_FILE).is_file():
+        if delta.is_file():
+            return _torch(delta, recipe)
+        raise ModelInvalidError("The model folder holds neither model.onnx nor delta.safetensors; install it again.")
+    try:
+        return _onnx(model_dir, len(recipe.classes), precision)
+    except (DependencyMissingError, ModelInvalidError) as error:
+        return _instead(delta, recipe, error)
 
-        return TorchEngine(model_dir / DELTA_FILE, recipe)
-    raise ModelInvalidError("The model folder holds neither model.onnx nor delta.safetensors; install it again.")
+
+def _onnx(model_dir: Path, classes: int, precision: Precision | None) -> Engine:
+    if precision is None:
+        precision = precision_of(model_dir) if on_cpu() else Precision.FP32
+    if precision is Precision.INT8:
+        return OnnxEngine(model_dir / INT8_FILE, classes, device="cpu")
+    return OnnxEngine(model_dir / ONNX_FILE, classes)
+
+
+def _torch(delta: Path, recipe: Recipe) -> Engine:
+    try:
+        from shared.vision.torch_engine import TorchEngine  # at use: an ONNX node has no torch
+    except ImportError as error:
+        raise DependencyMissingError(
+            "This model needs torch here: install hematovision with its `node` extra."
+        ) from error
+    return TorchEngine(delta, recipe)
+
+
+def _instead(delta: Path, recipe: Recipe, problem: HematovisionError) -> Engine:
+    """Return the model in torch, as ONNX Runtime cannot run it; raises ``problem`` where torch cannot either."""
+    if not delta.is_file():
+        raise problem
+    try:
+        engine = _torch(delta, recipe)
+    except HematovisionError as error:
+        log.warning("engine.no_fallback", runtime=problem.message, torch=error.message)
+        raise problem from error
+    log.warning("engine.fallback", engine=engine.name, reason=problem.message)
+    return engine

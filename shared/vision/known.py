@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.contracts.training import MOST_FEATURES, KnownLaboratories, KnownSpace
+from shared.contracts.training import MOST_FEATURES, KnownLaboratory, KnownSpace
 from shared.vision import space
 from shared.vision.space import Features, Floats, Space
 
@@ -101,13 +101,13 @@ class Known:
         return result
 
 
-def known(laboratories: KnownLaboratories) -> Known | None:
+def known(laboratories: Iterable[KnownLaboratory]) -> Known | None:
     """Return what a model carries, to score cells by; None where it carries nothing of that kind.
 
     Raises:
         ValueError: a space holds numbers that are not finite.
     """
-    return known_of(one.space for one in laboratories.laboratories if one.space is not None)
+    return known_of(one.space for one in laboratories if one.space is not None)
 
 
 def known_of(spaces: Iterable[KnownSpace]) -> Known | None:

@@ -7,11 +7,23 @@ import pytest
 from scipy import ndimage
 
 from client_node.analysis.quality import summary
-from client_node.analysis.ranges import LEAST_IMAGES, Ranges, SiteRanges, faults, fit, load_ranges, look, save_ranges
+from client_node.analysis.ranges import (
+    LEAST_IMAGES,
+    Ranges,
+    SiteRanges,
+    faults,
+    fit,
+    known_dye,
+    load_ranges,
+    look,
+    save_ranges,
+)
+from client_node.analysis.rules import Evidence, flags, load_rules
 from shared.contracts.analysis import Quality
 from shared.contracts.ontology import CellClass
+from shared.contracts.training import KnownLaboratory
 from shared.vision.colour import SiteView
-from tests.client_node.analysis.factories import draw_field
+from tests.client_node.analysis.factories import draw_field, make_cells, make_quality
 
 SPOTS = [(CellClass.NEUTROPHIL, 150.0, 120.0), (CellClass.EOSINOPHIL, 400.0, 200.0)]
 
@@ -50,6 +62,20 @@ def test_a_fault_is_named_with_the_sites_own_range(ranges: Ranges, change: objec
     assert callable(change)
     found = faults(ranges, figures(np.ascontiguousarray(change(field(200)))))
     assert any(word in fault and f"{LEAST_IMAGES} good images" in fault for fault in found)
+
+
+def test_a_site_without_images_has_the_dye_of_known_laboratories_widened() -> None:
+    known = [KnownLaboratory(dye_of_fields=(0.8, 1.1)), KnownLaboratory(dye_of_fields=(1.0, 1.5)), KnownLaboratory()]
+    assert known_dye(known, fields=True) == pytest.approx((0.64, 1.875))
+    assert known_dye(known, fields=False) is None
+
+
+@pytest.mark.parametrize(("dye", "word"), [(0.5, "too weakly"), (1.2, None), (2.0, "too strongly")])
+def test_image_quality_knows_a_stain_limit_without_own_images(dye: float, word: str | None) -> None:
+    seen = Evidence(make_cells(CellClass.NEUTROPHIL), make_quality(dye=dye), dye=(0.64, 1.875))
+    found = [flag.evidence.text for flag in flags(load_rules(), seen) if flag.id == "image.quality"]
+    assert bool(found) is (word is not None)
+    assert all(word is not None and word in text and "laboratories that taught the model" in text for text in found)
 
 
 def test_too_few_images_give_no_range() -> None:

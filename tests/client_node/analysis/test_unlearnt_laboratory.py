@@ -27,6 +27,7 @@ from shared.contracts.ontology import CellClass
 from shared.contracts.training import KNOWN_FILE, EvaluateReply, EvaluateRequest, Recipe, TrainRequest
 from shared.storage import MemoryStore
 from shared.vision import backbones
+from shared.vision.engine import ONNX_FILE
 from shared.vision.images import load_image
 from shared.vision.model import build as new_model
 from shared.vision.weights import base_sha256
@@ -119,6 +120,20 @@ def test_an_unlearnt_laboratory_is_flagged_and_a_learnt_one_is_not(model: Path, 
     assert "out_of_distribution" not in {flag.id for flag in pbc.flags}
     known, strange = (np.array([cell.ood_score for cell in smear.cells]) for smear in (pbc, bccd))
     assert (known[:, None] < strange[None, :]).mean() > 0.95
+
+
+@pytest.mark.data
+def test_torch_analyses_where_the_exported_file_cannot_be_loaded(model: Path, smears: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(model, tmp_path / "model")
+    (broken / ONNX_FILE).write_bytes(b"damaged")
+    paths = [smears / row["path"] for row in rows(smears, "test")[:6]]
+    one, other = (
+        Analyser(tmp_path / name, model_dir=folder).analyze(paths, options=Options(kind=SmearKind.GALLERY)).smears[0]
+        for name, folder in (("a", model), ("b", broken))
+    )
+    assert (one.engine, other.engine) == ("onnxruntime", "torch")
+    assert [cell.cls for cell in one.cells] == [cell.cls for cell in other.cells]
+    assert [cell.ood_score for cell in one.cells] == pytest.approx([cell.ood_score for cell in other.cells], abs=1e-3)
 
 
 @pytest.mark.data

@@ -149,6 +149,10 @@ def test_a_laboratory_is_told_of_as_a_whole_or_not_at_all(tmp_path: Path, start:
         answer, _ = TrainingService(home).handle(evaluate_request(), start)
         assert isinstance(answer, EvaluateReply)
         assert (answer.laboratory is not None) is told
+        if answer.laboratory is not None:
+            assert answer.laboratory.gamut is not None
+            assert answer.laboratory.dye_of_cells is not None
+            assert answer.laboratory.dye_of_fields is None
     few = make_home(tmp_path / "few", train=16, val=7, test=1)  # 48 training cells
     answer, _ = TrainingService(few).handle(evaluate_request(), start)
     assert isinstance(answer, EvaluateReply)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from server.registry.known import known_laboratories
-from shared.contracts.training import MOST_LABORATORIES, KnownLaboratory
+from shared.contracts.training import MOST_LABORATORIES, Gamut, KnownLaboratory
 from shared.vision.known import known_space
 
 SIZE = 24
@@ -29,6 +29,20 @@ def test_a_laboratory_that_would_know_everything_is_left_out() -> None:
     assert loose is not None
     lax = KnownLaboratory(space=loose.model_copy(update={"threshold": 90.0}))
     assert known_laboratories([south, lax], features=SIZE).laboratories == (south,)
+
+
+def test_a_laboratory_that_knows_nearly_every_colour_is_left_out() -> None:
+    good = KnownLaboratory(space=told(1).space, gamut=Gamut(bins="0f" * 40 + "00" * 56, limit=0.05))
+    lax = KnownLaboratory(space=told(2).space, gamut=Gamut(bins="ff" * 96, limit=0.05))
+    assert known_laboratories([good, lax], features=SIZE).laboratories == (good,)
+
+
+def test_a_laboratory_for_which_any_strength_of_dye_would_do_is_left_out() -> None:
+    good, lax, turned = (
+        KnownLaboratory(space=told(seed).space, dye_of_fields=dye)
+        for seed, dye in ((1, (0.8, 1.4)), (2, (0.1, 5.0)), (3, (1.4, 0.8)))
+    )
+    assert known_laboratories([good, lax, turned], features=SIZE).laboratories == (good,)
 
 
 def test_a_space_of_another_model_or_without_numbers_is_left_out() -> None:

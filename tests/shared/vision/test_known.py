@@ -11,7 +11,6 @@ from shared.contracts.training import (
     MOST_FEATURES,
     CalibrationSummary,
     EvaluateReply,
-    KnownLaboratories,
     KnownLaboratory,
     KnownSpace,
     SiteMetrics,
@@ -120,8 +119,8 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     good = known_space(laboratory(4.0, 100, seed=2, size=3))
     bad = good.model_copy(update={"numbers": "AH4A" * (len(good.numbers) // 4)})  # 0x7e00 is not a number
     with pytest.raises(ValueError, match="not finite"):
-        known(KnownLaboratories(laboratories=(KnownLaboratory(space=bad),)))
-    assert known(KnownLaboratories(laboratories=(KnownLaboratory(),))) is None
+        known([KnownLaboratory(space=bad)])
+    assert known([KnownLaboratory()]) is None
 
 
 def site(cells: Features, *, right: float) -> Adapter:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from structlog.testing import capture_logs
 
-from shared.contracts.errors import ModelInvalidError, WeightsMissingError
+from shared.contracts.errors import DependencyMissingError, ModelInvalidError, WeightsMissingError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe
 from shared.vision import backbones
@@ -132,6 +133,52 @@ def test_engine_of_a_damaged_or_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / ONNX_FILE).write_bytes(b"junk")
     with pytest.raises(ModelInvalidError, match="cannot be loaded"):
         load_engine(tmp_path, RECIPE)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A model version with both its files."""
+    classes = ",".join(RECIPE.classes)
+    assert main(["base", "--backbone", LITE.name, "--classes", classes, "--out", str(tmp_path / DELTA_FILE)]) == 0
+    delta, out = str(tmp_path / DELTA_FILE), str(tmp_path / ONNX_FILE)
+    assert main(["onnx", "--delta", delta, "--recipe", RECIPE.model_dump_json(), "--out", out]) == 0
+    return tmp_path
+
+
+def test_torch_steps_in_where_onnx_runtime_cannot_and_says_why(
+    exported: Path, images: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load_engine(exported, RECIPE).run(images)
+    (exported / ONNX_FILE).write_bytes(b"damaged")
+    with capture_logs() as logs:
+        engine = load_engine(exported, RECIPE)
+    assert engine.name == "torch"
+    assert [(line["event"], line["engine"]) for line in logs] == [("engine.fallback", "torch")]
+    assert "cannot be loaded" in logs[0]["reason"]
+    for one, other in zip(engine.run(images), expected, strict=True):
+        assert np.abs(one - other).max() < 1e-3
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
+    with capture_logs() as logs:
+        assert load_engine(exported, RECIPE).name == "torch"
+    assert [line["event"] for line in logs] == ["engine.fallback"]
+
+
+def test_without_torch_or_its_tensors_the_runtimes_own_fault_is_told(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exported / ONNX_FILE).write_bytes(b"damaged")
+    monkeypatch.setitem(sys.modules, "shared.vision.torch_engine", None)
+    with capture_logs() as logs, pytest.raises(ModelInvalidError, match="cannot be loaded"):
+        load_engine(exported, RECIPE)
+    assert [line["event"] for line in logs] == ["engine.no_fallback"]
+    (exported / ONNX_FILE).unlink()
+    with pytest.raises(DependencyMissingError, match="torch"):
+        load_engine(exported, RECIPE)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (exported / ONNX_FILE).write_bytes(b"damaged")
+    (exported / DELTA_FILE).unlink()
+    with pytest.raises(DependencyMissingError):
+        load_engine(exported, RECIPE)
 
 
 def test_trunk_under_onnx_runtime_gives_the_same_maps(
