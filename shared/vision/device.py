@@ -154,6 +154,11 @@ def placed(module: "torch.nn.Module", device: "torch.device") -> "torch.nn.Modul
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stubs lack this form
 
 
+def shares_gpu(engine: str) -> bool:
+    """Whether an engine, by its name, computes on the GPU that torch would train on."""
+    return engine.endswith(("-cuda", "-tensorrt"))
+
+
 def half_kind(device_type: str, *, bfloat16: bool) -> Literal["bfloat16", "float16"] | None:
     """Return the half precision that a device computes in; None: whole precision, on a CPU.
 

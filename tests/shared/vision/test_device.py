@@ -85,6 +85,15 @@ def test_gradients_are_scaled_only_for_float16() -> None:
     assert scaler.scale(loss) is loss
 
 
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [("onnxruntime", False), ("onnxruntime-int8", False), ("onnxruntime-cuda", True), ("onnxruntime-tensorrt", True),
+     ("onnxruntime-openvino", False), ("torch", False), ("torch-cuda", True)],
+)  # fmt: skip
+def test_engines_on_the_gpu_are_known_by_their_name(engine: str, expected: bool) -> None:
+    assert device.shares_gpu(engine) is expected
+
+
 @needs_cuda
 def test_a_gpu_scales_gradients_exactly_where_it_computes_in_float16() -> None:
     place = torch.device("cuda")
