@@ -41,6 +41,7 @@ from shared.contracts.training import (
     TrainRequest,
 )
 from shared.vision import calibration, colour, preprocessing
+from shared.vision.device import is_out_of_memory
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
 
@@ -50,6 +51,8 @@ _MOST_BATCH_PIXELS = 2_000_000
 """Pixels of a batch where the whole network learns: training holds about two kilobytes for each."""
 _MOST_STAINED = 200
 """So many cells tell how much dye a site's cells take."""
+_NO_MEMORY = "This node has too little memory for the request; ask for a smaller batch or input size."
+_FAILED = "This node could not answer: an inner failure; see the node's log."
 _TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
 
 log = structlog.get_logger(__name__)
@@ -74,15 +77,12 @@ class TrainingService:
         except HematovisionError as error:
             log.warning("training.refused", request=request.kind, code=error.code, reason=error.message)
             return Refusal(code=error.code, reason=error.message), {}
-        except MemoryError:
-            log.exception("training.out_of_memory", request=request.kind)
-            reason = "This node has too little memory for the request; ask for a smaller batch or input size."
-            return Refusal(code=NothingToDoError.code, reason=reason), {}
         except Exception as error:  # the process must outlive any one request
+            if is_out_of_memory(error):
+                log.exception("training.out_of_memory", request=request.kind)
+                return Refusal(code=NothingToDoError.code, reason=_NO_MEMORY), {}
             log.exception("training.failed", request=request.kind)
-            memory = "not enough memory" in str(error)  # torch's own, a RuntimeError
-            reason = "too little memory for the request" if memory else "an inner failure; see the node's log"
-            return Refusal(code=HematovisionError.code, reason=f"This node could not answer: {reason}."), {}
+            return Refusal(code=HematovisionError.code, reason=_FAILED), {}
 
     def _answer(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
         if isinstance(request, CensusRequest):

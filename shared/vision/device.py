@@ -23,6 +23,10 @@ THREADS_VARIABLE: Final = "OMP_NUM_THREADS"
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 _SUFFIX: Final = "ExecutionProvider"
+_NO_MEMORY: Final = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc",
+    "bad allocation", "failed to allocate memory", "alloc_failed",
+)  # fmt: skip
 
 log = structlog.get_logger(__name__)
 
@@ -157,6 +161,14 @@ def placed(module: "torch.nn.Module", device: "torch.device") -> "torch.nn.Modul
 def shares_gpu(engine: str) -> bool:
     """Whether an engine, by its name, computes on the GPU that torch would train on."""
     return engine.endswith(("-cuda", "-tensorrt"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the machine or of a GPU was too small; torch and ONNX Runtime say so in words only."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and any(words in text for words in _NO_MEMORY)
+    )
 
 
 def half_kind(device_type: str, *, bfloat16: bool) -> Literal["bfloat16", "float16"] | None:

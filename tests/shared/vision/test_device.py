@@ -1,5 +1,7 @@
 """Choosing where a model runs."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,27 @@ def test_gradients_are_scaled_only_for_float16() -> None:
 )  # fmt: skip
 def test_engines_on_the_gpu_are_known_by_their_name(engine: str, expected: bool) -> None:
     assert device.shares_gpu(engine) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_an_error_for_want_of_memory_is_known_as_such(error: Exception, expected: bool) -> None:
+    assert device.is_out_of_memory(error) is expected
+
+
+def test_torchs_own_error_for_want_of_memory_is_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert device.is_out_of_memory(caught.value)
 
 
 @needs_cuda
