@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import structlog
+import torch
 from numpy.typing import NDArray
 
 from client_node.datasets.catalogue import Catalogue, LabelledCell
@@ -41,7 +42,7 @@ from shared.contracts.training import (
     TrainRequest,
 )
 from shared.vision import calibration, colour, preprocessing
-from shared.vision.device import is_out_of_memory
+from shared.vision.device import is_out_of_memory, torch_device
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
 
@@ -61,17 +62,30 @@ log = structlog.get_logger(__name__)
 class TrainingService:
     """The federated side of one node; one request at a time (the caller's duty).
 
-    ``stopping`` is asked between batches: once true, the request at hand ends with a refusal.
+    ``stopping`` is asked between batches: once true, the request at hand ends with a refusal. ``device`` is asked for
+    each request where to compute; a GPU is left again after each.
     """
 
-    def __init__(self, home: Path, *, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        device: Callable[[], torch.device] = torch_device,
+    ) -> None:
         self._home = home
         self._stopping = stopping
         self._lease = Lease(home)
-        self._models = ModelStore()
+        self._models = ModelStore(device)
 
     def handle(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
         """Answer a request; whatever goes wrong becomes a `Refusal`, without inner detail."""
+        try:
+            return self._guarded(request, tensors)
+        finally:
+            self._models.release()  # not earlier: an error holds what lay on the GPU when it was raised
+
+    def _guarded(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
         try:
             return self._answer(request, tensors)
         except HematovisionError as error:
@@ -95,7 +109,7 @@ class TrainingService:
     def _between(self) -> None:
         if self._stopping():
             raise ServiceUnavailableError("This node's trainer is stopping; it takes part again once restarted.")
-        self._lease.pause_point()
+        self._lease.pause_point(gpu=self._models.on_gpu, waiting=self._models.yield_gpu)
 
     def _train(self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[TrainReply, Tensors]:
         begin = time.monotonic()

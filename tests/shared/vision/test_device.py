@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from shared.contracts.errors import ConfigError, ModelInvalidError
 from shared.vision import device
 from shared.vision.device import CPU, CUDA, DEVICE_VARIABLE, THREADS_VARIABLE, choose_providers, half_kind
 
+ROOT = Path(__file__).parents[3]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
@@ -115,6 +118,27 @@ def test_torchs_own_error_for_want_of_memory_is_known() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50)
     assert device.is_out_of_memory(caught.value)
+
+
+def test_a_gpu_is_made_to_compute_the_same_twice_and_a_cpu_is_left_alone() -> None:
+    """In a process of its own: these settings are the process's."""
+    code = """
+import os, torch
+from shared.vision import device
+device.prepare(torch.device("cpu"))
+before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+device.make_repeatable()
+after = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+cuda = torch.backends.cudnn.benchmark, torch.backends.cudnn.conv.fp32_precision, os.environ["CUBLAS_WORKSPACE_CONFIG"]
+print(before, after, cuda, torch.backends.cuda.mem_efficient_sdp_enabled())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "(False, False) (True, True) (False, 'ieee', ':4096:8') False"
+
+
+def test_batches_go_where_the_model_lies_as_it_wants_them() -> None:
+    batch = torch.arange(24.0).reshape(1, 2, 3, 4)
+    assert device.laid(batch, torch.device("cpu")) is batch
 
 
 @needs_cuda
