@@ -1,12 +1,14 @@
 """Composition root of the resident analyser: ``python -m client_node.analyser --home H``.
 
-Answers on the node's local socket; the model stays loaded between smears, and training yields to a STAT smear.
+Answers on the node's local socket; the model stays loaded between smears. Training yields to a STAT smear, and to any
+smear where both compute on one GPU.
 """
 
 import argparse
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from client_node.analysis.service import Analyser, Options
 from client_node.ipc import Header, Lease, Stop, serve, socket_path
 from shared.contracts.errors import DataInvalidError, ExitCode, HematovisionError, UsageError
 from shared.logging import configure_logging
+from shared.vision.device import shares_gpu
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +35,11 @@ class _AnalyzeCall(BaseModel):
 class AnalyserServer:
     """The operations that the analyser's socket answers."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, on_gpu: Callable[[str], bool] = shares_gpu) -> None:
+        """``on_gpu`` says of an engine, by its name, whether it computes on the GPU that training may use."""
         self._analyser = Analyser(home)
         self._lease = Lease(home)
+        self._on_gpu = on_gpu
         # One smear at a time: the runtime uses all the cores it may, and a second one would only wait in memory.
         self._one = threading.Lock()
 
@@ -61,8 +66,16 @@ class AnalyserServer:
             if request.options.stat:
                 stack.enter_context(self._lease.urgent())
             stack.enter_context(self._one)
+            if not request.options.stat and self._uses_gpu():
+                stack.enter_context(self._lease.gpu())
             output = self._analyser.analyze(request.paths, options=request.options)
         return {"output": output.model_dump(mode="json", by_alias=True)}
+
+    def _uses_gpu(self) -> bool:
+        try:
+            return self._on_gpu(self._analyser.model.engine.name)
+        except HematovisionError:
+            return False  # the analysis itself will say what is wrong with the model
 
 
 def main(argv: list[str] | None = None) -> int:

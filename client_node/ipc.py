@@ -246,40 +246,73 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 
 class Lease:
-    """By file lock, training stands still between two batches while an urgent smear is analysed.
+    """By file locks, training stands still between two batches while a smear is analysed that needs the machine.
 
-    Analyses hold the lock together (shared); `pause_point` of the trainer only asks whether anyone holds it.
-    The kernel drops the lock of a process that dies.
+    Analyses hold a lock together (shared): an urgent one that of the machine, any other that of the GPU where it
+    computes on one. `pause_point` of the trainer only asks whether anyone holds them. The kernel drops the lock of a
+    process that dies.
     """
 
     def __init__(self, home: Path) -> None:
-        self._path = home / "run" / "lease.lock"
+        self._machine = home / "run" / "lease.lock"
+        self._gpu = home / "run" / "gpu.lock"
+        self._turn_ends = 0.0
 
     @contextmanager
     def urgent(self) -> Iterator[None]:
         """Hold training still for the time of the block."""
-        with self._open() as handle:
+        with _opened(self._machine) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH)
             yield
 
-    def pause_point(self, *, longest: float = 120.0) -> float:
-        """Wait while an urgent analysis runs, at most ``longest`` seconds; return the seconds waited."""
-        begin = time.monotonic()
-        with self._open() as handle:
-            while time.monotonic() - begin < longest:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    time.sleep(0.05)
-                    continue
-                break
-        return time.monotonic() - begin
-
     @contextmanager
-    def _open(self) -> Iterator[int]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            yield handle
-        finally:
-            os.close(handle)
+    def gpu(self) -> Iterator[None]:
+        """Hold training still for the time of the block if it computes on the GPU too."""
+        with _opened(self._gpu) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            yield
+
+    def pause_point(
+        self, *, longest: float = 120.0, gpu: bool = False, waiting: Callable[[], None] = lambda: None
+    ) -> float:
+        """Wait while an urgent analysis runs, at most ``longest`` seconds; return the seconds waited.
+
+        On a ``gpu`` wait for any analysis on it; then training has its turn for as long as it has waited, since a day
+        of routine smears must not end it. ``waiting`` is called before a wait.
+        """
+        waited = _free(self._machine, longest, waiting)
+        if gpu and time.monotonic() >= self._turn_ends:
+            more = _free(self._gpu, longest, waiting)
+            self._turn_ends = time.monotonic() + more
+            waited += more
+        return waited
+
+
+def _free(path: Path, longest: float, waiting: Callable[[], None]) -> float:
+    """Wait until nobody holds a lock, at most ``longest`` seconds; return the seconds waited."""
+    begin = time.monotonic()
+    with _opened(path) as handle:
+        if not _held(handle):
+            return 0.0
+        waiting()
+        while time.monotonic() - begin < longest and _held(handle):
+            time.sleep(0.05)
+    return time.monotonic() - begin
+
+
+def _held(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

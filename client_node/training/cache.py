@@ -26,7 +26,7 @@ from shared.contracts.errors import DataInvalidError, NoSpaceError
 from shared.vision import preprocessing
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
-from shared.vision.trunk import Trunk
+from shared.vision.trunk import TrunkRunner
 
 Maps = NDArray[np.float16]
 Crops = NDArray[np.uint8]
@@ -150,19 +150,21 @@ class FeatureCache(_CellCache):
         base_sha256: str,
         size: int,
         strength: augment.Strength,
-        trunk: Callable[[], Trunk],
+        trunk: Callable[[], TrunkRunner],
     ) -> None:
         self._model = model
         self._size = size
         self._strength = strength
         self._trunk = trunk  # made only where something has to be computed
+        device = next(model.parameters()).device
         with torch.inference_mode():
-            example = model.trunk(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+            example = model.trunk(torch.zeros(1, 3, size, size, device=device))
         shape = tuple(example.shape[1:])
         # The shape does not tell the cut: every stage of a vision transformer has the same.
         network = (model.entry, base_sha256, len(model.trunk))
         looks = (size, strength, augment.SURROUND, augment.VERSION, preprocessing.VERSION)
-        super().__init__(folder, ("maps", network, shape, looks), shape, np.float16)
+        # A GPU rounds otherwise than a CPU: training shall not depend on where an earlier one ran.
+        super().__init__(folder, ("maps", network, shape, looks, device.type), shape, np.float16)
 
     def load(self, cells: Sequence[LabelledCell], views: int, *, between: Between) -> tuple[list[LabelledCell], Maps]:
         """Return the cells that could be read, and their maps (N × views × C × H × W float16), computing what is new.

@@ -42,8 +42,10 @@ def told_laboratory(
     except ValueError as error:
         log.info("training.laboratory_not_told", reason=str(error))
         return None
-    cells = allowed_cells(home, "train", classes)
-    fields = {one.path for one in allowed_fields(home, "train")} | {one.path for one in cells if one.box is not None}
+    cells = allowed_cells(home, "train", classes, purpose="evaluate")
+    fields = {one.path for one in allowed_fields(home, "train", purpose="evaluate")} | {
+        one.path for one in cells if one.box is not None
+    }
     single = {one.path for one in cells if one.box is None}
     both = _images([*sorted(fields)[:_MOST_IMAGES], *sorted(single)[:_MOST_IMAGES]], between)
     return KnownLaboratory(

@@ -110,7 +110,7 @@ def train(
     average.apply()
     if best is not None:
         best.restore(model)
-    absent = torch.from_numpy(counts == 0)
+    absent = torch.from_numpy(counts == 0).to(device)
     with torch.no_grad():
         for value, before in zip(model.head.parameters(), head, strict=True):
             value[absent] = torch.lerp(before[absent], value[absent], ABSENT_SHARE)

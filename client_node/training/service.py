@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import structlog
+import torch
 from numpy.typing import NDArray
 
 from client_node.datasets.catalogue import Catalogue, LabelledCell
@@ -48,6 +49,7 @@ from shared.contracts.training import (
     TrainRequest,
 )
 from shared.vision import calibration, colour, dye, preprocessing
+from shared.vision.device import is_out_of_memory, torch_device
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
 
@@ -57,6 +59,8 @@ _MOST_BATCH_PIXELS = 2_000_000
 """Pixels of a batch where the whole network learns: training holds about two kilobytes for each."""
 _MOST_STAINED = 200
 """So many cells tell how much dye a site's cells take."""
+_NO_MEMORY = "This node has too little memory for the request; ask for a smaller batch or input size."
+_FAILED = "This node could not answer: an inner failure; see the node's log."
 _TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
 
 log = structlog.get_logger(__name__)
@@ -65,32 +69,42 @@ log = structlog.get_logger(__name__)
 class TrainingService:
     """The federated side of one node; one request at a time (the caller's duty).
 
-    ``stopping`` is asked between batches: once true, the request at hand ends with a refusal.
+    ``stopping`` is asked between batches: once true, the request at hand ends with a refusal. ``device`` is asked for
+    each request where to compute; a GPU is left again after each.
     """
 
-    def __init__(self, home: Path, *, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        device: Callable[[], torch.device] = torch_device,
+    ) -> None:
         self._home = home
         self._stopping = stopping
         self._lease = Lease(home)
-        self._models = ModelStore()
+        self._models = ModelStore(device)
         self._hold: Hold | None = None
 
     def handle(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
         """Answer a request; whatever goes wrong becomes a `Refusal`, without inner detail."""
         try:
+            return self._guarded(request, tensors)
+        finally:
+            self._models.release()  # not earlier: an error holds what lay on the GPU when it was raised
+
+    def _guarded(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+        try:
             return self._answer(request, tensors)
         except HematovisionError as error:
             log.warning("training.refused", request=request.kind, code=error.code, reason=error.message)
             return Refusal(code=error.code, reason=error.message), {}
-        except MemoryError:
-            log.exception("training.out_of_memory", request=request.kind)
-            reason = "This node has too little memory for the request; ask for a smaller batch or input size."
-            return Refusal(code=NothingToDoError.code, reason=reason), {}
         except Exception as error:  # the process must outlive any one request
+            if is_out_of_memory(error):
+                log.exception("training.out_of_memory", request=request.kind)
+                return Refusal(code=NothingToDoError.code, reason=_NO_MEMORY), {}
             log.exception("training.failed", request=request.kind)
-            memory = "not enough memory" in str(error)  # torch's own, a RuntimeError
-            reason = "too little memory for the request" if memory else "an inner failure; see the node's log"
-            return Refusal(code=HematovisionError.code, reason=f"This node could not answer: {reason}."), {}
+            return Refusal(code=HematovisionError.code, reason=_FAILED), {}
 
     def _answer(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
         if isinstance(request, DryRunRequest):
@@ -125,7 +139,7 @@ class TrainingService:
             raise ServiceUnavailableError("This node's trainer is stopping; it takes part again once restarted.")
         if self._hold is not None:
             self._hold.between(self._stopping)
-        self._lease.pause_point()
+        self._lease.pause_point(gpu=self._models.on_gpu, waiting=self._models.yield_gpu)
         if self._hold is not None:
             self._hold.resume()
 

@@ -36,13 +36,18 @@ def allowed_cells(home: Path, split: str, classes: tuple[CellClass, ...], *, pur
     return [cell for cell in found if policy.allows_source(cell.source, purpose)]
 
 
+def allowed_fields(home: Path, split: str, *, purpose: Purpose) -> list[LabelledField]:
+    """Return the fields of ``split``, with what is marked in them, that may be used for ``purpose``."""
+    policy, found = load_policy(home), Catalogue(home).fields(split=split)
+    return [field for field in found if policy.allows_source(field.source, purpose)]
+
+
 def teaching_fields(home: Path, *, purpose: Purpose) -> list[LabelledField]:
     """Return the training fields with marked cells that the hospital's policy lets be used for ``purpose``.
 
     None where all are marked only partly: who is only told what is a cell learns to call everything one.
     """
-    policy, found = load_policy(home), Catalogue(home).fields(split="train")
-    fields = [one for one in found if one.cells and policy.allows_source(one.source, purpose)]
+    fields = [one for one in allowed_fields(home, "train", purpose=purpose) if one.cells]
     return fields if any(one.complete for one in fields) else []
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from client_node.training import augment
 from client_node.training.cache import Crops, Maps
+from shared.vision.device import laid
 from shared.vision.model import CellModel
 
 
@@ -39,11 +40,11 @@ class MapSource:
         """See `Source`; the whole batch is turned alike."""
         seen = random.integers(0, self._maps.shape[1], len(chosen))
         batch = torch.from_numpy(self._maps[chosen, seen]).to(self._device).float()
-        return _turned(batch, int(random.integers(0, 8)))
+        return laid(_turned(batch, int(random.integers(0, 8))), self._device)
 
     def plain(self, start: int, stop: int) -> Tensor:
         """See `Source`."""
-        return torch.from_numpy(np.ascontiguousarray(self._maps[start:stop, 0])).to(self._device).float()
+        return laid(torch.from_numpy(np.ascontiguousarray(self._maps[start:stop, 0])).float(), self._device)
 
 
 class CropSource:

@@ -22,7 +22,13 @@ DEVICE_VARIABLE: Final = "HEMATOVISION_DEVICE"
 THREADS_VARIABLE: Final = "OMP_NUM_THREADS"
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+TRAINING_SHARE: Final = 0.75
+"""Of a GPU's memory, at most: what training has taken up, an analysis cannot wait for."""
 _SUFFIX: Final = "ExecutionProvider"
+_NO_MEMORY: Final = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc",
+    "bad allocation", "failed to allocate memory", "alloc_failed",
+)  # fmt: skip
 
 log = structlog.get_logger(__name__)
 
@@ -152,6 +158,61 @@ def placed(module: "torch.nn.Module", device: "torch.device") -> "torch.nn.Modul
     if device.type != "cuda":
         return module.to(device)
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stubs lack this form
+
+
+def laid(batch: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """Move N × C × H × W numbers to ``device``, in the memory order that a `placed` module wants there."""
+    import torch
+
+    moved = batch.to(device)
+    return moved.contiguous(memory_format=torch.channels_last) if device.type == "cuda" else moved
+
+
+def prepare(device: "torch.device") -> None:
+    """Make training on a GPU repeatable and leave memory for analysis; does nothing on a CPU.
+
+    The one place where these settings of the process are made; to be called before the first work on the GPU.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return
+    make_repeatable()
+    torch.cuda.set_per_process_memory_fraction(TRAINING_SHARE, device)
+
+
+def make_repeatable() -> None:
+    """Let torch compute the same numbers from the same seed each time, and whole ones where half are not asked for."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else its reductions vary; read at the first product
+    torch.backends.cudnn.benchmark = False  # would choose an algorithm by its speed at the moment
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch's stubs lack it
+    torch.backends.cuda.enable_mem_efficient_sdp(False)  # its backward adds up in any order
+    # A round must not fail for one operation that has no repeatable form: torch then says which.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def free(device: "torch.device") -> None:
+    """Give memory of a GPU that nothing lies in any more back to other processes."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def shares_gpu(engine: str) -> bool:
+    """Whether an engine, by its name, computes on the GPU that torch would train on."""
+    return engine.endswith(("-cuda", "-tensorrt"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the machine or of a GPU was too small; torch and ONNX Runtime say so in words only."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and any(words in text for words in _NO_MEMORY)
+    )
 
 
 def half_kind(device_type: str, *, bfloat16: bool) -> Literal["bfloat16", "float16"] | None:

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from client_node.ipc import call, socket_path
+from client_node.analyser import AnalyserServer
+from client_node.ipc import Lease, call, socket_path
 from shared.contracts.analysis import AnalysisOutput
 from shared.contracts.errors import HematovisionError, NotFoundError, UsageError
 from shared.contracts.ontology import CellClass
@@ -25,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]) as process:
         try:
-            for _ in range(200):
+            for _ in range(1200):
                 if socket_path(home, "analyser").exists():
                     break
                 time.sleep(0.05)
@@ -55,6 +57,40 @@ def test_analyser_analyses_and_survives_bad_calls(home: Path, tmp_path: Path) ->
 def test_analyser_reloads_the_promoted_model(home: Path) -> None:
     install_model(home, "test-9")
     assert call(socket_path(home, "analyser"), {"op": "reload"})[0] == {"version": "test-9"}
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "stat", "expected"),
+    [(True, False, {"gpu"}), (False, False, set()), (True, True, {"machine"}), (False, True, {"machine"})],
+)
+def test_analysis_on_a_gpu_holds_training_there_still(
+    tmp_path: Path, on_gpu: bool, stat: bool, expected: set[str]
+) -> None:
+    install_model(tmp_path / "home")
+    for number in range(40):
+        save(tmp_path / f"smear/{number}.png", cell_image(CellClass.LYMPHOCYTE, number))
+    asked: list[str] = []
+
+    def uses(engine: str) -> bool:
+        asked.append(engine)
+        return on_gpu
+
+    server, held = AnalyserServer(tmp_path / "home", on_gpu=uses), set[str]()
+    request = {"op": "analyze", "paths": [str(tmp_path / "smear")], "options": {"stat": stat}}
+    answers: list[object] = []
+    worker = threading.Thread(target=lambda: answers.append(server.handle(request, b"")))
+    worker.start()
+    while worker.is_alive():
+        lease = Lease(tmp_path / "home")  # a trainer that has not waited yet
+        if lease.pause_point(longest=0.0) > 0.0:
+            held.add("machine")
+        elif lease.pause_point(gpu=True, longest=0.0) > 0.0:
+            held.add("gpu")
+        time.sleep(0.002)
+    worker.join()
+    assert len(answers) == 1
+    assert held == expected
+    assert asked == ([] if stat else ["onnxruntime"])
 
 
 def test_analyser_imports_no_torch() -> None:

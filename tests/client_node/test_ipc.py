@@ -139,6 +139,28 @@ def test_lease_holds_training_still(tmp_path: Path) -> None:
     assert lease.pause_point() < 0.05
 
 
+def test_lease_of_the_gpu_holds_only_training_on_it_still(tmp_path: Path) -> None:
+    lease, calls = Lease(tmp_path), list[str]()
+    with Lease(tmp_path).gpu():
+        assert lease.pause_point() == 0.0
+        assert lease.pause_point(gpu=True, longest=0.2, waiting=lambda: calls.append("waits")) >= 0.2
+    assert calls == ["waits"]
+    assert lease.pause_point(gpu=True, waiting=lambda: calls.append("waits")) == 0.0
+    assert calls == ["waits"]
+
+
+def test_training_on_the_gpu_has_its_turn_after_each_wait(tmp_path: Path) -> None:
+    """Routine smears without end leave training half of the time; an urgent one is never made to wait for that."""
+    lease = Lease(tmp_path)
+    with Lease(tmp_path).gpu():
+        waited = lease.pause_point(gpu=True, longest=0.3)
+        assert lease.pause_point(gpu=True, longest=0.3) == 0.0
+        with Lease(tmp_path).urgent():
+            assert lease.pause_point(gpu=True, longest=0.1) >= 0.1
+        time.sleep(waited)
+        assert lease.pause_point(gpu=True, longest=0.1) >= 0.1
+
+
 def test_frame_of_too_large_a_header_is_refused(server: Path) -> None:
     with pytest.raises(DataInvalidError, match="too large"):
         call(server, {"op": "x" * (17 * 1024 * 1024)})

@@ -28,7 +28,7 @@ from shared.vision.model import CellModel
 from shared.vision.precision import ONNX_FILE
 from tests.bench.model.clock import core_ms, middle, one_core
 from tests.bench.model.evaluate import Row, answers, row, share
-from tests.bench.model.folds import started
+from tests.bench.model.folder import started
 from tests.bench.model.prune import prune
 from tests.bench.model.train import Progress, positions, say
 

@@ -1,5 +1,6 @@
 """What the rows of pruning stand on."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 
 from client_node.datasets.catalogue import LabelledCell, Origin
 from client_node.datasets.splits import Split
+from shared.contracts.model_card import ModelCard
+from shared.contracts.training import CalibrationSummary
 from shared.vision.model import build
+from tests.bench.model.folder import keep
 from tests.bench.model.prune import prune
 from tests.bench.model.pruning import paired_loss, prune_rows, restate
-from tests.bench.model.train import CLASSES, RECIPE, Stage, _write
+from tests.bench.model.stages import CLASSES, RECIPE
 
 SIZE = 64
 RECIPE_SMALL = RECIPE.model_copy(update={"input_size": SIZE, "batch_size": 8})
@@ -72,10 +76,19 @@ def cell(folder: Path, number: int) -> LabelledCell:
     )
 
 
+def card() -> ModelCard:
+    return ModelCard(
+        version="small", created_at=datetime.now(UTC), base_sha256="0" * 64, recipe=RECIPE_SMALL, artefacts=(),
+        run_key="small", sites={}, examples={},
+        calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+    )  # fmt: skip
+
+
 def test_rows_are_of_exported_models_that_learnt_again(tmp_path: Path) -> None:
     cells = [cell(tmp_path, number) for number in range(24)]
     model = build(RECIPE_SMALL.backbone, len(CLASSES), frozen_stages=0)
-    _write(tmp_path / "model", Stage("whole", ("s",), RECIPE_SMALL), model, cells, {})
+    keep(tmp_path / "model", model, RECIPE_SMALL)
+    (tmp_path / "model" / "card.json").write_text(card().model_dump_json(by_alias=True))
     learn, test = cells[:16], cells[16:]
     rows = prune_rows(tmp_path, tmp_path / "model", RECIPE_SMALL, learn, test, ratios=(0.3,), epochs=1)
     values = {str(row["measure"]): row["value"] for row in rows}

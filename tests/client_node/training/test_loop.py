@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from client_node.training.augment import STRENGTHS, SURROUND
 from client_node.training.loop import ABSENT_SHARE, Stepper, predict, train
-from client_node.training.sources import MapSource
+from client_node.training.sources import CropSource, MapSource
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Balance, Recipe
+from shared.contracts.training import Augmentation, Balance, Recipe
 from shared.vision.calibration import balanced_loss
 from shared.vision.model import CellModel, build
 
@@ -81,6 +82,24 @@ def test_train_learns_with_every_balance_and_twice_alike(model: CellModel, balan
     assert all(torch.equal(results[0][name], results[1][name]) for name in start)
     logits, _ = predict(model, source(16), between=lambda: None)
     assert (logits.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_training_of_the_whole_network_is_the_same_under_a_seed_alone() -> None:
+    """Nothing frozen: every look is drawn anew from the crops."""
+    side = round(32 * SURROUND)
+    crops = np.random.default_rng(0).integers(0, 256, (6, side, side, 3)).astype(np.uint8)
+    whole = build("tf_efficientnet_lite0", len(CLASSES), frozen_stages=0)
+    start = whole.trainable_state()
+    results = []
+    for seed in (1, 1, 2):
+        whole.load_trainable(start)
+        looks = CropSource(crops, whole, 32, STRENGTHS[Augmentation.MILD])
+        labels, asked = np.array([0, 1, 2] * 2), recipe(batch_size=4, frozen_stages=0)
+        train(whole, looks, labels, asked, seed=seed, between=lambda: None)
+        results.append(whole.trainable_state())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in start if not name.startswith("finder."))
+    assert not any(torch.equal(results[0][name], results[2][name]) for name in start if "head." in name)
+    assert not torch.equal(results[0]["head.weight"], start["head.weight"])
 
 
 def test_train_moves_the_head_alone_at_first(model: CellModel) -> None:

@@ -2,7 +2,9 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +16,6 @@ import torch
 
 from client_node.datasets.catalogue import Catalogue, Kind, MarkedObject, NewItem
 from client_node.datasets.splits import Split
-from client_node.training import cache
 from client_node.training.finder import teach
 from client_node.training.service import TrainingService
 from client_node.training.site import teaching_fields
@@ -30,7 +31,6 @@ from shared.contracts.training import (
     Recipe,
     Refusal,
     Reply,
-    Request,
     TrainingManifest,
     TrainReply,
     TrainRequest,
@@ -250,24 +250,56 @@ def test_train_ends_when_the_trainer_stops(tmp_path: Path, start: Arrays) -> Non
     assert refusal(service.handle(train_request(), start)).code == "service_unavailable"
 
 
-def test_an_inner_failure_is_refused_without_detail(
-    service: TrainingService, start: Arrays, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def explode(*_: object, **__: object) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: /secret/path")
-
-    monkeypatch.setattr("client_node.training.service.train", explode)
-    answer = refusal(service.handle(train_request(), start))
-    assert "memory" in answer.reason
+def test_an_inner_failure_is_refused_without_detail(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "home", val=1, test=0)
+    with closing(sqlite3.connect(home / "catalogue.sqlite")) as connection:
+        connection.execute("UPDATE item SET class = 'secret' WHERE hash = (SELECT hash FROM item LIMIT 1)")
+        connection.commit()
+    answer = refusal(TrainingService(home).handle(train_request(), start))
+    assert answer.code == "error"
+    assert "inner failure" in answer.reason
     assert "secret" not in answer.reason
 
 
-def test_training_is_repeatable_and_uses_its_cache(home: Path, start: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests: list[Request] = [train_request(), train_request()]
+def no_machine_memory() -> bool:
+    return bool(np.empty(1 << 60, np.uint8).any())
+
+
+def no_torch_memory() -> bool:
+    return bool(torch.empty(1 << 50, dtype=torch.uint8).any())
+
+
+def no_gpu_memory() -> bool:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 4 GiB")
+
+
+@pytest.mark.parametrize("fails", [no_machine_memory, no_torch_memory, no_gpu_memory])
+def test_too_little_memory_is_refused_in_plain_words_and_does_not_last(
+    home: Path, start: Arrays, fails: Callable[[], bool]
+) -> None:
+    """Wherever memory ends; the next request is answered again."""
+    todo: list[Callable[[], bool]] = [fails]
+    service = TrainingService(home, stopping=lambda: todo.pop()() if todo else False)
+    answer = refusal(service.handle(train_request(), start))
+    assert (answer.code, "ask for a smaller batch or input size" in answer.reason) == ("nothing_to_do", True)
+    assert "GiB" not in answer.reason
+    assert isinstance(service.handle(evaluate_request(), start)[0], EvaluateReply)
+
+
+def test_training_is_repeatable_and_uses_its_cache(tmp_path: Path, start: Arrays) -> None:
+    """Once the maps are cached no image is needed any more."""
+    home = make_home(tmp_path / "home", train=6, val=1, test=0)
     service = TrainingService(home)
-    _, one = service.handle(requests[0], start)
-    monkeypatch.setattr(cache.FeatureCache, "_compute", lambda *_: pytest.fail("computed again"))
-    _, two = service.handle(requests[1], start)
+    first, one = service.handle(train_request(), start)
+    for image in (home / "images").rglob("*.png"):
+        image.chmod(0o600)
+        image.write_bytes(b"broken")
+    second, two = service.handle(train_request(), start)
+    assert isinstance(first, TrainReply)
+    assert isinstance(second, TrainReply)
+    assert (first.examples, first.received, first.manifest_sha256) == (
+        second.examples, second.received, second.manifest_sha256,
+    )  # fmt: skip
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 

@@ -1,5 +1,9 @@
 """Choosing where a model runs."""
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from shared.contracts.errors import ConfigError, ModelInvalidError
 from shared.vision import device
 from shared.vision.device import CPU, CUDA, DEVICE_VARIABLE, THREADS_VARIABLE, choose_providers, half_kind
 
+ROOT = Path(__file__).parents[3]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
@@ -83,6 +88,57 @@ def test_gradients_are_scaled_only_for_float16() -> None:
     loss = torch.ones(1, requires_grad=True)
     assert not scaler.is_enabled()
     assert scaler.scale(loss) is loss
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [("onnxruntime", False), ("onnxruntime-int8", False), ("onnxruntime-cuda", True), ("onnxruntime-tensorrt", True),
+     ("onnxruntime-openvino", False), ("torch", False), ("torch-cuda", True)],
+)  # fmt: skip
+def test_engines_on_the_gpu_are_known_by_their_name(engine: str, expected: bool) -> None:
+    assert device.shares_gpu(engine) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_an_error_for_want_of_memory_is_known_as_such(error: Exception, expected: bool) -> None:
+    assert device.is_out_of_memory(error) is expected
+
+
+def test_torchs_own_error_for_want_of_memory_is_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert device.is_out_of_memory(caught.value)
+
+
+def test_a_gpu_is_made_to_compute_the_same_twice_and_a_cpu_is_left_alone() -> None:
+    """In a process of its own: these settings are the process's."""
+    code = """
+import os, torch
+from shared.vision import device
+device.prepare(torch.device("cpu"))
+before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+device.make_repeatable()
+after = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+cuda = torch.backends.cudnn.benchmark, torch.backends.cudnn.conv.fp32_precision, os.environ["CUBLAS_WORKSPACE_CONFIG"]
+print(before, after, cuda, torch.backends.cuda.mem_efficient_sdp_enabled())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "(False, False) (True, True) (False, 'ieee', ':4096:8') False"
+
+
+def test_batches_go_where_the_model_lies_as_it_wants_them() -> None:
+    batch = torch.arange(24.0).reshape(1, 2, 3, 4)
+    assert device.laid(batch, torch.device("cpu")) is batch
 
 
 @needs_cuda
