@@ -28,6 +28,7 @@ weights_app = typer.Typer(help="Pretrained weights of the networks that can be t
 app.add_typer(weights_app, name="weights")
 
 HomeOption = Annotated[Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")]
+SignedOption = Annotated[bool, typer.Option("--signed", help="Only cells whose label came with a signed report.")]
 
 
 @app.callback()
@@ -210,12 +211,14 @@ def explain(
     out: Annotated[Path | None, typer.Option("--out", help="Write the crop and its overlay here, as PNG.")] = None,
     method: Annotated[Method, typer.Option("--method", help="auto, gradcam (torch) or cam (without).")] = Method.AUTO,
     references: Annotated[int, typer.Option("--references", min=0, max=12, help="So many like cells too.")] = 0,
+    signed: SignedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show where in a cell the model sees a class, and what the site's labelled cells say."""
     from client_node.explain_command import explain_cell
 
-    output = explain_cell(NodeHome(home), smear, cell, cls=cls, out=out, method=method, count=references)
+    place = NodeHome(home)
+    output = explain_cell(place, smear, cell, cls=cls, out=out, method=method, count=references, signed=signed)
     emit(output.document(), as_json=as_json, text=output.text())
 
 
@@ -225,12 +228,13 @@ def references(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id.")],
     home: HomeOption,
     count: Annotated[int, typer.Option("--count", min=1, max=100, help="How many.")] = 6,
+    signed: SignedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Name the site's labelled cells that a cell looks most like to the model."""
     from client_node.explain_command import references_of
 
-    output = references_of(NodeHome(home), smear, cell, count=count)
+    output = references_of(NodeHome(home), smear, cell, count=count, signed=signed)
     emit(output, as_json=as_json, text=output.text())
 
 

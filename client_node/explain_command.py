@@ -75,12 +75,16 @@ class ExplainOutput(BaseModel):
 
 
 def explain_cell(
-    home: NodeHome, smear_id: str, cell_id: str, *, cls: str | None, out: Path | None, method: Method, count: int
-) -> ExplainOutput:
-    """Explain a kept cell and write the picture to ``out``; ``count`` references go below it (0: none)."""
+    home: NodeHome, smear_id: str, cell_id: str, *, cls: str | None, out: Path | None, method: Method, count: int,
+    signed: bool = False,
+) -> ExplainOutput:  # fmt: skip
+    """Explain a kept cell and write the picture to ``out``; ``count`` references go below it (0: none).
+
+    With ``signed`` only cells with a signed label are references.
+    """
     wanted = None if cls is None else named_class(cls)
     overlay = explain(home.path, smear_id, cell_id, cls=wanted, method=method)
-    found = references_of(home, smear_id, cell_id, count=count) if count else None
+    found = references_of(home, smear_id, cell_id, count=count, signed=signed) if count else None
     explanation = overlay.explanation
     if out is not None:
         strip = _strip(home, found.references) if found else []
@@ -95,14 +99,17 @@ def explain_cell(
     return ExplainOutput(explanation=explanation, references=found.references if found else None)
 
 
-def references_of(home: NodeHome, smear_id: str, cell_id: str, *, count: int) -> ReferencesOutput:
-    """Return the site's labelled cells that look most like a kept one to the model in use."""
+def references_of(home: NodeHome, smear_id: str, cell_id: str, *, count: int, signed: bool = False) -> ReferencesOutput:
+    """Return the site's labelled cells that look most like a kept one to the model in use.
+
+    With ``signed`` only those whose label came home with a signed report; see `references.Index.nearest`.
+    """
     kept = kept_cell(home.path, smear_id, cell_id)
     model = load_model(current_model_dir(home.path))
     with progress("Reading the catalogue") as reporter:
         index = index_of(home.path, model, progress=reporter)
     (outputs,) = model.outputs([kept.crop(model)])
-    (found,) = index.nearest(outputs.features, count, without=kept.hashes)
+    (found,) = index.nearest(outputs.features, count, without=kept.hashes, signed=signed)
     return ReferencesOutput(smear_id=smear_id, cell_id=cell_id, model_version=model.card.version, references=found)
 
 

@@ -34,6 +34,8 @@ MOST: Final = {Split.TRAIN: 3000, Split.VAL: 1000}
 """Cells of the index: references come from the training split; the validation cells measure and set thresholds."""
 DIMENSIONS: Final = 64
 """Leading components that distances are taken in; chosen among 32, 64 and 128 on validation cells of PBC."""
+TIE: Final = 0.01
+"""Differences of distance below this say nothing: a signed reference then stands before an imported one."""
 _CELLS_A_DIMENSION: Final = 4
 _KEPT_FILES: Final = 4
 log = structlog.get_logger(__name__)
@@ -101,15 +103,26 @@ class Index:
         return np.array([cell.split is split for cell in self.cells], bool)
 
     def nearest(
-        self, features: NDArray[np.float32], count: int, *, without: Collection[str] = ()
+        self, features: NDArray[np.float32], count: int, *, without: Collection[str] = (), signed: bool = False
     ) -> list[tuple[Reference, ...]]:
-        """Return for each of N cells (features N × F) its nearest references among the training cells."""
-        usable = self.of(Split.TRAIN) & np.array([name not in without for name in self.hashes], bool)
-        places = np.flatnonzero(usable)
+        """Return for each of N cells (features N × F) its nearest references, signed ones first where it is a tie.
+
+        References are the training cells and all that carry a reader's signed label; with ``signed`` only the latter.
+
+        Raises:
+            NothingToDoError: ``signed`` is asked for, and no label has come home with a report yet.
+        """
+        vouched = np.array([cell.origin is Origin.FEEDBACK for cell in self.cells], bool)
+        if signed and not vouched.any():
+            raise NothingToDoError(
+                "No label of this site has come home with a signed report yet: leave --signed out to see imported ones."
+            )
+        wanted = vouched if signed else vouched | self.of(Split.TRAIN)
+        places = np.flatnonzero(wanted & np.array([name not in without for name in self.hashes], bool))
         distances = 1.0 - self.space(features) @ self.space(self.features[places]).T
         found = []
         for row in distances:
-            order = np.argsort(row, kind="stable")[:count]
+            order = np.lexsort((row, ~vouched[places], np.round(row / TIE)))[:count]
             found.append(tuple(_reference(self.cells[places[one]], float(row[one])) for one in order))
         return found
 
@@ -149,8 +162,11 @@ def key_of(model: LoadedModel) -> str:
 
 
 def _chosen(cells: Sequence[LabelledCell]) -> list[LabelledCell]:
-    """Of each split so many, signed ones first, then class by class in turn."""
-    chosen = []
+    """Of each split so many, signed ones first, then class by class in turn; and signed ones of the test split.
+
+    To be looked at beside another cell neither trains on a test cell nor sets a threshold by it.
+    """
+    chosen = [cell for cell in cells if cell.split not in MOST and cell.origin is Origin.FEEDBACK]
     for split, most in MOST.items():
         by_class = defaultdict(list)
         for cell in cells:

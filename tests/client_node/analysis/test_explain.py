@@ -1,6 +1,7 @@
 """Explaining a kept cell, and the site's cells that it is like."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from client_node.analysis.model import load_model
 from client_node.analysis.references import index_of
 from client_node.analysis.service import Analyser
 from client_node.cli import main
+from client_node.datasets.catalogue import Catalogue, Kind, NewItem, Origin
 from client_node.datasets.importers import import_source
+from client_node.datasets.splits import Split
 from shared.contracts.analysis import Smear
 from shared.contracts.errors import ExitCode, NothingToDoError
 from shared.contracts.ontology import CellClass
@@ -116,3 +119,62 @@ def test_references_are_the_nearest_of_the_training_cells_and_are_kept(home: Pat
     again = index_of(home, model)
     assert file.stat().st_mtime_ns == before
     assert again.hashes == index.hashes
+
+
+def add_signed(home: Path, tmp_path: Path, split: Split, *, first: int = 700) -> list[str]:
+    """Cells whose label came home with a report, though they lie in another split than training."""
+    hashes = []
+    with Catalogue(home).writing() as writer:
+        for number, cls in enumerate(CLASSES):
+            data = save(tmp_path / f"signed/{number}.png", cell_image(cls, first + number)).read_bytes()
+            image = writer.put_image(data).sha256
+            item = NewItem(image, Kind.CELL, None, cls, "f", "s", f"signed-{number}", split, Origin.FEEDBACK, "S", "c")
+            writer.add([item])
+            hashes.append(item.hash)
+    return hashes
+
+
+@pytest.mark.parametrize("split", [Split.TRAIN, Split.TEST])
+def test_signed_references_come_from_any_split_and_imported_ones_can_be_left_out(
+    home: Path, tmp_path: Path, split: Split
+) -> None:
+    model = load_model(home / "models/test-1")
+    catalogue(home, tmp_path)
+    (outputs,) = model.outputs([model.cut(cell_image(N, 500), None)])
+    with pytest.raises(NothingToDoError, match="leave --signed out"):
+        index_of(home, model).nearest(outputs.features, 3, signed=True)
+    hashes = add_signed(home, tmp_path, split)
+    (mixed,) = index_of(home, model).nearest(outputs.features, 30)
+    (signed,) = index_of(home, model).nearest(outputs.features, 3, signed=True)
+    assert [one.signed for one in signed] == [True] * 3
+    assert signed[0].hash == hashes[CLASSES.index(N)]
+    assert signed[0].hash in {one.hash for one in mixed}
+    assert {one.signed for one in mixed} == {True, False}
+
+
+def test_a_signed_reference_stands_before_an_imported_one_that_is_as_near(home: Path, tmp_path: Path) -> None:
+    model = load_model(home / "models/test-1")
+    catalogue(home, tmp_path)
+    add_signed(home, tmp_path, Split.VAL)
+    index = index_of(home, model)
+    place = next(number for number, cell in enumerate(index.cells) if cell.origin is Origin.IMPORT and cell.cls is N)
+    twin = next(number for number, cell in enumerate(index.cells) if cell.origin is Origin.FEEDBACK and cell.cls is N)
+    features = index.features.copy()
+    features[twin] = features[place]  # as alike as can be
+    tied = replace(index, features=features)
+    (found,) = tied.nearest(features[place : place + 1].astype(np.float32), 2)
+    assert [one.signed for one in found] == [True, False]
+    assert found[0].distance == pytest.approx(found[1].distance, abs=1e-6)
+
+
+def test_command_names_signed_references_only(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smear = gallery(home, tmp_path)
+    catalogue(home, tmp_path)
+    arguments = ("references", smear.id, smear.cells[0].id, "--home", home, "--signed", "--json")
+    assert run(monkeypatch, *arguments) == ExitCode.NOTHING_TO_DO
+    add_signed(home, tmp_path, Split.TEST)
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments) == ExitCode.OK
+    assert [one["signed"] for one in json.loads(capsys.readouterr().out)["references"]] == [True] * 4
