@@ -7,11 +7,15 @@ test group.
 
 import argparse
 import json
+import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from shared.contracts.errors import HematovisionError
 from tests.bench.model import (
     ablation,
     backbones,
@@ -33,9 +37,10 @@ from tests.bench.model.bench import Bench
 from tests.bench.model.machine import device
 from tests.bench.model.page import Part, page
 from tests.bench.model.plan import Plan
+from tests.bench.model.rows import Row
 from tests.bench.model.say import say
 from tests.bench.model.section import Section, measured
-from tests.bench.model.steps import Steps
+from tests.bench.model.steps import Piece, Steps
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 WORK: Final = ROOT / "build" / "bench-model"
@@ -46,27 +51,38 @@ SECTIONS: Final[tuple[Section, ...]] = (
     backbones.SECTION, lab.HEATMAP, lab.WARMUP,
 )  # fmt: skip
 """In the order of the page; the figures that matter most are measured first."""
+FAILURES: Final = (HematovisionError, RuntimeError, OSError, ValueError, subprocess.CalledProcessError)
 
 
-def measure(bench: Bench, sections: Sequence[Section], *, again: frozenset[str], docs: Path) -> None:
-    """Measure the sections, those named in ``again`` in any case, and write after each what there is."""
-    plan = Plan(bench, sections)
+def measure(bench: Bench, sections: Sequence[Section], *, again: frozenset[str], docs: Path) -> list[str]:
+    """Measure the sections, those named in ``again`` in any case, and write after each what there is.
+
+    One that fails does not keep the others from being measured; return the names of those.
+    """
+    plan, failed = Plan(bench, sections), []
     for section in sections:
         begun = plan.begin(section)
-        section.run(bench, again=section.name in again)
+        try:
+            section.run(bench, again=section.name in again)
+        except FAILURES:
+            traceback.print_exc()
+            failed.append(section.name)
         plan.done(section, begun)
-        if "both" in section.models:
-            drawing.kept_model(bench)
         compose(bench, docs)
+        if "both" in section.models and section.name not in failed:
+            drawing.kept_model(bench)
+    return failed
 
 
 def compose(bench: Bench, docs: Path) -> None:
     """Write results, page and pictures from the sections that are there."""
-    parts, times, rows = [], {}, []
+    parts: list[Part] = []
+    times: dict[str, float] = {}
+    rows: list[Row] = []
     images = docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     for section in SECTIONS:
-        piece = None if section.whole_only and bench.quick else section.found(bench)
+        piece, quick = _found(section, bench)
         if piece is None:
             parts.append(Part(section, None, quick=False))
             continue
@@ -75,11 +91,21 @@ def compose(bench: Bench, docs: Path) -> None:
         times.update(piece.within | {section.name: piece.seconds})
         for name, chart in found.plots.items():
             (images / f"{name}.svg").write_text(chart)
-        parts.append(Part(section, found, section.quick(bench), piece.seconds))
+        parts.append(Part(section, found, quick, piece.seconds))
+    bench.work.mkdir(parents=True, exist_ok=True)
     (bench.work / "results.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))
     drawn = drawing.published(bench.work / "pictures", images)
     text = page(parts, machine=device(), seconds=sum(times.values()), quick=bench.quick, pictures=drawn)
     (docs / "model-quality.md").write_text(text)
+
+
+def _found(section: Section, bench: Bench) -> tuple[Piece | None, bool]:
+    """Return a section's piece and whether it is a quick run's, which stands in until a whole run has measured it."""
+    for one in (bench, replace(bench, quick=True)):
+        piece = None if section.whole_only and one.quick else section.found(one)
+        if piece is not None:
+            return piece, section.quick(one)
+    return None, False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,9 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = [one for one in SECTIONS if not (one.whole_only and bench.quick)]
     if options.only:
         wanted = [one for one in wanted if one.name in options.only]
-    measure(bench, wanted, again=frozenset(options.only or ()), docs=DOCS)
+    failed = measure(bench, wanted, again=frozenset(options.only or ()), docs=DOCS)
     say(f"wrote {WORK / 'results.json'}, {WORK / 'model'} and {DOCS / 'model-quality.md'}")
-    return 0
+    if failed:
+        say(f"not measured, for the errors above: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

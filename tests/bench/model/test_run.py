@@ -1,6 +1,7 @@
 """A run of the bench: which sections are measured, and what is written after each."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from tests.bench.model.steps import Steps
 ASKED: list[str] = []
 
 
-def section(name: str, *, fails: bool = False, version: int = 1) -> Section:
+def section(name: str, *, fails: type[BaseException] | None = None, version: int = 1) -> Section:
     def measure(bench: Bench) -> Measured:
         ASKED.append(name)
-        if fails:
-            raise KeyboardInterrupt
+        if fails is not None:
+            raise fails
         return Measured([row(f"figure of {name}", 0.5, None, None, 3, goal=None)], plots={f"model-{name}": "<svg/>"})
 
     return Section(name, name, measure, version, (1, 1))
@@ -39,7 +40,7 @@ def measures(bench: Bench) -> list[str]:
 
 def test_a_killed_run_loses_one_section_and_the_next_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     docs = bench.data / "docs"
-    sections = (section("a"), section("b", fails=True), section("c"))
+    sections = (section("a"), section("b", fails=KeyboardInterrupt), section("c"))
     monkeypatch.setattr(run, "SECTIONS", sections)
     with pytest.raises(KeyboardInterrupt):
         run.measure(bench, sections, again=frozenset(), docs=docs)
@@ -65,6 +66,28 @@ def test_only_what_is_asked_for_or_stale_is_measured_again(bench: Bench, monkeyp
     (bench.data / "labels.csv").write_text("path,class\nx.png,monocyte\n")
     run.compose(bench, bench.data)
     assert measures(bench) == []
+
+
+def test_a_section_that_fails_does_not_keep_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = (section("a", fails=RuntimeError), section("b"))
+    monkeypatch.setattr(run, "SECTIONS", sections)
+    assert run.measure(bench, sections, again=frozenset(), docs=bench.data) == ["a"]
+    assert measures(bench) == ["figure of b"]
+
+
+def test_a_whole_run_shows_what_a_quick_one_has_until_it_has_its_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(section("a"), also=lambda of: of.quick)
+    monkeypatch.setattr(run, "SECTIONS", (one,))
+    run.measure(bench, (one,), again=frozenset(), docs=bench.data)
+    whole = replace(bench, quick=False)
+    run.compose(whole, bench.data)
+    page = bench.data / "model-quality.md"
+    assert "From a quick run" in page.read_text()
+    run.measure(whole, (one,), again=frozenset(), docs=bench.data)
+    assert ASKED == ["a", "a"]
+    assert "From a quick run" not in page.read_text()
 
 
 def test_sections_have_names_of_their_own_and_ask_models_that_are_trained() -> None:

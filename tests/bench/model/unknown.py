@@ -90,6 +90,9 @@ def _way(way: Direction, model: LoadedModel) -> tuple[list[Row], str]:
     with_head = f"{way.name} test groups, balanced accuracy, {_FEW} labelled cells and a head of its own"
     few = balanced(with_head, tests[own], goal=GOAL)
     note = f"{way.name}: of the measures without labels, the best on the other groups is: {chosen}."
+    absent = [method for method in _METHODS.values() if f"dye brought near by {method}" not in tests]
+    if absent:
+        note += f" Nothing by {' nor '.join(absent)}: the dyes are farther apart than what may be changed."
     return [best, four, few, *rows], note
 
 
@@ -122,7 +125,7 @@ def _measures(way: Direction, model: LoadedModel) -> Iterator[tuple[str, Ask]]:
     yield f"view chosen by {_FEW} labelled cells", lambda cells: answers_in(model, cells, known)
     for count in (_FEW, MOST_CELLS):
         head = _head(answers(model, some[:count]), some[:count])
-        yield f"own head of {len(some[:count])} labelled cells", partial(_by_head, model, head)
+        yield f"own head of {count} labelled cells", partial(_by_head, model, head)
     better = _head(answers_in(model, framed(few), both), few)
     yield (
         f"framed so, and own head of {_FEW} labelled cells",
