@@ -47,6 +47,23 @@ def test_others_are_counted_by_kind_and_neighbours_stay_apart() -> None:
     assert judged.rejected == {ObjectKind.PLATELET: 1}
 
 
+@pytest.mark.parametrize("next_guess", [ObjectKind.PLATELET, ObjectKind.SMUDGE, ObjectKind.ARTEFACT])
+def test_what_is_far_too_small_for_its_field_is_booked_as_the_finders_next_guess(next_guess: ObjectKind) -> None:
+    boxes: list[Box] = [(100, 100, 200, 200), (300, 300, 334, 330)]
+    rows = [said(ObjectKind.CELL, 4.0, box, box) for box in boxes]
+    rows[1][KINDS.index(next_guess)] = 2.0
+    judged = accept(boxes, np.stack(rows), 640, 480)
+    assert [cell.box for cell in judged.cells] == boxes[:1]
+    assert judged.rejected == {next_guess: 1}
+
+
+def test_a_cell_that_the_edge_cuts_is_narrow_and_not_too_small() -> None:
+    boxes: list[Box] = [(100, 100, 200, 200), (0, 300, 11, 390)]
+    judged = accept(boxes, np.stack([said(ObjectKind.CELL, 4.0, box, box) for box in boxes]), 640, 480)
+    assert [cell.edge for cell in judged.cells] == [False, True]
+    assert judged.rejected == {}
+
+
 def test_outputs_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         accept([SEEN], np.full((1, OUTPUTS), np.nan, np.float32), 640, 480)

@@ -62,9 +62,21 @@ def test_an_overlay_is_about_the_class_that_the_model_names(home: Path, tmp_path
 def test_a_cell_of_a_field_tells_how_much_heat_lies_in_its_box(home: Path, tmp_path: Path) -> None:
     file = save(tmp_path / "field.png", draw_field(0, [(N, 150, 120), (E, 400, 200)])[0])
     (smear,) = Analyser(home).analyze([file]).smears
-    found = explain(home, smear.id, smear.cells[0].id).explanation
-    assert found.in_box is None or 0.0 <= found.in_box <= 1.0
-    assert 0.0 < found.nucleus < 0.9
+    for cell in smear.cells:
+        dark = explain(home, smear.id, cell.id, cls=CellClass.IMMATURE_GRANULOCYTE).explanation
+        light = explain(home, smear.id, cell.id, cls=N).explanation
+        assert None not in (dark.in_box, dark.in_nucleus, light.in_box, light.in_nucleus)
+        # The model knows the one class by dark pixels, which are the nucleus, and the other by light ones beside it.
+        assert (dark.in_box or 0.0) > 0.95
+        assert (dark.in_nucleus or 0.0) > 0.85
+        assert (light.in_box or 1.0) < 0.3
+        assert (light.in_nucleus or 0.0) < 0.01
+        assert 0.1 < dark.nucleus == light.nucleus < 0.4
+
+
+def test_an_image_of_one_cell_has_no_box_to_compare_with(home: Path, tmp_path: Path) -> None:
+    smear = gallery(home, tmp_path)
+    assert explain(home, smear.id, smear.cells[0].id).explanation.in_box is None
 
 
 def test_command_writes_a_picture_with_references(
