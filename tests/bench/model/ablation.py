@@ -49,6 +49,7 @@ SECTION: Final = Section(
     measure=measure,
     version=1,
     seconds=(260, 260),
+    whole_only=True,
     also=lambda _: [FEDERATED.model_dump(mode="json"), augment.VERSION],
     method=(
         "The product's default recipe (a frozen trunk; see above), by eager torch: each line is a training of its own "

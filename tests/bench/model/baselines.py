@@ -118,6 +118,7 @@ SECTION: Final = Section(
     measure=measure,
     version=1,
     seconds=(330, 330),
+    whole_only=True,
     method=(
         "The same test cells, and as many training cells of PBC as the model of that source has. Classical features: "
         "colour moments in three colour spaces, histograms, grey-level co-occurrence, local binary patterns, and the "

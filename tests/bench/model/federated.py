@@ -141,6 +141,7 @@ SECTION: Final = Section(
     measure=measure,
     version=1,
     seconds=(240, 500),
+    whole_only=True,
     also=lambda bench: [FEDERATED.model_dump(mode="json"), augment.VERSION, 1 if bench.quick else len(SEEDS)],
     method=(
         "The product's defaults: 112 px, six of seven stages frozen, cached looks, five epochs a round; by eager "

@@ -102,6 +102,7 @@ SECTION: Final = Section(
     measure=lambda bench: Measured(teaching_rows(bench.model("both"), bench.data)),
     version=1,
     seconds=(100, 100),
+    whole_only=True,
     models=("both",),
     method="As `hematovision-node teach` does it, with features of the ONNX file; nothing is trained anew.",
 )

@@ -104,7 +104,7 @@ def test_a_quick_run_is_planned_within_its_time() -> None:
     quick = Bench(Path(), Path(), quick=True, steps=Steps())
     own = sum(one.seconds[0] for one in run.SECTIONS if not one.whole_only)
     trained = sum(training_seconds(quick.stage(name)) for name in stages(quick=True))
-    assert own + trained <= 35 * 60  # of 45 minutes: machines differ
+    assert own + trained <= 43 * 60  # of 45 minutes
 
 
 def test_a_missing_label_file_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
