@@ -26,7 +26,14 @@ from client_node.analysis.references import Floats, Progress, Space, index_of, k
 from client_node.datasets.catalogue import as_predicted
 from client_node.datasets.images import ImageStore, read_limited, write_atomic
 from client_node.datasets.splits import Split
-from shared.contracts.errors import ConfigError, DataInvalidError, HematovisionError, NotFoundError, UsageError
+from shared.contracts.errors import (
+    ConfigError,
+    DataInvalidError,
+    HematovisionError,
+    NotFoundError,
+    NothingToDoError,
+    UsageError,
+)
 from shared.contracts.ontology import CellClass
 from shared.space import space_guard
 from shared.vision.images import load_image
@@ -39,6 +46,11 @@ LEAST_FOUND: Final = 0.5
 """Share of the examples that must be recognised with each left out in turn; else the model cannot tell the class."""
 MOST_STRANGERS: Final = 0.02
 """Share of the site's cells of other classes that the threshold may let in; the parent's cells are not counted."""
+_NOTHING_TO_COMPARE: Final = (
+    f"Examples are compared with labelled cells of this site: import at least {LEAST_LABELLED} (a node that only "
+    "analyses can, too), of two or more of the model's classes, then teach again. What the model carries of other "
+    "laboratories holds no single cell, so it cannot tell how many others would be called so."
+)
 log = structlog.get_logger(__name__)
 
 
@@ -310,7 +322,10 @@ class Lessons:
 
     def _make(self, known: dict[CellClass, Examples], model: LoadedModel, progress: Progress | None) -> Stored:
         bare = replace(model, taught=None)
-        index = index_of(self._home, bare, progress=progress)
+        try:
+            index = index_of(self._home, bare, progress=progress)
+        except NothingToDoError:
+            raise DataInvalidError(_NOTHING_TO_COMPARE) from None
         labels = [as_predicted(cell.cls, model.classes) for cell in index.cells]
         train, held = index.of(Split.TRAIN), index.of(Split.VAL)
         points = index.space(index.features)
@@ -320,10 +335,7 @@ class Lessons:
             if (places := train & np.array([label is cls for label in labels], bool)).any()
         ]
         if len(index.cells) < LEAST_LABELLED or len(own) < 2:
-            raise DataInvalidError(
-                f"Examples are compared with this site's labelled cells: import at least {LEAST_LABELLED}, of two or "
-                "more of the model's classes, then teach again."
-            )
+            raise DataInvalidError(_NOTHING_TO_COMPARE)
         # The model has learnt its training cells by heart: where there are others, they stand for what is to come.
         others = held if held.sum() >= LEAST_LABELLED else train | held
         stands_for = [cell.cls for cell, there in zip(index.cells, others, strict=True) if there]

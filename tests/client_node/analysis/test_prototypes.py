@@ -86,6 +86,20 @@ def test_too_few_or_unreadable_examples_keep_nothing(home: Path, tmp_path: Path)
     assert not [file for file in (home / "taught").rglob("*.png") if file.is_file()]
 
 
+@pytest.mark.parametrize("labelled", [0, 12])
+def test_a_site_with_hardly_any_labels_is_told_why_it_cannot_teach(tmp_path: Path, labelled: int) -> None:
+    home = tmp_path / "bare"
+    install_model(home)
+    for number in range(labelled):
+        cls = CLASSES[number % len(CLASSES)]
+        save(tmp_path / f"few/{cls.value}/{number}.png", cell_image(cls, number))
+    if labelled:
+        import_source(home, tmp_path / "few")
+    with pytest.raises(DataInvalidError, match=r"import at least 20 .*holds no single cell"):
+        Lessons(home).teach(BLAST, examples(tmp_path / "given", 6), load_model(home / "models/test-1"))
+    assert Lessons(home).classes() == {}
+
+
 def test_a_class_that_the_model_knows_is_not_taught(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="by itself"):
         Lessons(home).teach(N, examples(tmp_path / "given", 6), load_model(home / "models/test-1"))
