@@ -1,5 +1,6 @@
 """What a node does with a request of the centre: refuse it, or train, evaluate or count."""
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -9,6 +10,7 @@ import numpy as np
 import structlog
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from client_node.datasets.catalogue import Catalogue, LabelledCell
 from client_node.ipc import Lease
@@ -155,7 +157,7 @@ class TrainingService:
         cells, source = self._source(request, model, cells, recipe.views)
         if not cells:
             raise NothingToDoError("This hospital has no readable labelled cells of the asked classes.")
-        cached = time.monotonic()
+        cached, tail = time.monotonic(), copy.deepcopy(model.tail)
         loss = train(
             model,
             source,
@@ -167,7 +169,7 @@ class TrainingService:
             if len(val_labels)
             else None,
         )
-        boxes = self._teach_finder(request, model)
+        boxes = self._teach_finder(request, model, tail)
         update = get_tensors(model, tensors)
         manifest, feedback = write_manifest(self._home / "training" / "manifests", request, cells)
         log.info(
@@ -190,7 +192,7 @@ class TrainingService:
         )
         return reply, update
 
-    def _teach_finder(self, request: TrainRequest, model: CellModel) -> int:
+    def _teach_finder(self, request: TrainRequest, model: CellModel, received: nn.Module) -> int:
         """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
         fields = teaching_fields(self._home, purpose="train")
         if not fields:
@@ -198,7 +200,7 @@ class TrainingService:
         classes, size = request.recipe.classes, request.recipe.input_size
         usable = allowed_cells(self._home, "train", classes, purpose="train")
         singles = [cell for cell in usable if cell.box is None]
-        loss = teach(model, fields, singles, size=size, seed=_seed(request), between=self._between)
+        loss = teach(model, fields, singles, received=received, size=size, seed=_seed(request), between=self._between)
         if loss is None:
             return 0
         log.info("training.finder_done", run_key=request.run_key, round=request.round, loss=round(loss, 4))

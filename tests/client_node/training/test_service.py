@@ -336,7 +336,10 @@ def test_all_of_a_round_comes_from_the_recipes_seed(tmp_path: Path, start: Array
     tail = {name: whole[name] if name.startswith("finder.") else learnt[name] for name in whole}
     again.load_trainable({name: torch.from_numpy(array) for name, array in tail.items()})
     size, singles = RECIPE.input_size, Catalogue(home).cells(split="train")
-    teach(again, teaching_fields(home, purpose="train"), singles, size=size, seed=7002, between=lambda: None)
+    before = build(RECIPE.backbone, len(CLASSES))
+    before.load_trainable({name: torch.from_numpy(array) for name, array in whole.items()})
+    fields = teaching_fields(home, purpose="train")
+    teach(again, fields, singles, received=before.tail, size=size, seed=7002, between=lambda: None)
     for name, value in again.finder.state_dict().items():
         np.testing.assert_array_equal(learnt[f"finder.{name}"], value.numpy())
 
