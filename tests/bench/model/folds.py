@@ -22,6 +22,7 @@ from tests.bench.model.bench import Bench
 from tests.bench.model.evaluate import Answers, answers_of
 from tests.bench.model.figures import among_five, balanced
 from tests.bench.model.folder import started
+from tests.bench.model.pace import SMALL, fold_seconds
 from tests.bench.model.rows import share
 from tests.bench.model.say import Progress, say
 from tests.bench.model.section import Measured, Section
@@ -112,12 +113,16 @@ def measure(bench: Bench) -> Measured:
     return Measured(rows)
 
 
+def _seconds(*, quick: bool) -> float:
+    return fold_seconds(fold_recipe(quick=quick), folds=FOLDS, images=SMALL + REPEATED) + 20
+
+
 SECTION = Section(
     name="folds",
     title="The smaller laboratory, every cell judged once",
     measure=measure,
     version=1,
-    seconds=(500, 1000),
+    seconds=(_seconds(quick=True), _seconds(quick=False)),
     models=("pbc",),
     also=_fold_facts,
     method=(

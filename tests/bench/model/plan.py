@@ -2,23 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
-from client_node.training.loop import STEPS_AN_EPOCH
 from tests.bench.model.bench import Bench
-from tests.bench.model.folds import FOLDS, REPEATED
+from tests.bench.model.pace import training_seconds
 from tests.bench.model.say import say
 from tests.bench.model.section import Section
-from tests.bench.model.stages import Stage, fold_recipe, stage_facts
+from tests.bench.model.stages import stage_facts
 from tests.bench.model.steps import stored
-from tests.bench.model.train import MOST_IMAGES
-
-STEP: Final = 0.85
-"""Seconds a step of training takes on 2 cores: 32 images of 144 px, every layer."""
-_SLOWER: Final = {"tf_efficientnet_lite1": 1.5, "tf_efficientnet_lite2": 1.9}
-_FINDER: Final = 60.0
-_SMALL: Final = 200
-"""Cells of the smaller source, about."""
 
 
 class Plan:
@@ -57,18 +47,3 @@ class Plan:
         if stored(file, stage_facts(stage, self._bench.data)) is not None:
             return 0.0
         return training_seconds(stage)
-
-
-def training_seconds(stage: Stage) -> float:
-    """Return what the training of a stage takes on 2 cores, about."""
-    images = MOST_IMAGES if "pbc" in stage.sources else _SMALL
-    steps = stage.recipe.local_epochs * max(STEPS_AN_EPOCH, -(-images // stage.recipe.batch_size))
-    finder = _FINDER if "bccd" in stage.sources else 0.0
-    return steps * STEP * _SLOWER.get(stage.recipe.backbone, 1.0) + finder
-
-
-def fold_seconds(*, quick: bool) -> float:
-    """Return what the trainings of the folds take on 2 cores, about."""
-    recipe = fold_recipe(quick=quick)
-    steps = max(STEPS_AN_EPOCH, -(-(_SMALL + REPEATED) // recipe.batch_size))
-    return FOLDS * recipe.local_epochs * steps * STEP

@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.model import run
 from tests.bench.model.bench import Bench
-from tests.bench.model.plan import training_seconds
+from tests.bench.model.pace import training_seconds
 from tests.bench.model.rows import row
 from tests.bench.model.section import Measured, Section
 from tests.bench.model.stages import stages

@@ -16,12 +16,11 @@ from shared.vision.device import placed, torch_device
 from shared.vision.model import CellModel, build
 from tests.bench.model.folder import TOLD, keep, tell
 from tests.bench.model.say import Progress, say
-from tests.bench.model.stages import CLASSES, RECIPE, Stage, cells_of, positions, stage_facts
+from tests.bench.model.stages import CLASSES, MOST_IMAGES, RECIPE, Stage, cells_of, positions, stage_facts
 from tests.bench.model.steps import Json, Steps
 
 __all__ = ["CLASSES", "RECIPE", "Progress", "Stage", "cells_of", "chosen", "model_of", "positions", "say"]
 
-MOST_IMAGES: Final = 2300
 SINGLES: Final = 200
 """So many images of single cells teach the finder beside the marked fields."""
 

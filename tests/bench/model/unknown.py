@@ -77,10 +77,13 @@ def _way(way: Direction, model: LoadedModel) -> tuple[list[Row], str]:
     tests = dict[str, Answers]()
     for name, ask in _measures(way, model):
         say(f"{way.name}: {name}")
-        other, tests[name] = ask(way.choosing), ask(way.test)
-        rows += [_row(way, name, tests[name]), balanced(f"{way.name} other groups, {name}", other)]
+        tests[name] = ask(way.test)
+        rows.append(_row(way, name, tests[name]))
+        if "labelled" in name:
+            continue  # the cells that it was fitted on are among the others
+        rows.append(balanced(f"{way.name} other groups, {name}", ask(way.choosing)))
         value = float(rows[-1]["value"] or 0.0)
-        if value > least and "labelled" not in name:
+        if value > least:
             chosen, least = name, value
     best = balanced(f"{way.name} test groups, balanced accuracy, the measures chosen on other groups", tests[chosen],
                     goal=GOAL)  # fmt: skip
@@ -111,15 +114,16 @@ def _measures(way: Direction, model: LoadedModel) -> Iterator[tuple[str, Ask]]:
     yield "without white balance", lambda cells: _unbalanced(model, cells)
     yield "averaged over eight turns", lambda cells: answers(model, cells, turned=True)
     some = sorted(way.choosing, key=lambda cell: cell.hash)[:MOST_CELLS]
-    plain = SiteView()
     for name, view in views(model, some).items():
         yield f"dye brought near by {name}", partial(answers_in, model, view=view)
     dye = nearest(model, some)
     yield "dye and width that leave the model least unsure", partial(answers_in, model, view=dye)
     framed = _framing(way, some)
-    yield "framed as the model's cells were", lambda cells: answers_in(model, framed(cells), plain)
+    yield "framed as the model's cells were", partial(_framed_in, model, framed, SiteView())
+    for name, view in views(model, framed(some)).items():
+        yield f"framed so, dye by {name}", partial(_framed_in, model, framed, view)
     both = nearest(model, framed(some))
-    yield "framed so, dye and width that leave it least unsure", lambda cells: answers_in(model, framed(cells), both)
+    yield "framed so, dye and width that leave it least unsure", partial(_framed_in, model, framed, both)
     few = some[:_FEW]
     known = chosen_view(model, few, pause=lambda: None)
     yield f"view chosen by {_FEW} labelled cells", lambda cells: answers_in(model, cells, known)
@@ -160,6 +164,13 @@ def nearest(model: LoadedModel, cells: Sequence[LabelledCell]) -> SiteView:
 
     dye = min([SiteView(), *views(model, some).values()], key=unsure)
     return min((dye.model_copy(update={"surround": width}) for width in SURROUNDS), key=unsure)
+
+
+def _framed_in(
+    model: LoadedModel, framed: Callable[[Sequence[LabelledCell]], list[LabelledCell]], view: SiteView,
+    cells: Sequence[LabelledCell],
+) -> Answers:  # fmt: skip
+    return answers_in(model, framed(cells), view)
 
 
 def _head(few: Answers, cells: Sequence[LabelledCell]) -> SiteHead | None:
