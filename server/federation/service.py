@@ -140,7 +140,7 @@ def offered_strategies() -> list[StrategyView]:
                     default=field.default,
                     whole=field.annotation is int,
                 )
-                for name, field in kind.model_fields.items()
+                for name, field in kind.fields().items()
             ],
         )
         for kind in strategies.OFFERED.values()
@@ -186,9 +186,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         started_at=run.started_at,
         strategy=run.strategy,
         strategy_title=strategy.title,
-        strategy_parameters={
-            str(field.title): getattr(strategy, name) for name, field in type(strategy).model_fields.items()
-        },
+        strategy_parameters={str(field.title): getattr(strategy, name) for name, field in strategy.fields().items()},
         min_sites=run.min_sites,
         classes=list(recipe.classes),
         local_epochs=recipe.local_epochs,

@@ -1,6 +1,7 @@
 """Which strategies there are, their parameters and what each protects against, in words for coordinators.
 
-Read by the web process, so nothing here imports Flower; `build` makes the strategies themselves.
+Read by the web process, so nothing here imports Flower; `build` makes the strategies themselves. The defaults of the
+server optimisers are for runs of 3 to 10 rounds, and weaker in momentum than their papers': see docs/adr/0008.
 """
 
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from shared.contracts.errors import UsageError
 from shared.contracts.training import Recipe
@@ -52,6 +54,11 @@ class Parameters(BaseModel):
         """How many hospitals a round needs for the strategy to do what it says."""
         return 1
 
+    @classmethod
+    def fields(cls) -> dict[str, FieldInfo]:
+        """Return the parameters by name: the strategy's own first, then what all have in common."""
+        return dict(sorted(cls.model_fields.items(), key=lambda item: item[0] in Parameters.model_fields))
+
     def asked(self, recipe: Recipe) -> Recipe:
         """Return what the nodes are asked to do: the recipe with the strategy's part of it."""
         return recipe
@@ -92,7 +99,7 @@ class FedAvgMParameters(Parameters):
         default=1.0, gt=0, le=10, title="Server learning rate", description="Share of the averaged change that is made."
     )
     momentum: float = Field(
-        default=0.5, ge=0, lt=1, title="Momentum", description="Share of the last round's step that is made again."
+        default=0.3, ge=0, lt=1, title="Momentum", description="Share of the last round's step that is made again."
     )
 
 
@@ -100,10 +107,10 @@ class AdaptiveParameters(Parameters):
     """What FedAdam and FedYogi have in common; see `fedopt.Adaptive`."""
 
     server_learning_rate: float = Field(
-        default=0.01, gt=0, le=10, title="Server learning rate", description="About the size of a value's step a round."
+        default=0.05, gt=0, le=10, title="Server learning rate", description="About the size of a value's step a round."
     )
     beta_1: float = Field(
-        default=0.9, ge=0, lt=1, title="Beta 1", description="How much of the mean change of earlier rounds is kept."
+        default=0.5, ge=0, lt=1, title="Beta 1", description="How much of the mean change of earlier rounds is kept."
     )
     beta_2: float = Field(
         default=0.99, ge=0, lt=1, title="Beta 2", description="How much of their mean square is kept."
@@ -118,7 +125,9 @@ class FedAdamParameters(AdaptiveParameters):
 
     name = StrategyName.FEDADAM
     title = "FedAdam"
-    sentence = "Gives every value of the model its own step size at the centre: for many rounds over uneven hospitals."
+    sentence = (
+        "Gives every value of the model its own step size at the centre: it takes a few rounds more than averaging."
+    )
 
 
 class FedYogiParameters(AdaptiveParameters):
@@ -126,7 +135,11 @@ class FedYogiParameters(AdaptiveParameters):
 
     name = StrategyName.FEDYOGI
     title = "FedYogi"
-    sentence = "Like FedAdam, with step sizes that change more slowly: steadier where few hospitals reply."
+    sentence = "Like FedAdam, with step sizes that change more slowly from round to round."
+
+    server_learning_rate: float = Field(
+        default=0.03, gt=0, le=10, title="Server learning rate", description="About the size of a value's step a round."
+    )
 
 
 class TrimmedMeanParameters(Parameters):
@@ -202,7 +215,7 @@ def parse(name: str, given: Mapping[str, Any]) -> Parameters:  # Any: from a for
         raise UsageError(f"There is no strategy of this name; choose one of {', '.join(OFFERED)}.")
     kind = OFFERED[StrategyName(name)]
     if unknown := sorted(set(given) - set(kind.model_fields)):
-        raise UsageError(f"{kind.title} has no parameter {', '.join(unknown)}; it has {', '.join(kind.model_fields)}.")
+        raise UsageError(f"{kind.title} has no parameter {', '.join(unknown)}; it has {', '.join(kind.fields())}.")
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:

@@ -60,14 +60,17 @@ def home(tmp_path: Path, call: Call) -> Path:
 
 
 def test_start_takes_the_strategy_and_its_parameters(home: Path, call: Call) -> None:
-    options = ("--strategy", "fedadam", "--server-learning-rate", "0.05", "--beta-1", "0.5", "--norm-limit", "0")
+    options = ("--strategy", "fedadam", "--server-learning-rate", "0.05", "--beta-1", "0.4", "--norm-limit", "0")
     view = call.json("federate", "start", "--home", str(home), *options)
     assert view["strategy"] == "fedadam"
     assert view["strategy_parameters"] == {
-        "Largest update": 0.0, "Server learning rate": 0.05, "Beta 1": 0.5, "Beta 2": 0.99, "Tau": 0.001,
+        "Server learning rate": 0.05, "Beta 1": 0.4, "Beta 2": 0.99, "Tau": 0.001, "Largest update": 0.0,
     }  # fmt: skip
     call("federate", "status", "--home", str(home))
-    assert "Strategy: FedAdam (largest update 0, server learning rate 0.05, beta 1 0.5" in call.said
+    assert (
+        "Strategy: FedAdam (server learning rate 0.05, beta 1 0.4, beta 2 0.99, tau 0.001, largest update 0)"
+        in call.said
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_launch_keeps_the_strategy_and_audits_it(session: Session) -> None:
     parameters: dict[str, float | str] = {"server_learning_rate": "0.05", "norm_limit": 0}
     plan = RunPlan(strategy=StrategyName.FEDADAM, strategy_parameters=parameters)
     run_id = service.start_run(session, COORDINATOR, plan)
-    whole = {"norm_limit": 0.0, "server_learning_rate": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3}
+    whole = {"norm_limit": 0.0, "server_learning_rate": 0.05, "beta_1": 0.5, "beta_2": 0.99, "tau": 1e-3}
     run = session.get_one(Run, run_id)
     assert (run.strategy, run.strategy_parameters) == ("fedadam", whole)
     [entry] = session.exec(select(AuditEntry)).all()
@@ -88,8 +88,8 @@ def test_offered_strategies_begin_with_the_default() -> None:
     krum = next(one for one in offered if one.name is StrategyName.MULTIKRUM)
     assert krum.least_sites == 5
     assert [(entry.name, entry.default, entry.whole) for entry in krum.parameters] == [
-        ("norm_limit", 10.0, False),
         ("byzantine_sites", 1, True),
+        ("norm_limit", 10.0, False),
     ]
 
 
