@@ -303,7 +303,8 @@ def ledger(
     verified, totals, entries = book.verify(), book.totals(), book.entries(subject=subject, limit=limit)
     document = {"verified": verified, "totals": totals, "entries": list(entries)}
     lines = [
-        f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.kind:<15} {entry.subject}  {entry.what}  {entry.size} bytes"
+        f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.kind:<15} {entry.subject}  {entry.what}  "
+        + (entry.note if entry.kind == "refusal" else f"{entry.size} bytes")
         for entry in entries
     ]
     lines.append(f"{verified} entries, chain intact; {totals.cases} cases, {totals.bytes_cases} bytes")

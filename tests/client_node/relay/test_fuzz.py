@@ -50,6 +50,7 @@ REQUESTS: tuple[Request, ...] = (
     CensusRequest(nonce="0" * 32),
     DryRunRequest(rounds=2, base_sha256="0" * 64, recipe=RECIPE, participants=2),
 )
+POLICY = "[training]\nmost_epochs = 6\nmost_rounds = 3\n"
 SHAPES = {"w": (2, 2), "head.bias": (2,)}
 MOST_MEMORY = 64 * 1024 * 1024
 """Bytes that reading a request may take beyond the message itself."""
@@ -86,7 +87,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
     home = NodeHome(tmp_path_factory.mktemp("relay"))
     home.keys.mkdir()
     home.signing_key.write_bytes(SigningKey.generate().to_pem())
-    home.policy_file.write_text("[training]\nmost_epochs = 6\nmost_rounds = 3\n")
+    home.policy_file.write_text(POLICY)
     trainer, stop = Trainer(home.path), ipc.Stop()
     path = ipc.socket_path(home.path, "trainer")
     thread = threading.Thread(target=ipc.serve, args=(path, trainer.answer), kwargs={"stop": stop})
@@ -97,6 +98,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
     stop.set()
     thread.join()
     stop.close()
+    assert home.policy_file.read_text() == POLICY  # nothing of all this changed it
 
 
 def _send(trainer: Trainer, content: RecordDict, kind: str) -> Reply:
@@ -208,7 +210,7 @@ def test_large_tensors_are_not_copied_before_they_are_refused(trainer: Trainer) 
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        (trainer.home / "policy.toml").write_text("[training]\nmost_epochs = 6\nmost_rounds = 3\n")
+        (trainer.home / "policy.toml").write_text(POLICY)
     assert isinstance(reply, Refusal)
     assert reply.code == "policy_refused"
     assert peak < len(body) // 4
