@@ -129,7 +129,7 @@ class TrainingService:
             model,
             source,
             positions(cells, recipe.classes),
-            recipe,
+            recipe if request.round == 1 else recipe.model_copy(update={"head_epochs": 0}),
             seed=_seed(request),
             between=self._between,
             validate=(lambda now: calibration.balanced_loss(self._predicted(now, validation)[0], val_labels))
