@@ -10,6 +10,7 @@ import server.outbox.service as outbox
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.federation import repository
+from server.federation.recipe import as_chosen, make_recipe
 from server.federation.schemas import (
     EventView,
     RoundView,
@@ -42,6 +43,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     Raises:
         ConflictError: another run is under way.
         NothingToDoError: no census shows enough labelled cells.
+        UsageError: what was chosen is no recipe; names the field.
     """
     _require(principal, _LAUNCHERS)
     if running := repository.active(session):
@@ -54,9 +56,8 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         )
     if len(set(classes)) != len(classes):
         raise UsageError("Name each class once.")
-    recipe = Recipe(classes=tuple(classes))
-    if plan.local_epochs is not None:
-        recipe = recipe.model_copy(update={"local_epochs": plan.local_epochs})
+    epochs = {} if plan.local_epochs is None else {"local_epochs": plan.local_epochs}
+    recipe = make_recipe(classes, {**plan.recipe, **epochs})
     run = Run(
         recipe=recipe.model_dump(mode="json"),
         rounds=plan.rounds,
@@ -65,16 +66,15 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         created_by=principal.username,
     )
     repository.add(session, run)
-    write_event(
-        session, run.id, "run", f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(classes)} classes"
-    )
+    asked = f"{plan.rounds} rounds, {len(classes)} classes, {recipe.backbone}"
+    write_event(session, run.id, "run", f"Launched by {principal.display_name}: {asked}")
     outbox.add(session, "federation.launch", {"run_id": run.id})
     audit.record(
         session,
         subject=f"run:{run.id}",
         actor=principal.actor,
         action="federation.start",
-        data={"rounds": plan.rounds, "classes": [str(cls) for cls in classes]},
+        data={"rounds": plan.rounds, "classes": [str(cls) for cls in classes], "recipe": as_chosen(recipe)},
     )
     return run.id
 
@@ -136,6 +136,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         min_sites=run.min_sites,
         classes=list(recipe.classes),
         local_epochs=recipe.local_epochs,
+        recipe=recipe,
         flower_run_id=run.flower_run_id,
         round_views=rounds,
         events=events_since(session, run.id, 0, hospital_id=principal.hospital_id),
