@@ -145,6 +145,7 @@ class TrainingService:
             round=request.round,
             cells=len(cells),
             loss=round(loss, 4),
+            device=str(next(model.parameters()).device),
             cache_s=round(cached - begin, 2),
             train_s=round(time.monotonic() - cached, 2),
         )
