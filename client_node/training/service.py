@@ -162,7 +162,7 @@ class TrainingService:
             model,
             source,
             positions(cells, recipe.classes),
-            recipe,
+            recipe if request.round == 1 else recipe.model_copy(update={"head_epochs": 0}),
             seed=_seed(request),
             between=self._between,
             validate=(lambda now: calibration.balanced_loss(self._predicted(now, validation)[0], val_labels))
@@ -178,6 +178,7 @@ class TrainingService:
             round=request.round,
             cells=len(cells),
             loss=round(loss, 4),
+            device=str(next(model.parameters()).device),
             cache_s=round(cached - begin, 2),
             train_s=round(time.monotonic() - cached, 2),
         )

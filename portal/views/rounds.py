@@ -14,6 +14,7 @@ from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
 from server.deps import RuntimeDep, SessionDep
 from server.federation import service as federation
+from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
 from server.hospitals import service as hospitals
@@ -21,6 +22,8 @@ from server.registry import service as registry
 from server.registry.schemas import ModelView
 from shared.contracts.errors import NotFoundError
 from shared.contracts.ontology import CellClass
+from shared.contracts.training import Augmentation, Balance
+from shared.vision import backbones
 
 router = APIRouter()
 
@@ -69,6 +72,10 @@ def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
         missing=[hospital.name for hospital in hospitals.list_hospitals(session, who) if hospital.id not in counted],
         plan=RunPlan(),
         strategies=federation.offered_strategies(),
+        start=make_recipe(list(CellClass), {}),
+        backbones=backbones.names(),
+        augmentations=list(Augmentation),
+        balances=list(Balance),
     )
 
 
@@ -90,13 +97,23 @@ def planned(
     local_epochs: Annotated[int | None, Form(ge=1, le=50)] = None,
     deadline_minutes: Annotated[int, Form(ge=1, le=1440)] = 10,
     classes: Annotated[list[CellClass] | None, Form()] = None,
+    backbone: Annotated[str, Form()] = "",
+    frozen_stages: Annotated[str, Form()] = "",
+    augmentation: Annotated[str, Form()] = "",
+    balance: Annotated[str, Form()] = "",
+    ema: Annotated[str, Form()] = "",
     strategy: Annotated[StrategyName, Form()] = StrategyName.FEDAVG,
 ) -> RunPlan:
-    """Return what the form plans."""
+    """Return what the form plans; a field of the recipe that is left empty is as a launch starts from."""
+    chosen = {
+        "backbone": backbone, "frozen_stages": frozen_stages, "augmentation": augmentation, "balance": balance,
+        "ema": ema,
+    }  # fmt: skip
     return RunPlan(
         rounds=rounds,
         min_sites=min_sites,
         local_epochs=local_epochs,
+        recipe={name: value.strip() for name, value in chosen.items() if value.strip()},
         round_deadline_seconds=deadline_minutes * 60,
         classes=classes or None,
         strategy=strategy,

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
 from server.federation import dry_run, service
 from server.federation.forecast import DryRunView
+from server.federation.recipe import as_chosen, read_recipe
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.states import RunState
 from server.federation.strategies.registry import StrategyName
@@ -27,13 +28,18 @@ app = typer.Typer(help="Launch and follow federated runs.")
 _Parameter = Annotated[float | None, typer.Option(help="Of the strategy; else its default.")]
 RunArgument = Annotated[str | None, typer.Argument(help="Run key; the newest run if left out.")]
 _ACTOR: Principal = COMMAND_LINE
+_PANEL = "Recipe"
+
+
+def _part(text: str) -> Any:  # Any: typer's own description of an option
+    """Describe an option that is a part of the recipe; the contract says what it may be."""
+    return typer.Option(help=text, rich_help_panel=_PANEL)
 
 
 @app.command()
 def start(
     home: HomeOption = None,
     rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
-    local_epochs: Annotated[int | None, typer.Option(min=1, max=50)] = None,
     min_sites: Annotated[int, typer.Option(min=1, help="How many hospitals a round needs.")] = 2,
     deadline: Annotated[int, typer.Option(min=30, max=86400, help="Seconds a round may take.")] = 600,
     classes: Annotated[str | None, typer.Option(help="Comma-separated classes; else what the censuses hold.")] = None,
@@ -49,12 +55,35 @@ def start(
     trim_share: _Parameter = None,
     byzantine_sites: Annotated[int | None, typer.Option(help="Of the strategy; else its default.")] = None,
     norm_limit: Annotated[float | None, typer.Option(help="Refuse updates so many times the median; 0: none.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file with fields of the recipe.", rich_help_panel=_PANEL)
+    ] = None,
+    backbone: Annotated[str | None, _part("Network to train; see docs/backbones.md.")] = None,
+    frozen_stages: Annotated[int | None, _part("Stages that stay as pretrained; 0: all learn.")] = None,
+    input_size: Annotated[int | None, _part("Side in pixels of what the network sees.")] = None,
+    local_epochs: Annotated[int | None, _part("Passes over a hospital's cells, a round.")] = None,
+    head_epochs: Annotated[int | None, _part("So many of the first round's passes teach the head alone.")] = None,
+    patience: Annotated[int | None, _part("Stop after so many passes without gain; 0: never.")] = None,
+    batch_size: Annotated[int | None, _part("Cells a step.")] = None,
+    learning_rate: Annotated[float | None, _part("Of the stages that learn.")] = None,
+    head_learning_rate: Annotated[float | None, _part("Of the head.")] = None,
+    ema: Annotated[float | None, _part("Decay a step of the weights' moving average; 0: none.")] = None,
+    augmentation: Annotated[str | None, _part("How far looks at a cell go: mild, strong.")] = None,
+    views: Annotated[int | None, _part("Looks kept of each cell in front of frozen stages.")] = None,
+    balance: Annotated[str | None, _part("What is done about rare classes: sampler, logit, focal, none.")] = None,
+    seed: Annotated[int | None, _part("Of all random numbers.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Launch a run."""
-    database = _database(home)
+    """Launch a run. What of the recipe is not given is what a launch starts from; options go before the file."""
     given = {
+        "backbone": backbone, "frozen_stages": frozen_stages, "input_size": input_size, "local_epochs": local_epochs,
+        "head_epochs": head_epochs, "patience": patience, "batch_size": batch_size, "learning_rate": learning_rate,
+        "head_learning_rate": head_learning_rate, "ema": ema, "augmentation": augmentation, "views": views,
+        "balance": balance, "seed": seed,
+    }  # fmt: skip
+    database = _database(home)
+    parameters = {
         "server_learning_rate": server_learning_rate,
         "momentum": momentum,
         "beta_1": beta_1,
@@ -67,12 +96,15 @@ def start(
     }
     plan = RunPlan(
         rounds=rounds,
-        local_epochs=local_epochs,
+        recipe={
+            **(read_recipe(recipe) if recipe else {}),
+            **{name: value for name, value in given.items() if value is not None},
+        },
         min_sites=min_sites,
         round_deadline_seconds=deadline,
         classes=[_class(name) for name in classes.split(",")] if classes else None,
         strategy=strategy,
-        strategy_parameters={name: value for name, value in given.items() if value is not None},
+        strategy_parameters={name: value for name, value in parameters.items() if value is not None},
     )
     with database.session() as session:
         sites = service.census(session, _ACTOR)
@@ -269,6 +301,8 @@ def _print_run(view: RunView) -> None:
             f"{row.bytes_down / 1e6:.1f}",
         )
     console.print(rounds)
+    chosen = ", ".join(f"{name} {value}" for name, value in as_chosen(view.recipe).items() if value is not None)
+    console.print(f"Recipe: {chosen}", highlight=False)
     if view.per_site:
         sites = Table("hospital", "accuracy", "macro F1", "held-out cells", title="Candidate")
         for hospital, metrics in sorted(view.per_site.items()):

@@ -4,10 +4,11 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from server.federation.recipe import Value
 from server.federation.states import RunState, SiteState
 from server.federation.strategies.registry import StrategyName
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Census, SiteMetrics
+from shared.contracts.training import Census, Recipe, SiteMetrics
 
 
 class RunPlan(BaseModel):
@@ -15,6 +16,8 @@ class RunPlan(BaseModel):
 
     rounds: int = Field(default=3, ge=1, le=100)
     local_epochs: int | None = Field(default=None, ge=1, le=50)
+    recipe: dict[str, Value] = Field(default_factory=dict)
+    """What was chosen of the recipe, by the contract's names; see `server.federation.recipe`."""
     min_sites: int = Field(default=2, ge=1)
     round_deadline_seconds: int = Field(default=600, ge=30, le=86400)
     classes: list[CellClass] | None = None
@@ -117,6 +120,7 @@ class RunView(RunSummary):
     min_sites: int
     classes: list[CellClass]
     local_epochs: int
+    recipe: Recipe
     flower_run_id: str | None
     round_views: list[RoundView]
     events: list[EventView]

@@ -10,6 +10,7 @@ import server.outbox.service as outbox
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.federation import compatibility, repository
+from server.federation.recipe import as_chosen, make_recipe
 from server.federation.schemas import (
     EventView,
     RoundView,
@@ -45,7 +46,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     Raises:
         ConflictError: another run is under way.
         NothingToDoError: no census shows enough labelled cells.
-        UsageError: the strategy's parameters are wrong, or it does not go with the rest of the plan.
+        UsageError: what was chosen is no recipe, the strategy's parameters are wrong, or it does not go with the plan.
     """
     _require(principal, _LAUNCHERS)
     if running := repository.active(session):
@@ -61,12 +62,8 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         created_by=principal.username,
     )
     repository.add(session, run)
-    write_event(
-        session,
-        run.id,
-        "run",
-        f"Launched by {principal.display_name}: {plan.rounds} rounds, {len(recipe.classes)} classes, {strategy.title}",
-    )
+    asked = f"{plan.rounds} rounds, {recipe.backbone}, {len(recipe.classes)} classes, {strategy.title}"
+    write_event(session, run.id, "run", f"Launched by {principal.display_name}: {asked}")
     outbox.add(session, "federation.launch", {"run_id": run.id})
     audit.record(
         session,
@@ -78,6 +75,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
             "classes": [str(cls) for cls in recipe.classes],
             "strategy": str(strategy.name),
             "strategy_parameters": strategy.model_dump(mode="json"),
+            "recipe": as_chosen(recipe),
         },
     )
     return run.id
@@ -88,7 +86,7 @@ def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Rec
 
     Raises:
         NothingToDoError: no census shows enough labelled cells.
-        UsageError: the strategy's parameters are wrong, or it does not go with the rest of the plan.
+        UsageError: what was chosen is no recipe, the strategy's parameters are wrong, or it does not go with the plan.
     """
     classes = plan.classes or trainable_classes(session)
     if len(classes) < 2:
@@ -98,9 +96,8 @@ def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Rec
         )
     if len(set(classes)) != len(classes):
         raise UsageError("Name each class once.")
-    recipe = Recipe(classes=tuple(classes))
-    if plan.local_epochs is not None:
-        recipe = recipe.model_copy(update={"local_epochs": plan.local_epochs})
+    epochs = {} if plan.local_epochs is None else {"local_epochs": plan.local_epochs}
+    recipe = make_recipe(classes, {**plan.recipe, **epochs})
     strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
     hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
     compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined)
@@ -190,6 +187,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         min_sites=run.min_sites,
         classes=list(recipe.classes),
         local_epochs=recipe.local_epochs,
+        recipe=recipe,
         flower_run_id=run.flower_run_id,
         round_views=rounds,
         events=events_since(session, run.id, 0, hospital_id=principal.hospital_id),

@@ -15,6 +15,7 @@ from server.registry.artefacts import DELTA, artefact_key
 from server.runtime import Runtime
 from shared.contracts.training import Recipe
 from shared.storage import ObjectStore
+from shared.vision import backbones
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,19 @@ def _fitting_parent(session: Session, recipe: Recipe, base_sha256: str) -> str |
     signed = registry.current(session)
     if signed is None or signed.card.base_sha256 != base_sha256:
         return None
-    used = signed.card.recipe
-    return signed.card.version if _shape(used) == _shape(recipe) else None
+    return signed.card.version if fits(signed.card.recipe, recipe) else None
 
 
-def _shape(recipe: Recipe) -> tuple[object, ...]:
-    """What two recipes must have in common for the tensors of one to start the other."""
-    return recipe.backbone, recipe.classes, recipe.input_size, recipe.frozen_stages
+def fits(used: Recipe, recipe: Recipe) -> bool:
+    """Whether the tensors of a model that was trained by ``used`` can start a run of ``recipe``."""
+    if (used.backbone, used.classes, used.input_size) != (recipe.backbone, recipe.classes, recipe.input_size):
+        return False
+    usual = backbones.get(recipe.backbone).trunk_blocks
+    return _frozen(used, usual) == _frozen(recipe, usual)
+
+
+def _frozen(recipe: Recipe, usual: int) -> int:
+    return usual if recipe.frozen_stages is None else recipe.frozen_stages
 
 
 def _base(store: ObjectStore, recipe: Recipe) -> tuple[bytes, str]:

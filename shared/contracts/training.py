@@ -80,7 +80,7 @@ class Recipe(Contract):
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay a step of the weights' moving average, which then is the result; 0 = the last weights are."""
     head_epochs: int = Field(default=0, ge=0, le=50)
-    """First so many of the local epochs only the head learns (staged unfreezing)."""
+    """So many of the local epochs of a run's first round only the head learns (staged unfreezing): later it knows."""
     patience: int = Field(default=0, ge=0, le=50)
     """Stop after so many local epochs without a better balanced loss on the site's validation groups, and return the
     best; 0 = train all epochs and return the last."""

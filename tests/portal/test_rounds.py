@@ -11,10 +11,13 @@ from portal.views.rounds import census_columns
 from server.accounts.roles import Role
 from server.federation import service as federation
 from server.federation.book import RunBook
+from server.federation.recipe import make_recipe
 from server.federation.schemas import RunView
+from shared.vision import backbones
 from tests.portal.client import Browser
 from tests.portal.factories import Network, play_round, start_run
 
+SELECT = re.compile(r'<select[^>]* name="(\w+)">(.*?)</select>', re.DOTALL)
 EVENT = re.compile(r"^event: (\w+)$", re.MULTILINE)
 
 
@@ -109,6 +112,45 @@ def test_run_page_says_why_an_update_was_left_out(visitor: Browser, network: Net
     book.set_aside(1, "b", "It is farthest from the others'.", refused=False)
     page = visitor.sign_in("coordinator").get(f"/rounds/{book.run_id}").text
     assert re.search(r"replied <span[^>]*>It is farthest from the others&#39;.</span>", page)
+
+
+def test_launch_form_offers_the_recipe_and_the_run_page_tells_it(visitor: Browser) -> None:
+    visitor.sign_in("coordinator")
+    page = visitor.get("/rounds").text
+    form = page[page.index('<form class="form launch"') :]
+    offered = {name: re.findall(r'value="([^"]+)"', part) for name, part in SELECT.findall(form)}
+    assert offered == {
+        "backbone": list(backbones.names()),
+        "augmentation": ["mild", "strong"],
+        "balance": ["sampler", "logit", "focal", "none"],
+    }
+    assert {"frozen_stages", "ema"} < set(re.findall(r'<input[^>]* name="(\w+)"', form))
+    chosen: dict[str, str | list[str]] = {
+        "backbone": "resnet50", "frozen_stages": "0", "augmentation": "strong", "balance": "logit", "ema": " 0.9 ",
+    }  # fmt: skip
+    answer = visitor.post("/rounds", chosen)
+    assert answer.status_code == 303
+    run = RunView.model_validate(visitor.get(f"{answer.headers['location']}.json").json())
+    assert (run.recipe.backbone, run.recipe.frozen_stages, run.recipe.ema) == ("resnet50", 0, 0.9)
+    assert (run.recipe.augmentation.value, run.recipe.balance.value) == ("strong", "logit")
+    told = visitor.get(answer.headers["location"]).text
+    assert "Recipe: resnet50, strong looks, rare classes weighed in the loss" in told
+    assert "<dt>Frozen stages</dt><dd>none, all learn</dd>" in told
+
+
+def test_launch_with_empty_fields_is_what_a_launch_starts_from(visitor: Browser) -> None:
+    visitor.sign_in("coordinator")
+    answer = visitor.post("/rounds", {"rounds": "1", "frozen_stages": "", "ema": ""})
+    run = RunView.model_validate(visitor.get(f"{answer.headers['location']}.json").json())
+    assert run.recipe == make_recipe(run.classes, {})
+
+
+@pytest.mark.parametrize(("field", "value"), [("ema", "2"), ("frozen_stages", "some"), ("backbone", "dragonet")])
+def test_launch_with_a_wrong_recipe_names_the_field(visitor: Browser, field: str, value: str) -> None:
+    visitor.sign_in("coordinator")
+    answer = visitor.post("/rounds", {"rounds": "1", field: value}, Accept="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (400, "usage")
+    assert f"at {field}: " in answer.json()["message"]
 
 
 def test_second_launch_is_refused_while_one_is_under_way(visitor: Browser, network: Network) -> None:

@@ -303,6 +303,17 @@ def test_training_is_repeatable_and_uses_its_cache(tmp_path: Path, start: Arrays
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+def test_only_the_first_round_of_a_run_teaches_the_head_alone(tmp_path: Path, start: Arrays) -> None:
+    service = TrainingService(make_home(tmp_path / "home", train=6, val=0, test=0))
+    recipe = RECIPE.model_copy(update={"local_epochs": 1, "head_epochs": 1})
+    moved = []
+    for number in (1, 2):
+        _, update = service.handle(train_request(number, recipe=recipe), start)
+        assert not np.array_equal(update["head.weight"], start["head.weight"])
+        moved.append(any(not np.array_equal(update[name], start[name]) for name in start if name.startswith("tail.")))
+    assert moved == [False, True]
+
+
 def add_field(home: Path, *, complete: bool) -> None:
     """Add a field with two cells, both marked or only the first."""
     image, boxes = draw_field(0, [(CellClass.NEUTROPHIL, 150, 120), (CellClass.EOSINOPHIL, 400, 200)])

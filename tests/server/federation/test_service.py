@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pytest
 from sqlmodel import Session, select
 
+import server.audit.service as audit
 from server.accounts.roles import Role
 from server.federation import repository, service
+from server.federation.recipe import Value, as_chosen
 from server.federation.schemas import RunPlan
 from server.federation.states import RunState
 from server.federation.strategies.registry import StrategyName
@@ -14,6 +16,7 @@ from server.models import AuditEntry, OutboxEntry, RoundRecord, Run, SiteRound
 from server.models.base import utc_now
 from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError, NothingToDoError, UsageError
 from shared.contracts.ontology import CellClass
+from shared.contracts.training import Balance
 from tests.server.federation.world import COORDINATOR, census, new_database, node_of, person
 
 
@@ -91,6 +94,25 @@ def test_offered_strategies_begin_with_the_default() -> None:
         ("byzantine_sites", 1, True),
         ("norm_limit", 10.0, False),
     ]
+
+
+def test_launch_records_the_recipe_in_the_run_and_in_the_audit(session: Session) -> None:
+    service.store_census(session, node_of("north"), census(neutrophil=30, lymphocyte=30))
+    chosen: dict[str, Value] = {"backbone": "resnet50", "frozen_stages": 2, "balance": "focal", "ema": 0.5}
+    run_id = service.start_run(session, COORDINATOR, RunPlan(recipe=chosen, local_epochs=4))
+    recipe = service.run_view(session, COORDINATOR, run_id).recipe
+    assert (recipe.backbone, recipe.frozen_stages, recipe.balance, recipe.ema, recipe.local_epochs) == (
+        "resnet50", 2, Balance.FOCAL, 0.5, 4,
+    )  # fmt: skip
+    [entry] = audit.search(session, person(Role.AUDITOR), subject=f"run:{run_id}")
+    assert entry.data["recipe"] == as_chosen(recipe)
+
+
+def test_a_wrong_recipe_launches_nothing(session: Session) -> None:
+    service.store_census(session, node_of("north"), census(neutrophil=30, lymphocyte=30))
+    with pytest.raises(UsageError, match="learning_rate"):
+        service.start_run(session, COORDINATOR, RunPlan(recipe={"learning_rate": 3}))
+    assert service.list_runs(session, COORDINATOR) == []
 
 
 def test_subclasses_count_into_a_class_that_some_hospital_holds_as_a_whole(session: Session) -> None:
