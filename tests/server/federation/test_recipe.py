@@ -25,6 +25,12 @@ def test_a_short_round_has_no_epoch_for_the_head_alone(epochs: int, expected: in
     assert make_recipe(CLASSES, {"local_epochs": epochs, "head_epochs": 1}).head_epochs == 1
 
 
+def test_the_page_names_every_field() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "recipe.md").read_text()
+    table = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(name.strip(" `") for cell in table for name in cell.split(",")) == sorted(FIELDS)
+
+
 def test_every_field_may_be_chosen_by_numbers_or_as_a_form_sends_them() -> None:
     values: dict[str, Value] = {
         "backbone": "deit_tiny_patch16_224", "frozen_stages": 8, "local_epochs": 4, "batch_size": 16,
