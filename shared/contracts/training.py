@@ -199,11 +199,13 @@ class KnownSpace(Contract):
     numbers: Annotated[str, Field(max_length=_MOST_NUMBERS)]
     """Base64 of little-endian fp16, row by row: the mean, then each component."""
     deviations: tuple[Positive, ...] = Field(min_length=1, max_length=MOST_COMPONENTS)
-    """Standard deviation along each component."""
+    """Spread along each component."""
     residual: Positive
-    """Root mean square length of what the components leave out."""
+    """Length of what the components leave out that 99 % of its cells stay below."""
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    """The same of its share of a cell's whole length."""
     threshold: Annotated[float, Field(gt=0, le=100.0, allow_inf_nan=False)]
-    """Distance at which a cell is unlike this laboratory's; a usual cell's is about 1."""
+    """Distance at which a cell is unlike this laboratory's; a usual cell's is below 1."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -36,7 +36,7 @@ the site's own space to count alone: a stain is not known because there is much 
 
 
 class FeatureSpace(BaseModel):
-    """A Gaussian in the leading principal components of the features, and the spread outside of them."""
+    """Where the site's cells lie among the model's features; see `shared.vision.space`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,9 @@ class FeatureSpace(BaseModel):
     """Orthonormal rows, each as long as ``mean``."""
     deviations: tuple[float, ...]
     residual: float
-    """Root mean square length of what the components leave out."""
+    """Length of what the components leave out."""
+    share: float | None = None
+    """Its share of the whole length; None: fitted by an older release, which did not look at it."""
     threshold: float = Field(gt=0)
     """Distance at which a cell counts as out of distribution."""
 
@@ -53,7 +55,7 @@ class FeatureSpace(BaseModel):
     def space(self) -> spaces.Space:
         """It, to measure distances in."""
         return spaces.Space(
-            np.asarray(self.mean), np.asarray(self.components), np.asarray(self.deviations), self.residual
+            np.asarray(self.mean), np.asarray(self.components), np.asarray(self.deviations), self.residual, self.share
         )
 
 
@@ -281,13 +283,15 @@ def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | N
     dimensions = len(fitted) // _CELLS_A_DIMENSION
     found = spaces.fit(fitted, dimensions=dimensions)
     if fitted is not own and len(own) >= LEAST_CELLS:
-        distances = found.distances(own)
+        signs = found.parts(own)
     else:
-        distances = spaces.crossed(fitted, dimensions=dimensions)
+        signs = spaces.crossed(fitted, dimensions=dimensions)
+    found, threshold = spaces.bounded(found, signs)
     return FeatureSpace(
         mean=tuple(np.round(found.mean, 6).tolist()),
         components=tuple(tuple(row) for row in np.round(found.components, 6).tolist()),
         deviations=tuple(found.deviations.tolist()),
         residual=found.residual,
-        threshold=spaces.threshold(distances),
+        share=found.share,
+        threshold=threshold,
     )

@@ -53,15 +53,17 @@ def known_space(features: Features, held_out: Features | None = None) -> KnownSp
     # What is told is rounded; spread and threshold are those around the rounded axes.
     told = space.around(*_axes(rows), points)
     if held_out is not None and len(held_out) >= space.LEAST_CELLS:
-        distances = told.distances(held_out)
+        signs = told.parts(held_out)
     else:
-        distances = space.crossed(points, dimensions=dimensions)
+        signs = space.crossed(points, dimensions=dimensions)
+    told, threshold = space.bounded(told, signs)
     return KnownSpace(
         size=points.shape[1],
         numbers=b64encode(rows.tobytes()).decode(),
         deviations=tuple(float(value) for value in told.deviations),
         residual=told.residual,
-        threshold=space.threshold(distances),
+        share=told.share or 1.0,
+        threshold=threshold,
     )
 
 
@@ -75,7 +77,7 @@ def space_of(known: KnownSpace) -> Space:
     if not np.isfinite(rows).all():
         raise ValueError("a space holds numbers that are not finite")
     mean, components = _axes(rows)
-    return Space(mean, components, np.asarray(known.deviations), known.residual)
+    return Space(mean, components, np.asarray(known.deviations), known.residual, known.share)
 
 
 def _axes(rows: Features) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ from shared.contracts.training import (
     KnownSpace,
     SiteMetrics,
 )
-from shared.vision.calibration import Adapter, apply, fit_adapter
+from shared.vision.calibration import Adapter, FeatureSpace, apply, fit_adapter
 from shared.vision.known import LEAST_TOLD, Known, known, known_of, known_space, space_of
 
 Features = NDArray[np.float32]
@@ -47,6 +47,34 @@ def test_cells_of_any_known_laboratory_are_known(two: Known, at: float) -> None:
 
 def test_cells_of_another_laboratory_are_strange(two: Known) -> None:
     assert (two.scores(laboratory(6.0, 200, seed=5)) > 1.0).all()
+
+
+def test_features_that_are_short_rather_than_far_off_are_strange() -> None:
+    """So a trained network answers images that are none of its classes: near the middle, with the usual residual."""
+
+    def cells(count: int, seed: int, length: float) -> Features:
+        centres = np.random.default_rng(0).normal(0.0, 1.0, (6, 160))
+        centres -= centres.mean(axis=0)
+        random = np.random.default_rng(seed)
+        noise = random.normal(0.0, 0.3, (count, 160))
+        return np.asarray(length * centres[random.integers(0, 6, count)] + noise, np.float32)
+
+    made = known_of([known_space(cells(600, 1, 1.0), cells(200, 2, 1.0))])
+    assert made is not None
+    assert (made.scores(cells(200, 3, 1.0)) > 1.0).mean() < 0.03
+    assert (made.scores(cells(200, 4, 0.1)) > 1.0).all()
+    ((space, limit),) = made.spaces
+    along, left, _ = space.parts(cells(200, 4, 0.1))
+    assert max(along.max(), left.max()) < limit  # neither of the other signs tells them
+
+
+def test_a_space_of_an_older_release_keeps_its_measure() -> None:
+    cells = laboratory(4.0, 600, seed=2)
+    fitted = fit_adapter(np.zeros((600, 3), np.float32), cells, np.zeros(600, np.int64)).space
+    assert fitted is not None
+    old = FeatureSpace.model_validate({**fitted.model_dump(), "share": None}).space
+    along, left, _ = fitted.space.parts(cells)
+    assert np.allclose(old.distances(cells), np.sqrt((along**2 + left**2) / 2))
 
 
 def test_what_is_told_has_the_rounding_of_fp16_in_it_and_keeps_its_distances() -> None:
@@ -104,6 +132,7 @@ def test_no_laboratory_is_told_of_by_a_few_cells_or_by_numbers_that_do_not_fit()
         {"numbers": "!" * 8},
         {"residual": float("nan")},
         {"threshold": 1e9},
+        {"share": 1.5},
         {"deviations": []},
         {"size": 9999},
         {"name": "hospital-a"},
