@@ -48,7 +48,7 @@ DOCS: Final = ROOT / "docs"
 SECTIONS: Final[tuple[Section, ...]] = (
     known.SECTION, unknown.SECTION, ood.SECTION, folds.SECTION, finding.SECTION, federated.SECTION, ablation.SECTION,
     shifts.SECTION, overlays.SECTION, teaching.SECTION, baselines.SECTION, speed.SECTION, drawing.SECTION,
-    backbones.SECTION, lab.HEATMAP, lab.WARMUP,
+    backbones.SECTION, lab.HEATMAP, lab.WARMUP, lab.PRUNING,
 )  # fmt: skip
 """In the order of the page; the figures that matter most are measured first."""
 FAILURES: Final = (HematovisionError, RuntimeError, OSError, ValueError, subprocess.CalledProcessError)
