@@ -28,6 +28,9 @@ DEFAULT_QUANTILE: Final = 0.9
 """Where nothing is known at all, of `LEVEL`."""
 LEAST_HALF: Final = 40
 """Cells that each half needs for a site's cells to be halved."""
+_TIMES: Final = 3
+"""So many times the cells that vouch for a level the half for the quantile needs: of fewer it is one of the largest
+three scores, which chance makes too large, and sets with it."""
 _FOLDS: Final = 5
 
 
@@ -108,10 +111,10 @@ def halves(groups: Sequence[str], level: float) -> Mask | None:
     """Return which of N cells a temperature and a view may be chosen on, the others being kept for the quantile.
 
     By the hashes of their ``groups``, so that near duplicates stay together. None where the halves would be too small
-    to vouch for ``level``: then cross-fit (`folds`).
+    for a steady quantile of ``level``: then cross-fit (`folds`), since one temperature hardly follows single cells.
     """
     mask = np.array([sha256(group.encode()).digest()[0] % 2 == 0 for group in groups], bool)
-    least = max(LEAST_HALF, needed(level))
+    least = max(LEAST_HALF, _TIMES * needed(level))
     return mask if mask.sum() >= LEAST_HALF and (~mask).sum() >= least else None
 
 
