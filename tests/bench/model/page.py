@@ -88,8 +88,10 @@ def by_how_much(row: Row) -> str:
     if row["low"] is not None and row["high"] is not None:
         inside = float(row["low"]) <= goal <= float(row["high"])
         reach = "; the goal lies within the interval" if inside else "; the goal lies outside the interval"
-    word = "above" if value > goal else "below"
-    return f"{_number(value)}, {_number(abs(value - goal))} {word} the goal of {goal:g}{reach}"
+    word, far = "above" if value > goal else "below", _number(abs(value - goal))
+    # What rounds to nothing is a miss all the same.
+    told = f"less than {far[:-1]}1" if float(far) == 0.0 else far
+    return f"{_number(value)}, {told} {word} the goal of {goal:g}{reach}"
 
 
 def _part(part: Part) -> list[str]:

@@ -48,4 +48,5 @@ def test_how_much_is_missed_knows_which_way_is_better() -> None:
         "170.0, 20.0 above the goal of 150; the goal lies within the interval"
     )
     assert by_how_much(row("x", 0.05, 0.04, 0.06, 3, goal=0.03, at_most=True)).endswith("outside the interval")
+    assert by_how_much(row("x", 0.5497, None, None, 3, goal=0.55)) == ("0.550, less than 0.001 below the goal of 0.55")
     assert by_how_much(row("x", 0.5, None, None, 3, goal=0.6)) == "0.500, 0.100 below the goal of 0.6"
