@@ -20,6 +20,7 @@ from tests.bench.model.figures import equalised, novelty
 from tests.bench.model.rows import Row, Scores, area_row, share
 from tests.bench.model.say import say
 from tests.bench.model.section import Measured, Section
+from tests.bench.model.together import together
 
 FLAG: Final = "out_of_distribution"
 _FIELDS: Final = 10
@@ -92,7 +93,8 @@ def flagged(model: Path, smears: Sequence[Sequence[Path]], kind: SmearKind) -> l
         analyser = Analyser(Path(home), model_dir=model)
         found = []
         for paths in smears:
-            (smear,) = analyser.analyze(list(paths), options=Options(kind=kind)).smears
+            with together(paths) as images:
+                (smear,) = analyser.analyze(images, options=Options(kind=kind)).smears
             found.append(FLAG in [flag.id for flag in smear.flags])
             shutil.rmtree(Path(home) / "smears")
     return found

@@ -4,6 +4,7 @@ import math
 import tempfile
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from client_node.analysis.service import Analyser, Options
 from client_node.analysis.smears import SmearKind
 from shared.contracts.analysis import Cell, Smear
 from tests.bench.model.say import say
+from tests.bench.model.together import name_of, together
 
 _INK, _PAPER, _SURE, _DOUBT = "#1d2430", "#ffffff", "#0b6e4f", "#b3261e"
 _ACROSS: Final = 6
@@ -22,16 +24,26 @@ _WIDE: Final = 110
 """Characters of a line below a picture."""
 
 
-def pictures(folder: Path, smears: dict[str, tuple[Sequence[Path], SmearKind, Path]]) -> list[Path]:
-    """Analyse each of the named smears (images, kind, model's folder) and draw it into ``folder``; return the files."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A smear to draw: images with what is known of each, their kind, and the folder of the model that reads them."""
+
+    paths: Sequence[Path]
+    known: Sequence[str]
+    kind: SmearKind
+    model: Path
+
+
+def pictures(folder: Path, smears: dict[str, Shown]) -> list[Path]:
+    """Analyse each of the named smears and draw it into ``folder``; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, (paths, kind, model) in smears.items():
+    for name, shown in smears.items():
         say(f"drawing {name}")
-        with tempfile.TemporaryDirectory() as home:
-            analyser = Analyser(Path(home), model_dir=model)
-            (smear,) = analyser.analyze(paths, options=Options(kind=kind)).smears
-        picture = _gallery(smear) if kind is SmearKind.GALLERY else _field(smear)
+        with tempfile.TemporaryDirectory() as home, together(shown.paths, shown.known) as images:
+            analyser = Analyser(Path(home), model_dir=shown.model)
+            (smear,) = analyser.analyze(images, options=Options(kind=shown.kind)).smears
+            picture = _gallery(smear) if shown.kind is SmearKind.GALLERY else _field(smear)
         file = folder / f"{name}.png"
         picture.save(file, optimize=True)
         drawn.append(file)
@@ -62,9 +74,9 @@ def _gallery(smear: Smear) -> Image.Image:
         x, y = number % _ACROSS * _CELL, number // _ACROSS * (_CELL + _FOOT)
         with Image.open(cell.source or "") as image:
             sheet.paste(image.convert("RGB").resize((_CELL - 8, _CELL - 8)), (x + 4, y + 4))
-        truth = Path(cell.source or "").parent.name
+        truth = name_of(Path(cell.source or "")).replace("_", " ")
         pen.text((x + 6, y + _CELL - 2), _words(cell), _colour(cell), font=_font(15))
-        pen.text((x + 6, y + _CELL + 18), f"in folder: {truth}", _INK, font=_font(13))
+        pen.text((x + 6, y + _CELL + 18), f"labelled: {truth}", _INK, font=_font(13))
     return _above(sheet, _said(smear))
 
 

@@ -28,6 +28,7 @@ from client_node.analysis.service import Analyser, Options
 from client_node.analysis.smears import SmearKind
 from client_node.datasets.catalogue import as_predicted
 from shared.contracts.ontology import parse_class
+from shared.logging import configure_logging
 from shared.vision import backbones, preprocessing
 from shared.vision.engine import Engine, OnnxEngine, Outputs
 from shared.vision.images import load_image
@@ -295,6 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="val", help="whose cells judge INT8")
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args(argv)
+    configure_logging("bench", level="WARNING")  # to stderr: the rows stand alone on stdout
     rows = all_rows(arguments.model, arguments.data, split=arguments.split, repeats=arguments.repeats)
     sys.stdout.write(json.dumps([asdict(row) | {"holds": row.holds} for row in rows], indent=2, ensure_ascii=False))
     sys.stdout.write("\n")
