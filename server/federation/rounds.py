@@ -9,7 +9,7 @@ import structlog
 import server.registry.service as registry
 from server.federation import checkpoints
 from server.federation.answers import read_reply
-from server.federation.book import Plan, RunBook, Traffic
+from server.federation.book import Plan, RunBook, SupersededError, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
 from server.federation.seals import SealCheck
 from server.federation.strategies.build import build as build_strategy
@@ -18,7 +18,7 @@ from server.federation.strategies.tensors import Tensors, read_tensors, wire_ten
 from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
 from server.runtime import Runtime
-from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError
+from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError, ServiceUnavailableError
 from shared.contracts.training import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
 _FIRST_GRACE_SECONDS = 20.0
@@ -36,22 +36,30 @@ class StoppedError(RunFailedError):
 
 def conduct(
     runtime: Runtime, run_id: str, fleet: Fleet, *, flower_run_id: str, breath_seconds: float = BREATH_SECONDS
-) -> str:
-    """Run all rounds, evaluate and register the candidate; return its version.
+) -> str | None:
+    """Run all rounds, evaluate and register the candidate; return its version, or None where the run was paused.
 
-    Every end is written down: whatever goes wrong, the run is marked failed (or stopped) before the error goes on.
+    Every end is written down before the error goes on: the run is marked failed (or stopped); where neither the plan
+    nor a hospital is at fault but a server or this process, it is resumed from its last checkpoint instead.
     """
     book = RunBook(runtime.database, run_id)
     plan = book.begin(flower_run_id)
     try:
         strategy = build_strategy(plan.strategy, folder=runtime.settings.home / "spool")
         return _Conductor(runtime, book, fleet, strategy, breath_seconds).run(plan)
+    except SupersededError:
+        log.warning("federation.run_superseded", run_id=run_id, flower_run_id=flower_run_id)
+        raise
+    except ServiceUnavailableError as error:
+        log.warning("federation.run_broken", run_id=run_id, code=error.code)
+        book.broken(error.message)
+        raise
     except HematovisionError as error:
         log.warning("federation.run_failed", run_id=run_id, code=error.code)
         book.fail(error.message)
         raise
     except Exception:
-        book.fail("An unexpected error ended the run; the ServerApp's log has the details.")
+        book.broken("An unexpected error ended the run's process; the ServerApp's log has the details.")
         raise
 
 
@@ -82,18 +90,20 @@ class _Conductor:
         self._grace = _FIRST_GRACE_SECONDS
         self._breath = breath_seconds
 
-    def run(self, plan: Plan) -> str:
-        done = self._book.rounds_done()
+    def run(self, plan: Plan) -> str | None:
+        done = checkpoints.last(self._runtime.store, plan.run_id, self._book.rounds_done())
         tensors = read_tensors(checkpoints.load(self._runtime.store, plan.run_id, done))
         state = checkpoints.load_state(self._runtime.store, plan.run_id, done)
         if done:
             self._book.event("run", f"Resumed after round {done}")
         for number in range(done + 1, plan.rounds + 1):
+            if self._book.paused(number - 1):
+                return None
             result = self._round(plan, number, tensors, state)
             tensors, state = result.tensors, result.state
             if number < plan.rounds:
                 time.sleep(self._breath)
-        return self._finish(plan, tensors)
+        return None if self._book.paused(plan.rounds) else self._finish(plan, tensors)
 
     def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
         sites = self._sample(plan)
