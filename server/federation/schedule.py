@@ -17,7 +17,7 @@ from shared.contracts.errors import HematovisionError, NotFoundError
 
 WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _LATE: Final = timedelta(hours=1)
-"""A time that passed longer ago, while the centre was away, is let go: a night's run does not belong into the morning."""
+"""A time that passed longer ago, while the centre was away, is let go: a run of the night is not for the morning."""
 SCHEDULER: Final = Principal(
     user_id="schedule", username="schedule", display_name="the schedule", role=Role.COORDINATOR, hospital_id=None
 )

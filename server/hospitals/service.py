@@ -2,6 +2,7 @@
 
 from sqlmodel import Session
 
+import server.audit.service as audit
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.hospitals import repository
@@ -17,7 +18,7 @@ from shared.contracts.enrolment import (
     HeartbeatReply,
     LedgerTotals,
 )
-from shared.contracts.errors import NotFoundError
+from shared.contracts.errors import ForbiddenError, NotFoundError, UsageError
 
 __all__ = [
     "approve",
@@ -32,9 +33,13 @@ __all__ = [
     "request_enrolment",
     "revoke",
     "set_flower_node",
+    "set_tolerance",
     "status",
+    "tolerances",
 ]
 ONLINE_SECONDS = 30
+MOST_TOLERANCE = 0.02
+"""What the network lets a hospital lose by a model; the gate of the registry goes by it."""
 
 
 def status(session: Session, runtime: Runtime, node_id: str) -> EnrolmentStatus:
@@ -61,10 +66,46 @@ def list_hospitals(session: Session, principal: Principal) -> list[HospitalView]
         HospitalView(
             id=hospital.id,
             name=hospital.name,
+            gate_tolerance=hospital.gate_tolerance,
             nodes=[_view(node, hospital) for node in repository.nodes(session, hospital_id=hospital.id)],
         )
         for hospital in repository.hospitals(session, only=only)
     ]
+
+
+def tolerances(session: Session) -> dict[str, float]:
+    """Return, per hospital that has one of its own, what share it may lose by a model."""
+    found = ((hospital.id, hospital.gate_tolerance) for hospital in repository.hospitals(session, only=None))
+    return {hospital: own for hospital, own in found if own is not None}
+
+
+def set_tolerance(session: Session, principal: Principal, hospital_id: str, tolerance: float | None) -> None:
+    """Keep what a hospital may lose by a model, for models registered from now on; None: what the network allows.
+
+    Its own staff may set it too: it can only be stricter than the network's.
+
+    Raises:
+        ForbiddenError: another hospital's staff, or a role that does not decide on models.
+        UsageError: it is laxer than the network's, or no share.
+    """
+    own = principal.role is Role.HOSPITAL_IT and principal.hospital_id == hospital_id
+    if not own and principal.role not in {Role.COORDINATOR, Role.ADMIN}:
+        raise ForbiddenError("Only this hospital's staff or a coordinator may set what it may lose by a model.")
+    if tolerance is not None and not 0 <= tolerance <= MOST_TOLERANCE:
+        raise UsageError(
+            f"Give a share from 0 to {MOST_TOLERANCE:g}, which the network allows: a hospital can be stricter."
+        )
+    row = repository.hospital(session, hospital_id)
+    if row is None:
+        raise NotFoundError("There is no such hospital.")
+    row.gate_tolerance = tolerance
+    audit.record(
+        session,
+        subject=f"hospital:{hospital_id}",
+        actor=principal.actor,
+        action="hospital.tolerance",
+        data={"share": "the network's" if tolerance is None else tolerance},
+    )
 
 
 def approved_nodes(session: Session) -> list[NodeView]:
