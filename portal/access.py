@@ -62,7 +62,7 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "model_json": EVERYBODY,
     "model_promote": STEERING,
     "model_rollback": STEERING,
-    "hospital_tolerance": NETWORK,
+    "hospital_tolerance": STEERING | {Role.HOSPITAL_IT},
     "nodes": NETWORK,
     "nodes_json": NETWORK,
     "node": NETWORK,

@@ -1,6 +1,7 @@
 """All SQL about runs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlmodel import Session, col, select
 
@@ -158,6 +159,19 @@ def unwelcome_nodes(session: Session) -> Sequence[Node]:
     return session.exec(
         select(Node).where(Node.state != EnrolmentState.APPROVED, col(Node.flower_node_id).is_not(None))
     ).all()
+
+
+def keep_presence(session: Session, online: set[str], now: datetime) -> list[str]:
+    """Keep since when the SuperLink hears nothing of each registered node; return those that it lost just now."""
+    lost = []
+    for node in training_nodes(session):
+        if node.flower_node_id is None or node.flower_node_id in online:
+            node.lost_at = None
+        elif node.lost_at is None:
+            node.lost_at = now
+            lost.append(node.id)
+    session.flush()
+    return lost
 
 
 def set_flower_id(session: Session, node_id: str, flower_id: str | None) -> None:

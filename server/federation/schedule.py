@@ -114,17 +114,26 @@ def _consider(session: Session, row: RunSchedule, now: datetime) -> str | None:
         return None
     row.considered_at = due
     fresh = new_labels(session)
-    if now - due > _LATE:
-        return _let_go(session, row, due, f"the centre was away at {due:%H:%M} UTC")
-    if fresh < row.least_labels:
-        return _let_go(session, row, due, f"{fresh} new labels since the last run, {row.least_labels} are asked for")
-    try:
-        key = service.start_run(session, SCHEDULER, RunPlan.model_validate(row.plan))
-    except HematovisionError as error:
-        return _let_go(session, row, due, error.message)
+    reason, key = _why_not(row, due, now, fresh), None
+    if reason is None:
+        try:
+            key = service.start_run(session, SCHEDULER, RunPlan.model_validate(row.plan))
+        except HematovisionError as error:
+            reason = error.message
+    if key is None:
+        _let_go(session, row, due, reason or "")
+        return None
     row.run_id, row.outcome = key, f"{due:%Y-%m-%d %H:%M} UTC: launched with {fresh} new labels"
     service.write_event(session, key, "run", f"By the schedule “{_words(row)}”: {fresh} new labels")
     return key
+
+
+def _why_not(row: RunSchedule, due: datetime, now: datetime, fresh: int) -> str | None:
+    if now - due > _LATE:
+        return f"the centre was away at {due:%H:%M} UTC"
+    if fresh < row.least_labels:
+        return f"{fresh} new labels since the last run, {row.least_labels} are asked for"
+    return None
 
 
 def _let_go(session: Session, row: RunSchedule, due: datetime, reason: str) -> None:

@@ -160,6 +160,20 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
                     dry_run.fail(session, dry_run_id, "The question's process ended; see the SuperExec log.")
 
 
+def presence(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task
+    """Keep which nodes the SuperLink hears: a node that it does not is told so with its next heartbeat."""
+    if not runtime.settings.superlink_control:
+        return
+    with runtime.database.session(read_only=True) as session:
+        if not any(node.flower_node_id for node in repository.training_nodes(session)):
+            return
+    with _control(runtime) as control:
+        online = {str(node.node_id) for node in control.nodes() if node.online}
+    with runtime.database.session() as session:
+        for node_id in repository.keep_presence(session, online, utc_now()):
+            log.warning("federation.node_lost", node_id=node_id)
+
+
 def launch_due(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task
     """Launch the runs whose time has come."""
     with runtime.database.session(read_only=True) as session:
@@ -227,5 +241,11 @@ TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {
     "federation.welcome": welcome,
     "federation.watch": watch,
     "federation.schedule": launch_due,
+    "federation.presence": presence,
 }
-PERIODIC = {"federation.welcome": 3.0, "federation.watch": 15.0, "federation.schedule": 20.0}
+PERIODIC = {
+    "federation.welcome": 3.0,
+    "federation.watch": 15.0,
+    "federation.schedule": 20.0,
+    "federation.presence": 15.0,
+}

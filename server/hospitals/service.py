@@ -1,5 +1,7 @@
 """Hospitals and their nodes: what others ask of them."""
 
+from datetime import datetime
+
 from sqlmodel import Session
 
 import server.audit.service as audit
@@ -52,10 +54,13 @@ def heartbeat(session: Session, runtime: Runtime, node: NodePrincipal, beat: Hea
     row = _node(session, node.node_id)
     row.last_seen_at, row.software, row.mode = utc_now(), beat.software[:100], beat.mode
     row.heartbeat = beat.model_dump(mode="json")
+    asked = repository.asked_since(session, node.hospital_id)
     return HeartbeatReply(
         current_model=repository.current_model(session),
         reports_waiting=repository.reports_waiting(session, node.hospital_id),
         superlink=runtime.settings.superlink or None,
+        lost_seconds=_seconds_since(row.lost_at),
+        asked_seconds=_seconds_since(asked),
     )
 
 
@@ -143,6 +148,10 @@ def principal_of(node: Node) -> NodePrincipal:
         signing_key=node.signing_key,
         envelope_key=node.envelope_key,
     )
+
+
+def _seconds_since(moment: datetime | None) -> float | None:
+    return None if moment is None else max(0.0, (utc_now() - moment).total_seconds())
 
 
 def _node(session: Session, node_id: str) -> Node:

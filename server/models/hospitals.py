@@ -60,6 +60,8 @@ class Node(SQLModel, table=True):
     heartbeat: JsonDict | None = Field(default=None, sa_type=JSON)
     """The last `shared.contracts.enrolment.Heartbeat`."""
     flower_node_id: str | None = Field(default=None, index=True)
+    lost_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """Since when the SuperLink hears nothing of its SuperNode."""
 
 
 class SeenProof(SQLModel, table=True):

@@ -1,4 +1,4 @@
-"""Resuming, pausing and scheduling of runs; a hospital's own tolerance at the gate."""
+"""Resuming, pausing and scheduling of runs; a hospital's own tolerance at the gate; silent nodes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,6 +19,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("pause_requested", sa.Boolean(), nullable=False, server_default=sa.false()))
     with op.batch_alter_table("hospital", schema=None) as batch_op:
         batch_op.add_column(sa.Column("gate_tolerance", sa.Float(), nullable=True))
+    with op.batch_alter_table("node", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("lost_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "run_schedule",
         sa.Column("id", sa.String(), nullable=False),
@@ -38,6 +40,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take back."""
     op.drop_table("run_schedule")
+    with op.batch_alter_table("node", schema=None) as batch_op:
+        batch_op.drop_column("lost_at")
     with op.batch_alter_table("hospital", schema=None) as batch_op:
         batch_op.drop_column("gate_tolerance")
     with op.batch_alter_table("federated_run", schema=None) as batch_op:
