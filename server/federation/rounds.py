@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 import server.registry.service as registry
-from server.federation import checkpoints
+from server.federation import checkpoints, steering
 from server.federation.answers import read_reply
 from server.federation.book import Plan, RunBook, SupersededError, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
@@ -32,6 +32,15 @@ log = structlog.get_logger(__name__)
 
 class StoppedError(RunFailedError):
     """The coordinator stopped the run."""
+
+
+class LostError(RunFailedError):
+    """Too few hospitals took part, and some of those that did not were lost on the way rather than unwilling."""
+
+    def __init__(self, message: str, *, broken: bool) -> None:
+        super().__init__(message)
+        self.tries = steering.MOST_RESUMES if broken else 1
+        """A process that died is back soon; who merely was too slow is likely to be so again."""
 
 
 def conduct(
@@ -99,11 +108,23 @@ class _Conductor:
         for number in range(done + 1, plan.rounds + 1):
             if self._book.paused(number - 1):
                 return None
-            result = self._round(plan, number, tensors, state)
+            result = self._insistently(plan, number, tensors, state)
             tensors, state = result.tensors, result.state
             if number < plan.rounds:
                 time.sleep(self._breath)
         return None if self._book.paused(plan.rounds) else self._finish(plan, tensors)
+
+    def _insistently(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
+        """Play a round, once more where it failed for hospitals that were lost on the way."""
+        tried = 0
+        while True:
+            try:
+                return self._round(plan, number, tensors, state)
+            except LostError as error:
+                tried += 1
+                if tried > error.tries:
+                    raise
+                self._book.event("round", f"{error.message} It is played again ({tried} of {error.tries}).")
 
     def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
         sites = self._sample(plan)
@@ -121,23 +142,30 @@ class _Conductor:
         self._book.begin_round(number, sorted(sites.values()), down)
         sent = Sent.of(number, body, tensors, state)
         aggregation = self._strategy.begin(sent)
+        heard, broken = set[str](), False
         for answer, hospital in self._answers(plan, sites, ask, group=str(number)):
             traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
+            heard.add(hospital)
             try:
                 reply = _train_reply(answer)
                 aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic, code=error.code)
+                # Its SuperNode, its relay or its trainer has died; what a policy refuses has another code.
+                broken |= bool(answer.problem) or error.code == ServiceUnavailableError.code
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
         self._close(number, aggregation)
         if aggregation.updates < min(plan.min_sites, len(sites)):
             self._book.end_round(number)
-            raise RunFailedError(
+            problem = (
                 f"Only {aggregation.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites}"
                 " are needed; see each hospital's reason in the round's table."
             )
+            if broken or heard != set(sites.values()):
+                raise LostError(problem, broken=broken)
+            raise RunFailedError(problem)
         result = aggregation.result()
         checkpoints.save(self._runtime.store, plan.run_id, number, result.tensors, result.state)
         self._book.end_round(number)

@@ -12,6 +12,7 @@ import server.audit.service as audit
 from server.accounts.roles import Role
 from server.federation import checkpoints, repository, service, steering
 from server.federation.book import RunBook, SupersededError
+from server.federation.fleet import Answer, Ask
 from server.federation.rounds import conduct
 from server.federation.schemas import RunPlan, RunView
 from server.federation.states import RunState
@@ -22,8 +23,9 @@ from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from shared.contracts.errors import ConflictError, ForbiddenError, RunFailedError, ServiceUnavailableError
 from shared.contracts.ontology import CellClass
+from shared.contracts.training import Refusal, TrainRequest
 from shared.storage import MemoryStore
-from tests.server.federation.fleet import MemoryFleet, new_run, silent, trains
+from tests.server.federation.fleet import MemoryFleet, new_run, says, silent, trains
 from tests.server.federation.world import COORDINATOR, census, new_database, node_of, person
 
 SITES = {1: trains(1, step=1.0), 2: trains(2, step=1.0)}
@@ -219,6 +221,43 @@ def test_a_round_that_failed_is_played_again_by_a_resumed_run(runtime: Runtime) 
     view = _view(runtime, run_id)
     assert [(row.round, row.replied) for row in view.round_views] == [(1, 2), (2, 2)]
     assert "Resumed after round 1" in [event.text for event in view.events]
+
+
+def test_a_round_that_loses_hospitals_on_the_way_is_played_again(runtime: Runtime) -> None:
+    """A relay, a SuperNode and a trainer that die one after the other, all in the first round."""
+    run_id = new_run(runtime, rounds=1)
+    deaths = [
+        Answer(2, "", b"", problem="the relay died"),
+        Answer(2, "", b"", problem="gone", offline=True),
+        Answer(2, Refusal(code="service_unavailable", reason="No trainer.").model_dump_json(), b""),
+    ]
+    fleet = MemoryFleet({1: SITES[1], 2: lambda ask: deaths.pop(0) if deaths else SITES[2](ask)})
+    with pytest.raises(RunFailedError, match="No hospital evaluated"):
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    view = _view(runtime, run_id)
+    assert [(row.round, row.replied) for row in view.round_views] == [(1, 2)]
+    assert [event.text[-32:] for event in view.events if "again" in event.text] == [
+        f"table. It is played again ({number} of 3)."[-32:] for number in (1, 2, 3)
+    ]
+    assert float(load(checkpoints.load(runtime.store, run_id, 1))["w"][0, 0]) == 1.0
+
+
+def test_a_hospital_that_is_too_slow_gets_one_more_chance_and_an_unwilling_one_none(runtime: Runtime) -> None:
+    asked: list[int] = []
+
+    def count(ask: Ask) -> None:
+        asked.append(ask.request.round if isinstance(ask.request, TrainRequest) else 0)
+
+    run_id = new_run(runtime, rounds=1)
+    with pytest.raises(RunFailedError, match="Only 1 of 2"):
+        conduct(runtime, run_id, MemoryFleet({1: SITES[1], 2: count}), flower_run_id="7", breath_seconds=0)
+    assert asked == [1, 1]
+    run_id = new_run(runtime, rounds=1)
+    no = Refusal(code="policy_refused", reason="Not now.").model_dump_json()
+    fleet = MemoryFleet({1: SITES[1], 2: says(2, no)})
+    with pytest.raises(RunFailedError, match="Only 1 of 2"):
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    assert len(fleet.asked) == 2
 
 
 def test_only_what_rests_can_be_resumed_and_only_by_coordinators(runtime: Runtime) -> None:
