@@ -204,22 +204,46 @@ class _Conductor:
         return signed.card.version
 
     def _evaluate(self, plan: Plan, body: bytes) -> dict[str, EvaluateReply]:
+        """Ask every hospital about the candidate; who was lost on the way is asked again, for the gate must know."""
         sites = self._sample(plan)
         request = EvaluateRequest(
             run_key=plan.run_id, base_sha256=plan.base_sha256, recipe=plan.recipe, participants=len(sites)
         )
         replies: dict[str, EvaluateReply] = {}
-        for answer, hospital in self._answers(plan, sites, Ask(request, body), group="evaluate"):
+        open_sites = sites
+        for tried in range(steering.MOST_RESUMES + 1):
+            heard = self._ask_evaluation(plan, open_sites, Ask(request, body), replies)
+            lost = {node: name for node, name in open_sites.items() if heard.get(name) is not False}
+            most = steering.MOST_RESUMES if any(heard.values()) else 1
+            if not lost or tried >= most:
+                break
+            names = sorted(lost.values())
+            verb = "is" if len(names) == 1 else "are"
+            self._book.event("evaluate", f"{', '.join(names)} did not evaluate and {verb} asked again")
+            again = self._sample(plan)
+            open_sites = {node: name for node, name in again.items() if name in names}
+            if not open_sites:
+                break
+        for missing in sorted(set(sites.values()) - set(replies)):
+            log.info("federation.not_evaluated", run_id=plan.run_id, hospital_id=missing)
+        return replies
+
+    def _ask_evaluation(
+        self, plan: Plan, sites: dict[int, str], ask: Ask, replies: dict[str, EvaluateReply]
+    ) -> dict[str, bool]:
+        """Put what hospitals answer into ``replies``; return whether each that was heard was lost on the way."""
+        heard: dict[str, bool] = {}
+        for answer, hospital in self._answers(plan, sites, ask, group="evaluate"):
             try:
                 replies[hospital] = _evaluate_reply(answer)
             except HematovisionError as error:
                 self._book.not_evaluated(hospital, error.message, code=error.code)
+                heard[hospital] = bool(answer.problem) or error.code == ServiceUnavailableError.code
             else:
+                heard[hospital] = False
                 self._book.evaluated(hospital, replies[hospital])
         self._check_stop()
-        for missing in sorted(set(sites.values()) - set(replies)):
-            log.info("federation.not_evaluated", run_id=plan.run_id, hospital_id=missing)
-        return replies
+        return heard
 
     def _answers(self, plan: Plan, sites: dict[int, str], ask: Ask, *, group: str) -> Iterator[tuple[Answer, str]]:
         """Yield each sampled node's first answer, its seal checked; anything else is not counted."""

@@ -15,6 +15,7 @@ from server.federation.book import RunBook, SupersededError
 from server.federation.fleet import Answer, Ask
 from server.federation.rounds import conduct
 from server.federation.schemas import RunPlan, RunView
+from server.federation.start import start_tensors
 from server.federation.states import RunState
 from server.federation.strategies.registry import StrategyName
 from server.models import OutboxEntry, Run
@@ -23,9 +24,9 @@ from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from shared.contracts.errors import ConflictError, ForbiddenError, RunFailedError, ServiceUnavailableError
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Refusal, TrainRequest
+from shared.contracts.training import CalibrationSummary, EvaluateReply, Refusal, SiteMetrics, TrainRequest
 from shared.storage import MemoryStore
-from tests.server.federation.fleet import MemoryFleet, new_run, says, silent, trains
+from tests.server.federation.fleet import RECIPE, MemoryFleet, Site, new_run, says, silent, trains
 from tests.server.federation.world import COORDINATOR, census, new_database, node_of, person
 
 SITES = {1: trains(1, step=1.0), 2: trains(2, step=1.0)}
@@ -236,10 +237,38 @@ def test_a_round_that_loses_hospitals_on_the_way_is_played_again(runtime: Runtim
         conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     view = _view(runtime, run_id)
     assert [(row.round, row.replied) for row in view.round_views] == [(1, 2)]
-    assert [event.text[-32:] for event in view.events if "again" in event.text] == [
-        f"table. It is played again ({number} of 3)."[-32:] for number in (1, 2, 3)
-    ]
+    again = [event.text.rpartition("table. ")[2] for event in view.events if "played again" in event.text]
+    assert again == [f"It is played again ({number} of 3)." for number in (1, 2, 3)]
     assert float(load(checkpoints.load(runtime.store, run_id, 1))["w"][0, 0]) == 1.0
+
+
+def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(runtime: Runtime) -> None:
+    """Else the gate would not know what the candidate does there."""
+    run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
+    deaths = [Answer(2, "", b"", problem="the relay died")]
+
+    metrics = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
+    calibration = CalibrationSummary(temperature=1.0, conformal_quantile=0.9)
+    evaluation = EvaluateReply(candidate=metrics, current=None, calibration=calibration, seconds=0.1)
+
+    def evaluates(node_id: int) -> Site:
+        def site(ask: Ask) -> Answer | None:
+            if isinstance(ask.request, TrainRequest):
+                return trains(node_id, step=0.0)(ask)
+            if node_id == 2 and deaths:
+                return deaths.pop()
+            return Answer(node_id, evaluation.model_dump_json(), b"")
+
+        return site
+
+    fleet = MemoryFleet({1: evaluates(1), 2: evaluates(2)})
+    version = conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    view = _view(runtime, run_id)
+    assert (view.state, view.model_version, sorted(view.per_site)) == (RunState.COMPLETED, version, ["north", "south"])
+    assert [(group, node_id) for group, node_id, _ in fleet.asked] == [
+        ("1", 1), ("1", 2), ("evaluate", 1), ("evaluate", 2), ("evaluate", 2),
+    ]  # fmt: skip
+    assert "south did not evaluate and is asked again" in [event.text for event in view.events]
 
 
 def test_a_hospital_that_is_too_slow_gets_one_more_chance_and_an_unwilling_one_none(runtime: Runtime) -> None:
