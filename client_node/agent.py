@@ -28,9 +28,10 @@ from client_node.keeper import Keeper
 from client_node.models.store import current_version
 from client_node.models.update import check_model
 from client_node.policy import load_policy
+from client_node.silence import TrainerPulse, seconds_since_heard, why_restart
 from client_node.status import AgentStatus, only_agent, write_status
 from client_node.supernode import restart_delay, supernode_command
-from shared.contracts.enrolment import Heartbeat, NodeMode
+from shared.contracts.enrolment import Heartbeat, HeartbeatReply, NodeMode
 from shared.contracts.errors import ConfigError, HematovisionError, ServiceUnavailableError
 from shared.contracts.training import Census
 from shared.processes import Service, free_port
@@ -42,6 +43,8 @@ _STOP_SECONDS: Final = 8.0
 _RELOAD_SECONDS: Final = 180.0
 _RARE: Final = 12
 """Work that the heartbeat's answer wakes is done unasked only every so many polls."""
+_PULSE: Final = 4
+"""The trainer is asked every so many polls whether it still answers."""
 _PROCESS_GRACE: Final = 5.0
 _SUPERNODE_UP_SECONDS: Final = 3.0
 
@@ -63,6 +66,7 @@ class Agent:
         self._reports_waiting = 0
         self._superlink = self._config.superlink
         self._supernode_since = 0.0
+        self._pulse = TrainerPulse(home.path)
         self._keepers = self._make_keepers()
         rare = self._poll * _RARE
         self._heart = Duty("heartbeat", self._poll, self._beat, longest=max(self._poll, 15.0))
@@ -71,7 +75,9 @@ class Agent:
         self._outbox = Duty("outbox", self._poll, self._flush)
         self._watch = Duty("incoming", self._poll, self._look)
         self._count = Duty("census", self._poll, self._post_census)
-        self._duties = (self._heart, self._models, self._reports, self._outbox, self._watch, self._count)
+        self._feel = Duty("pulse", self._poll * _PULSE, self._feel_pulse)
+        duties = (self._heart, self._models, self._reports, self._outbox, self._watch, self._count)
+        self._duties = (*duties, self._feel) if "trainer" in self._keepers else duties
 
     def run(self) -> None:
         """Work until `stop`; end every child process, whatever happens.
@@ -159,9 +165,27 @@ class Agent:
             self._home.write_config(self._home.config().model_copy(update={"superlink": reply.superlink}))
         if reply.current_model and reply.current_model != current_version(self._home):
             self._models.wake()
+        if "supernode" in self._keepers:
+            self._check_silence(reply)
         self._reports_waiting = reply.reports_waiting
         if reply.reports_waiting:
             self._reports.wake()
+
+    def _check_silence(self, reply: HeartbeatReply) -> None:
+        keeper, idle = self._keepers["supernode"], self._pulse.idle_seconds
+        why = why_restart(reply, up=keeper.up_seconds, heard_ago=seconds_since_heard(self._home.path), idle=idle)
+        if why is not None:
+            keeper.restart(why)
+
+    def _feel_pulse(self) -> None:
+        keeper = self._keepers["trainer"]
+        if keeper.state != "running":
+            self._pulse.unanswered = 0
+            return
+        self._pulse.beat()
+        if self._pulse.hangs:
+            keeper.restart("it answered no call")
+            self._pulse.unanswered = 0
 
     def _check_model(self) -> None:
         decision = check_model(self._home, self._centre, reload=self._reload)

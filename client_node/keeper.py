@@ -38,6 +38,13 @@ class Keeper:
         self._started = 0.0
         self._next = 0.0
         self._was_ready = False
+        self._hung = ""
+
+    @property
+    def up_seconds(self) -> float:
+        """How long ago it was started; 0: it does not run."""
+        running = self._service is not None and self._service.alive
+        return time.monotonic() - self._started if running else 0.0
 
     @property
     def state(self) -> str:
@@ -52,6 +59,8 @@ class Keeper:
     def tick(self) -> None:
         """Look after the child; call it about twice a second, always from the same thread."""
         now = time.monotonic()
+        if self._hung and self._service is not None:
+            self._end_hung(self._service, now)
         if self._service is not None and self._service.alive:
             if now - self._started > _STEADY_SECONDS:
                 self._failures, self.problem = 0, ""
@@ -61,12 +70,22 @@ class Keeper:
         if now >= self._next:
             self._start(now)
 
+    def restart(self, reason: str) -> None:
+        """Have the child, which lives but hangs, ended and started again at the next `tick`; from any thread."""
+        self._hung = reason
+
     def stop(self) -> None:
         """End the child and everything below it."""
         if self._service is not None:
             self._service.stop()
             self._service = None
         self.problem = ""
+
+    def _end_hung(self, service: Service, now: float) -> None:
+        self.problem, self._hung = f"{self.name} was started again: {self._hung}", ""
+        log.warning("process.hung", process_name=self.name, reason=self.problem)
+        service.kill()  # what hangs does not listen
+        self._service, self._next = None, now
 
     def _ended(self, service: Service, now: float) -> None:
         self.problem = f"{self.name} ended with status {service.returncode}: see logs/{self.name}.log"

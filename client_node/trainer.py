@@ -45,7 +45,7 @@ class TrainerServer:
         """Answer one call."""
         operation = header.get("op")
         if operation == "ping":
-            return {"ok": True}, b""
+            return {"ok": True, "busy": self._one.locked()}, b""
         if operation == "federate":
             return self._federate(header, body)
         raise UsageError("The trainer knows ping and federate.")

@@ -26,6 +26,7 @@ ACTIONS: Final = {
     "starting": "is starting",
     "running": "is learning",
     "evaluating": "is being evaluated at every hospital",
+    "paused": "is paused",
     "completed": "is complete",
     "stopped": "was stopped",
     "failed": "failed",
@@ -136,7 +137,7 @@ def run_headline(run: RunView) -> str:
     if run.state is RunState.COMPLETED:
         done = f"{run.rounds_done} of {run.rounds} rounds done"
         return done + (f" · model {run.model_version}" if run.model_version else "")
-    if run.state in {RunState.FAILED, RunState.STOPPED}:
+    if run.state.resumable:
         return f"{run.rounds_done} of {run.rounds} rounds done"
     return f"{run.rounds} rounds planned" if not run.rounds_done else f"{run.rounds_done} of {run.rounds} rounds done"
 

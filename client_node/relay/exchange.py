@@ -19,6 +19,7 @@ from client_node.cases.ledger import Ledger
 from client_node.home import NodeHome
 from client_node.keys import read_signing_key
 from client_node.policy import Policy, load_policy, subject_of
+from client_node.silence import heard
 from shared.contracts.errors import (
     ConfigError,
     DataInvalidError,
@@ -85,6 +86,7 @@ def answer(home: Path | None, read: Callable[[], Asked], allowed: tuple[type, ..
     if home is None or not home.is_dir():
         return _refusal(None, asked, None, ServiceUnavailableError("This node's home folder is not set up."))
     try:
+        heard(home)
         asked = read()
         request = _request(asked, allowed)
         return _answer(home, asked, request)

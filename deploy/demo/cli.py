@@ -122,7 +122,7 @@ def _serve(platform: Platform) -> None:
     _console.print("Serving; Ctrl-C ends everything.")
     try:
         while True:
-            platform.check()
+            platform.keep()
             time.sleep(1)
     except SystemExit:  # the supervisor's way of passing a signal on; here it is the way to end
         platform.say("ending everything")

@@ -109,6 +109,11 @@ class Platform:
         """Raise where a server has ended on its own."""
         self.supervisor.check()
 
+    def keep(self) -> None:
+        """Start again what has ended on its own, as an init system would."""
+        for name in self.supervisor.revive():
+            self.say(f"{name} had ended, and is started again")
+
     def kit(self, hospital_id: str, name: str) -> Path:
         """Make a one-time kit for a hospital."""
         kit = self.work / "kits" / f"{hospital_id}.json"

@@ -16,6 +16,7 @@ from portal.views import (
     reading_actions,
     reports,
     rounds,
+    schedules,
     worklist,
 )
 
@@ -30,6 +31,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
         reports,
         rounds,
         dry_runs,
+        schedules,
         models,
         nodes,
         people,

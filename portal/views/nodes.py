@@ -11,7 +11,8 @@ from server.deps import RuntimeDep, SessionDep
 from server.hospitals import enrolment
 from server.hospitals import service as hospitals
 from server.hospitals.schemas import NodeView
-from shared.contracts.errors import NotFoundError
+from server.registry import service as registry
+from shared.contracts.errors import NotFoundError, UsageError
 
 router = APIRouter()
 
@@ -26,16 +27,21 @@ def nodes_json(session: SessionDep, who: SignedIn) -> list[NodeView]:
 def nodes(request: Request, session: SessionDep, who: SignedIn) -> Response:
     """Every hospital this person may see; keeps itself up to date."""
     template = "nodes/list.html" if is_partial(request) else "nodes/page.html"
-    return page(request, template, hospitals=hospitals.list_hospitals(session, who))
+    found = hospitals.list_hospitals(session, who)
+    return page(request, template, hospitals=found, decisions=registry.last_decisions(session, who))
 
 
 @router.get("/nodes/{node_id}", name="node")
 def node(request: Request, session: SessionDep, who: SignedIn, node_id: str) -> Response:
     """One node: its fingerprint to compare, and what is decided about it."""
-    found = next((node for node in nodes_json(session, who) if node.id == node_id), None)
+    every = hospitals.list_hospitals(session, who)
+    found = next(((node, hospital) for hospital in every for node in hospital.nodes if node.id == node_id), None)
     if found is None:
         raise NotFoundError("There is no such node. Choose one from the list.")
-    return page(request, "nodes/node.html", node=found)
+    shown, hospital = found
+    decision = registry.last_decisions(session, who).get(node_id)
+    most = hospitals.MOST_TOLERANCE
+    return page(request, "nodes/node.html", node=shown, hospital=hospital, decision=decision, most=most)
 
 
 @router.post("/nodes/{node_id}/approve", name="node_approve")
@@ -58,6 +64,19 @@ def reject(session: SessionDep, who: SignedIn, node_id: str) -> Response:
 def revoke(session: SessionDep, who: SignedIn, node_id: str) -> Response:
     """Shut an approved node out."""
     enrolment.revoke(session, principal=who, node_id=node_id)
+    return RedirectResponse("/nodes", status_code=303)
+
+
+@router.post("/hospitals/{hospital_id}/tolerance", name="hospital_tolerance")
+def tolerance(
+    session: SessionDep, who: SignedIn, hospital_id: str, points: Annotated[str, Form(max_length=10)] = ""
+) -> Response:
+    """Keep what a hospital may lose by a model, in percent points; empty: what the network allows."""
+    try:
+        share = float(points) / 100 if points.strip() else None
+    except ValueError as error:
+        raise UsageError("Give a number of percent points, or nothing.") from error
+    hospitals.set_tolerance(session, who, hospital_id, share)
     return RedirectResponse("/nodes", status_code=303)
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Form, Header, Request
 from sse_starlette import EventSourceResponse
@@ -13,8 +13,9 @@ from portal.live import follow
 from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
 from server.deps import RuntimeDep, SessionDep
+from server.federation import schedule, steering
 from server.federation import service as federation
-from server.federation.recipe import make_recipe
+from server.federation.recipe import Value, make_recipe
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
 from server.hospitals import service as hospitals
@@ -26,6 +27,9 @@ from shared.contracts.training import Augmentation, Balance
 from shared.vision import backbones
 
 router = APIRouter()
+_RECIPE: Final = "recipe."
+_IN_FORM: Final = frozenset({"backbone", "frozen_stages", "augmentation", "balance", "ema", "local_epochs"})
+"""Fields of the recipe that the launch form shows."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Column:
 
 
 @router.get("/rounds", name="rounds")
-def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
-    """All runs, and the census before the next."""
+def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = "") -> Response:
+    """All runs, and the census before the next; ``clone``: the run whose plan fills the form."""
     census = federation.census(session, who)
     columns = census_columns(census)
     classes = sorted({cls for column in columns for cls in column.cells}, key=lambda cls: cls.order)
@@ -57,12 +61,13 @@ def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
         for cls, (train, _, _) in column.cells.items():
             trained[cls] += train
     runs = federation.list_runs(session, who)
+    plan = steering.plan_of(session, who, clone) if clone else RunPlan()
     counted = {site.hospital_id for site in census}
     return page(
         request,
         "rounds/list.html",
         runs=runs,
-        under_way=next((run for run in runs if not run.state.over), None),
+        under_way=next((run for run in runs if run.state.active), None),
         census=census,
         columns=columns,
         classes=classes,
@@ -70,13 +75,23 @@ def rounds(request: Request, session: SessionDep, who: SignedIn) -> Response:
         least=federation.MIN_CLASS_CELLS,
         trainable=federation.trainable_classes(session),
         missing=[hospital.name for hospital in hospitals.list_hospitals(session, who) if hospital.id not in counted],
-        plan=RunPlan(),
+        plan=plan,
+        further=_further(plan),
+        cloned=clone,
+        schedules=schedule.view(session, who),
+        weekdays=schedule.WEEKDAYS,
+        labels=schedule.new_labels(session),
         strategies=federation.offered_strategies(),
         start=make_recipe(list(CellClass), {}),
         backbones=backbones.names(),
         augmentations=list(Augmentation),
         balances=list(Balance),
     )
+
+
+def _further(plan: RunPlan) -> dict[str, Value]:
+    """Return what of a plan's recipe the launch form does not show; it travels in hidden fields."""
+    return {name: value for name, value in plan.recipe.items() if name not in _IN_FORM and value is not None}
 
 
 async def strategy_parameters(request: Request) -> dict[str, str]:
@@ -90,8 +105,19 @@ async def strategy_parameters(request: Request) -> dict[str, str]:
     }
 
 
+async def further_recipe(request: Request) -> dict[str, Value]:
+    """Return what of the recipe stands in hidden fields named ``recipe.seed``: the plan came from elsewhere."""
+    form = await request.form()
+    return {
+        name.removeprefix(_RECIPE): value
+        for name, value in form.items()
+        if name.startswith(_RECIPE) and isinstance(value, str) and value
+    }
+
+
 def planned(
     parameters: Annotated[dict[str, str], Depends(strategy_parameters)],
+    further: Annotated[dict[str, Value], Depends(further_recipe)],
     rounds: Annotated[int, Form(ge=1, le=100)] = 3,
     min_sites: Annotated[int, Form(ge=1)] = 2,
     local_epochs: Annotated[int | None, Form(ge=1, le=50)] = None,
@@ -113,7 +139,7 @@ def planned(
         rounds=rounds,
         min_sites=min_sites,
         local_epochs=local_epochs,
-        recipe={name: value.strip() for name, value in chosen.items() if value.strip()},
+        recipe={**further, **{name: value.strip() for name, value in chosen.items() if value.strip()}},
         round_deadline_seconds=deadline_minutes * 60,
         classes=classes or None,
         strategy=strategy,
@@ -174,6 +200,20 @@ def events(
 def stop(session: SessionDep, who: SignedIn, run_id: str) -> Response:
     """Ask a run to stop."""
     federation.request_stop(session, who, run_id)
+    return RedirectResponse(f"/rounds/{run_id}", status_code=303)
+
+
+@router.post("/rounds/{run_id}/pause", name="round_pause")
+def pause(session: SessionDep, who: SignedIn, run_id: str) -> Response:
+    """Ask a run to pause after the round."""
+    steering.request_pause(session, who, run_id)
+    return RedirectResponse(f"/rounds/{run_id}", status_code=303)
+
+
+@router.post("/rounds/{run_id}/resume", name="round_resume")
+def resume(session: SessionDep, who: SignedIn, run_id: str) -> Response:
+    """Let a paused, stopped or failed run go on."""
+    steering.resume(session, who, run_id)
     return RedirectResponse(f"/rounds/{run_id}", status_code=303)
 
 

@@ -1,13 +1,15 @@
 """What a running ServerApp writes down: one short transaction a fact, so that pages see each as it happens."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlmodel import Session
 
 import server.audit.service as audit
 from server.db.session import Database
-from server.federation import repository, service
+from server.federation import repository, service, steering
 from server.federation.states import RunState, SiteState
 from server.federation.strategies import registry as strategies
 from server.models.base import utc_now
@@ -40,24 +42,33 @@ class Traffic:
     down: int
 
 
+class SupersededError(ConflictError):
+    """Another Flower run carries this run by now: this process has no part in it any more."""
+
+
 class RunBook:
-    """The rows of one run."""
+    """The rows of one run, written by the Flower run that carries it and by no other.
+
+    Every method that writes raises `SupersededError` once the run was resumed elsewhere.
+    """
 
     def __init__(self, database: Database, run_id: str) -> None:
         self._database = database
         self.run_id = run_id
+        self._flower_run_id: str | None = None
 
     def begin(self, flower_run_id: str) -> Plan:
         """Mark the run as running and return its plan.
 
         Raises:
-            ConflictError: the run has ended, or another Flower run carries it.
+            ConflictError: the run rests or has ended, or another Flower run carries it.
         """
         with self._database.session() as session:
             run = self._run(session)
-            if run.state.over or run.flower_run_id not in (None, flower_run_id):
+            taken = flower_run_id in run.past_flower_runs or run.flower_run_id not in (None, flower_run_id)
+            if not run.state.active or taken:
                 raise ConflictError("This run is carried by another Flower run, or over.")
-            run.flower_run_id = flower_run_id
+            run.flower_run_id = self._flower_run_id = flower_run_id
             run.state = RunState.RUNNING
             run.started_at = run.started_at or utc_now()
             if run.base_sha256 is None:
@@ -91,19 +102,30 @@ class RunBook:
             return max((row.round for row in repository.rounds(session, self.run_id) if row.ended_at), default=0)
 
     def stop_requested(self) -> bool:
-        """Whether the coordinator wants the run to stop, or it has been ended from outside."""
+        """Whether the coordinator wants the run to stop, or it has been ended or resumed from outside."""
         with self._database.session(read_only=True) as session:
             run = self._run(session)
-            return run.stop_requested or run.state.over
+            return run.stop_requested or not run.state.active or self._superseded(run)
+
+    def paused(self, done: int) -> bool:
+        """Pause after ``done`` rounds if the coordinator wants it; return whether."""
+        with self._database.session(read_only=True) as session:
+            if not self._run(session).pause_requested:
+                return False
+        with self._writing() as session:
+            run = self._run(session)
+            if run.pause_requested:
+                steering.pause(session, run, f"Paused after {done} of {run.rounds} rounds")
+            return run.state is RunState.PAUSED
 
     def event(self, kind: str, text: str) -> None:
         """Add a line to the log book."""
-        with self._database.session() as session:
+        with self._writing() as session:
             service.write_event(session, self.run_id, kind, text)
 
     def begin_round(self, number: int, hospitals: list[str], bytes_down: int) -> None:
         """Write down that a round starts and with whom; a repeated round replaces its first try."""
-        with self._database.session() as session:
+        with self._writing() as session:
             for row in [
                 *(site for site in repository.site_rounds(session, self.run_id) if site.round == number),
                 *(old for old in [repository.get_round(session, self.run_id, number)] if old),
@@ -124,7 +146,7 @@ class RunBook:
 
     def replied(self, number: int, hospital_id: str, reply: TrainReply, traffic: Traffic) -> None:
         """Write down a hospital's accepted update."""
-        with self._database.session() as session:
+        with self._writing() as session:
             site = self._site(session, number, hospital_id)
             site.state = SiteState.REPLIED
             site.examples, site.feedback_cells = reply.examples, reply.feedback_cells
@@ -143,7 +165,7 @@ class RunBook:
 
     def refused(self, number: int, hospital_id: str, reason: str, traffic: Traffic, *, code: str = "") -> None:
         """Write down that a hospital refused, failed or sent something unusable; also in the audit."""
-        with self._database.session() as session:
+        with self._writing() as session:
             site = self._site(session, number, hospital_id)
             site.state, site.reason = SiteState.REFUSED, reason[:_MAX_REASON]
             site.bytes_up, site.bytes_down = traffic.up, traffic.down
@@ -156,7 +178,7 @@ class RunBook:
 
         ``refused``: it is unfit; its cells then do not count as what the model learnt from.
         """
-        with self._database.session() as session:
+        with self._writing() as session:
             site = self._site(session, number, hospital_id)
             site.reason = reason[:_MAX_REASON]
             if refused:
@@ -167,12 +189,13 @@ class RunBook:
 
     def end_round(self, number: int) -> None:
         """Complete a round's figures: means over sites are weighted by their validation cells."""
-        with self._database.session() as session:
+        with self._writing() as session:
             row = repository.get_round(session, self.run_id, number)
             if row is None:
                 raise NotFoundError("There is no such round.")
             self._count(session, number)
             row.ended_at = utc_now()
+            self._run(session).resumes = 0
             row.seconds = (row.ended_at - row.started_at).total_seconds()
             sites = [site for site in repository.site_rounds(session, self.run_id) if site.round == number]
             for site in sites:
@@ -191,13 +214,13 @@ class RunBook:
 
     def evaluating(self) -> None:
         """Mark the run as evaluating its candidate."""
-        with self._database.session() as session:
+        with self._writing() as session:
             self._run(session).state = RunState.EVALUATING
             service.write_event(session, self.run_id, "evaluate", "The candidate is evaluated at every hospital")
 
     def evaluated(self, hospital_id: str, reply: EvaluateReply) -> None:
         """Write down how the candidate does at one hospital."""
-        with self._database.session() as session:
+        with self._writing() as session:
             run = self._run(session)
             run.per_site = {**(run.per_site or {}), hospital_id: reply.candidate.model_dump(mode="json")}
             before = f", the current model {reply.current.accuracy:.1%}" if reply.current else ""
@@ -210,7 +233,7 @@ class RunBook:
 
     def not_evaluated(self, hospital_id: str, reason: str, *, code: str = "") -> None:
         """Write down that a hospital did not evaluate the candidate; also in the audit."""
-        with self._database.session() as session:
+        with self._writing() as session:
             text = f"{hospital_id} did not evaluate: {reason[:_MAX_REASON]}"
             service.write_event(session, self.run_id, "evaluate", text)
             self._audit(session, hospital_id, code=code, reason=reason, what="evaluation")
@@ -223,13 +246,22 @@ class RunBook:
     def complete(self, session: Session, model_version: str) -> None:
         """End the run well; in the transaction that registers its model."""
         run = self._run(session)
+        if self._superseded(run):
+            raise SupersededError("Another Flower run carries this run by now.")
         run.state, run.ended_at, run.model_version = RunState.COMPLETED, utc_now(), model_version
         service.write_event(session, self.run_id, "model", f"{model_version} is registered as a candidate")
 
     def fail(self, problem: str) -> None:
-        """End the run badly, or as stopped where that was asked for."""
+        """End the run badly, or as stopped where that was asked for; nothing where it is carried elsewhere."""
         with self._database.session() as session:
-            service.fail(session, self.run_id, problem)
+            if not self._superseded(self._run(session)):
+                service.fail(session, self.run_id, problem)
+
+    def broken(self, problem: str) -> None:
+        """This process ends without its own fault or the hospitals': the run is resumed by another, if it may be."""
+        with self._database.session() as session:
+            if self._flower_run_id is not None:
+                steering.recover(session, self.run_id, self._flower_run_id, problem)
 
     def _audit(self, session: Session, hospital_id: str, *, code: str, reason: str, what: str) -> None:
         """The hospital's own staff read it too: the subject is the hospital."""
@@ -240,6 +272,16 @@ class RunBook:
             action="federation.refused",
             data={"run": self.run_id, "what": what, "code": code, "reason": reason[:_MAX_REASON]},
         )
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with self._database.session() as session:
+            if self._superseded(self._run(session)):
+                raise SupersededError("Another Flower run carries this run by now.")
+            yield session
+
+    def _superseded(self, run: Run) -> bool:
+        return self._flower_run_id is not None and run.flower_run_id != self._flower_run_id
 
     def _run(self, session: Session) -> Run:
         run = repository.get(session, self.run_id)

@@ -34,6 +34,14 @@ def load(store: ObjectStore, run_id: str, number: int) -> bytes:
     return _get(store, key(run_id, number))
 
 
+def last(store: ObjectStore, run_id: str, at_most: int) -> int:
+    """Return the newest round up to ``at_most`` that left a checkpoint; 0: what the run starts from.
+
+    A round that ended without enough updates has left none.
+    """
+    return next((number for number in range(at_most, 0, -1) if store.head(key(run_id, number)) is not None), 0)
+
+
 def load_state(store: ObjectStore, run_id: str, number: int) -> Tensors:
     """Return the strategy's state after a round; nothing before the first."""
     if not number:

@@ -1,4 +1,4 @@
-"""``hematovision-server federate``: launch, look at, follow and stop federated runs."""
+"""``hematovision-server federate``: launch, look at, follow and steer federated runs."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,7 @@ from rich.text import Text
 from server.accounts.schemas import COMMAND_LINE, Principal
 from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
-from server.federation import dry_run, service
+from server.federation import dry_run, schedule_cli, service, steering
 from server.federation.forecast import DryRunView
 from server.federation.recipe import as_chosen, read_recipe
 from server.federation.schemas import RunPlan, RunView, SiteCensus
@@ -23,7 +23,8 @@ from server.settings import load_settings
 from shared.contracts.errors import RunFailedError, UsageError
 from shared.contracts.ontology import parse_class
 
-app = typer.Typer(help="Launch and follow federated runs.")
+app = typer.Typer(help="Launch, follow and steer federated runs.")
+app.add_typer(schedule_cli.app, name="schedule")
 
 _Parameter = Annotated[float | None, typer.Option(help="Of the strategy; else its default.")]
 RunArgument = Annotated[str | None, typer.Argument(help="Run key; the newest run if left out.")]
@@ -178,6 +179,45 @@ def stop(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption =
     emit(_view(database, run_id), as_json=as_json, text=f"Run {run_id} will stop.")
 
 
+@app.command()
+def pause(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Ask a run to pause once the round under way has ended."""
+    database = _database(home)
+    run_id = _run_id(database, run)
+    with database.session() as session:
+        steering.request_pause(session, _ACTOR, run_id)
+    emit(_view(database, run_id), as_json=as_json, text=f"Run {run_id} will pause after the round.")
+
+
+@app.command()
+def resume(
+    run: RunArgument = None,
+    home: HomeOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a paused, stopped or failed run go on from its last checkpoint."""
+    database = _database(home)
+    run_id = _run_id(database, run)
+    with database.session() as session:
+        steering.resume(session, _ACTOR, run_id)
+    _launched(database, run_id, f"Run {run_id} goes on.", wait=wait, as_json=as_json)
+
+
+@app.command()
+def clone(
+    run: RunArgument = None,
+    home: HomeOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Launch a run by the plan of an earlier one."""
+    database = _database(home)
+    with database.session() as session:
+        run_id = steering.clone(session, _ACTOR, run or service.latest_run_id(session, _ACTOR))
+    _launched(database, run_id, f"Run {run_id} is launched.", wait=wait, as_json=as_json)
+
+
 @app.command("list")
 def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the newest runs."""
@@ -207,6 +247,15 @@ def list_strategies(as_json: JsonOption = False) -> None:
     Console().print(table)
 
 
+def _launched(database: Database, run_id: str, text: str, *, wait: bool, as_json: bool) -> None:
+    if not wait:
+        emit(_view(database, run_id), as_json=as_json, text=text)
+        return
+    if not as_json:
+        typer.echo(text)
+    _follow(database, run_id, as_json=as_json)
+
+
 def _follow(database: Database, run_id: str, *, as_json: bool) -> None:
     for event in follow(database, run_id):
         typer.echo(event.model_dump_json() if as_json else f"{event.at:%H:%M:%S}  {event.text}")
@@ -215,7 +264,7 @@ def _follow(database: Database, run_id: str, *, as_json: bool) -> None:
         typer.echo(view.model_dump_json())
     else:
         _print_run(view)
-    if view.state is not RunState.COMPLETED:
+    if view.state not in {RunState.COMPLETED, RunState.PAUSED}:
         raise RunFailedError(view.problem or "The run was stopped.")
 
 

@@ -1,16 +1,17 @@
 """All SQL about runs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlmodel import Session, col, select
 
 from server.federation.states import RunState, SiteState
-from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, SiteRound
+from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
 from server.models.hospitals import Node
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 
 
-def add(session: Session, row: Run | RoundRecord | SiteRound | RunEvent | DryRun) -> None:
+def add(session: Session, row: Run | RoundRecord | SiteRound | RunEvent | DryRun | RunSchedule) -> None:
     """Insert a row."""
     session.add(row)
     session.flush()
@@ -27,9 +28,9 @@ def newest(session: Session, limit: int) -> Sequence[Run]:
 
 
 def active(session: Session) -> Sequence[Run]:
-    """Return runs that are not over."""
-    over = [state for state in RunState if state.over]
-    return session.exec(select(Run).where(col(Run.state).not_in(over)).order_by(col(Run.created_at))).all()
+    """Return runs in which something happens or will by itself."""
+    states = [state for state in RunState if state.active]
+    return session.exec(select(Run).where(col(Run.state).in_(states)).order_by(col(Run.created_at))).all()
 
 
 def rounds(session: Session, run_id: str) -> Sequence[RoundRecord]:
@@ -95,6 +96,29 @@ def past_site_rounds(session: Session, limit: int) -> Sequence[tuple[SiteRound, 
     return session.exec(statement).all()
 
 
+def last_completed(session: Session) -> Run | None:
+    """Return the newest run that came to a model."""
+    return session.exec(
+        select(Run).where(Run.state == RunState.COMPLETED).order_by(col(Run.created_at).desc()).limit(1)
+    ).first()
+
+
+def schedules(session: Session) -> Sequence[RunSchedule]:
+    """Return every schedule, the oldest first."""
+    return session.exec(select(RunSchedule).order_by(col(RunSchedule.created_at))).all()
+
+
+def schedule(session: Session, schedule_id: str) -> RunSchedule | None:
+    """Return a schedule by its key."""
+    return session.get(RunSchedule, schedule_id)
+
+
+def remove(session: Session, row: RunSchedule) -> None:
+    """Delete a row."""
+    session.delete(row)
+    session.flush()
+
+
 def dry_run(session: Session, dry_run_id: str) -> DryRun | None:
     """Return a dry run by its key."""
     return session.get(DryRun, dry_run_id)
@@ -135,6 +159,19 @@ def unwelcome_nodes(session: Session) -> Sequence[Node]:
     return session.exec(
         select(Node).where(Node.state != EnrolmentState.APPROVED, col(Node.flower_node_id).is_not(None))
     ).all()
+
+
+def keep_presence(session: Session, online: set[str], now: datetime) -> list[str]:
+    """Keep since when the SuperLink hears nothing of each registered node; return those that it lost just now."""
+    lost = []
+    for node in training_nodes(session):
+        if node.flower_node_id is None or node.flower_node_id in online:
+            node.lost_at = None
+        elif node.lost_at is None:
+            node.lost_at = now
+            lost.append(node.id)
+    session.flush()
+    return lost
 
 
 def set_flower_id(session: Session, node_id: str, flower_id: str | None) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import structlog
 
 import server.registry.service as registry
-from server.federation import checkpoints
+from server.federation import checkpoints, steering
 from server.federation.answers import read_reply
-from server.federation.book import Plan, RunBook, Traffic
+from server.federation.book import Plan, RunBook, SupersededError, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
 from server.federation.seals import SealCheck
 from server.federation.strategies.build import build as build_strategy
@@ -18,7 +18,7 @@ from server.federation.strategies.tensors import Tensors, read_tensors, wire_ten
 from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
 from server.runtime import Runtime
-from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError
+from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError, ServiceUnavailableError
 from shared.contracts.training import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
 _FIRST_GRACE_SECONDS = 20.0
@@ -34,24 +34,41 @@ class StoppedError(RunFailedError):
     """The coordinator stopped the run."""
 
 
+class LostError(RunFailedError):
+    """Too few hospitals took part, and some of those that did not were lost on the way rather than unwilling."""
+
+    def __init__(self, message: str, *, broken: bool) -> None:
+        super().__init__(message)
+        self.tries = steering.MOST_RESUMES if broken else 1
+        """A process that died is back soon; who merely was too slow is likely to be so again."""
+
+
 def conduct(
     runtime: Runtime, run_id: str, fleet: Fleet, *, flower_run_id: str, breath_seconds: float = BREATH_SECONDS
-) -> str:
-    """Run all rounds, evaluate and register the candidate; return its version.
+) -> str | None:
+    """Run all rounds, evaluate and register the candidate; return its version, or None where the run was paused.
 
-    Every end is written down: whatever goes wrong, the run is marked failed (or stopped) before the error goes on.
+    Every end is written down before the error goes on: the run is marked failed (or stopped); where neither the plan
+    nor a hospital is at fault but a server or this process, it is resumed from its last checkpoint instead.
     """
     book = RunBook(runtime.database, run_id)
     plan = book.begin(flower_run_id)
     try:
         strategy = build_strategy(plan.strategy, folder=runtime.settings.home / "spool")
         return _Conductor(runtime, book, fleet, strategy, breath_seconds).run(plan)
+    except SupersededError:
+        log.warning("federation.run_superseded", run_id=run_id, flower_run_id=flower_run_id)
+        raise
+    except ServiceUnavailableError as error:
+        log.warning("federation.run_broken", run_id=run_id, code=error.code)
+        book.broken(error.message)
+        raise
     except HematovisionError as error:
         log.warning("federation.run_failed", run_id=run_id, code=error.code)
         book.fail(error.message)
         raise
     except Exception:
-        book.fail("An unexpected error ended the run; the ServerApp's log has the details.")
+        book.broken("An unexpected error ended the run's process; the ServerApp's log has the details.")
         raise
 
 
@@ -82,18 +99,32 @@ class _Conductor:
         self._grace = _FIRST_GRACE_SECONDS
         self._breath = breath_seconds
 
-    def run(self, plan: Plan) -> str:
-        done = self._book.rounds_done()
+    def run(self, plan: Plan) -> str | None:
+        done = checkpoints.last(self._runtime.store, plan.run_id, self._book.rounds_done())
         tensors = read_tensors(checkpoints.load(self._runtime.store, plan.run_id, done))
         state = checkpoints.load_state(self._runtime.store, plan.run_id, done)
         if done:
             self._book.event("run", f"Resumed after round {done}")
         for number in range(done + 1, plan.rounds + 1):
-            result = self._round(plan, number, tensors, state)
+            if self._book.paused(number - 1):
+                return None
+            result = self._insistently(plan, number, tensors, state)
             tensors, state = result.tensors, result.state
             if number < plan.rounds:
                 time.sleep(self._breath)
-        return self._finish(plan, tensors)
+        return None if self._book.paused(plan.rounds) else self._finish(plan, tensors)
+
+    def _insistently(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
+        """Play a round, once more where it failed for hospitals that were lost on the way."""
+        tried = 0
+        while True:
+            try:
+                return self._round(plan, number, tensors, state)
+            except LostError as error:
+                tried += 1
+                if tried > error.tries:
+                    raise
+                self._book.event("round", f"{error.message} It is played again ({tried} of {error.tries}).")
 
     def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
         sites = self._sample(plan)
@@ -111,23 +142,30 @@ class _Conductor:
         self._book.begin_round(number, sorted(sites.values()), down)
         sent = Sent.of(number, body, tensors, state)
         aggregation = self._strategy.begin(sent)
+        heard, broken = set[str](), False
         for answer, hospital in self._answers(plan, sites, ask, group=str(number)):
             traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
+            heard.add(hospital)
             try:
                 reply = _train_reply(answer)
                 aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic, code=error.code)
+                # Its SuperNode, its relay or its trainer has died; what a policy refuses has another code.
+                broken |= bool(answer.problem) or error.code == ServiceUnavailableError.code
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
         self._close(number, aggregation)
         if aggregation.updates < min(plan.min_sites, len(sites)):
             self._book.end_round(number)
-            raise RunFailedError(
+            problem = (
                 f"Only {aggregation.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites}"
                 " are needed; see each hospital's reason in the round's table."
             )
+            if broken or heard != set(sites.values()):
+                raise LostError(problem, broken=broken)
+            raise RunFailedError(problem)
         result = aggregation.result()
         checkpoints.save(self._runtime.store, plan.run_id, number, result.tensors, result.state)
         self._book.end_round(number)
@@ -166,22 +204,46 @@ class _Conductor:
         return signed.card.version
 
     def _evaluate(self, plan: Plan, body: bytes) -> dict[str, EvaluateReply]:
+        """Ask every hospital about the candidate; who was lost on the way is asked again, for the gate must know."""
         sites = self._sample(plan)
         request = EvaluateRequest(
             run_key=plan.run_id, base_sha256=plan.base_sha256, recipe=plan.recipe, participants=len(sites)
         )
         replies: dict[str, EvaluateReply] = {}
-        for answer, hospital in self._answers(plan, sites, Ask(request, body), group="evaluate"):
+        open_sites = sites
+        for tried in range(steering.MOST_RESUMES + 1):
+            heard = self._ask_evaluation(plan, open_sites, Ask(request, body), replies)
+            lost = {node: name for node, name in open_sites.items() if heard.get(name) is not False}
+            most = steering.MOST_RESUMES if any(heard.values()) else 1
+            if not lost or tried >= most:
+                break
+            names = sorted(lost.values())
+            verb = "is" if len(names) == 1 else "are"
+            self._book.event("evaluate", f"{', '.join(names)} did not evaluate and {verb} asked again")
+            again = self._sample(plan)
+            open_sites = {node: name for node, name in again.items() if name in names}
+            if not open_sites:
+                break
+        for missing in sorted(set(sites.values()) - set(replies)):
+            log.info("federation.not_evaluated", run_id=plan.run_id, hospital_id=missing)
+        return replies
+
+    def _ask_evaluation(
+        self, plan: Plan, sites: dict[int, str], ask: Ask, replies: dict[str, EvaluateReply]
+    ) -> dict[str, bool]:
+        """Put what hospitals answer into ``replies``; return whether each that was heard was lost on the way."""
+        heard: dict[str, bool] = {}
+        for answer, hospital in self._answers(plan, sites, ask, group="evaluate"):
             try:
                 replies[hospital] = _evaluate_reply(answer)
             except HematovisionError as error:
                 self._book.not_evaluated(hospital, error.message, code=error.code)
+                heard[hospital] = bool(answer.problem) or error.code == ServiceUnavailableError.code
             else:
+                heard[hospital] = False
                 self._book.evaluated(hospital, replies[hospital])
         self._check_stop()
-        for missing in sorted(set(sites.values()) - set(replies)):
-            log.info("federation.not_evaluated", run_id=plan.run_id, hospital_id=missing)
-        return replies
+        return heard
 
     def _answers(self, plan: Plan, sites: dict[int, str], ask: Ask, *, group: str) -> Iterator[tuple[Answer, str]]:
         """Yield each sampled node's first answer, its seal checked; anything else is not counted."""

@@ -107,6 +107,7 @@ class RunSummary(BaseModel):
     model_version: str | None
     problem: str | None
     stop_requested: bool = False
+    pause_requested: bool = False
 
 
 class RunView(RunSummary):

@@ -60,6 +60,8 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         min_sites=plan.min_sites,
         round_deadline_seconds=plan.round_deadline_seconds,
         created_by=principal.username,
+        plan=plan.model_dump(mode="json"),
+        feedback=feedback_labels(session),
     )
     repository.add(session, run)
     asked = f"{plan.rounds} rounds, {recipe.backbone}, {len(recipe.classes)} classes, {strategy.title}"
@@ -102,6 +104,12 @@ def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Rec
     hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
     compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined)
     return strategy, strategy.asked(recipe)
+
+
+def feedback_labels(session: Session) -> dict[str, int]:
+    """Return, per hospital, how many labels have come home with reports, as its census last said."""
+    counted = {record.hospital_id: record.census for record in repository.censuses(session)}
+    return {hospital: Census.model_validate(census).feedback for hospital, census in counted.items()}
 
 
 def trainable_classes(session: Session) -> list[CellClass]:
@@ -154,7 +162,10 @@ def request_stop(session: Session, principal: Principal, run_id: str) -> None:
         return
     run.stop_requested = True
     write_event(session, run.id, "run", f"Stop asked for by {principal.display_name}")
-    outbox.add(session, "federation.stop", {"run_id": run.id})
+    if run.state is RunState.PAUSED:
+        fail(session, run.id, "The run was stopped.")
+    else:
+        outbox.add(session, "federation.stop", {"run_id": run.id})
     audit.record(session, subject=f"run:{run.id}", actor=principal.actor, action="federation.stop", data={})
 
 
@@ -228,6 +239,11 @@ def events_since(session: Session, run_id: str, after_id: int, *, hospital_id: s
 def is_over(session: Session, run_id: str) -> bool:
     """Whether nothing more will happen in a run."""
     return _get(session, run_id).state.over
+
+
+def is_active(session: Session, run_id: str) -> bool:
+    """Whether something happens in a run, or will without anybody's doing."""
+    return _get(session, run_id).state.active
 
 
 def census(session: Session, principal: Principal) -> list[SiteCensus]:
@@ -326,6 +342,7 @@ def _summary(session: Session, runs: list[Run]) -> list[RunSummary]:
             model_version=run.model_version,
             problem=run.problem,
             stop_requested=run.stop_requested,
+            pause_requested=run.pause_requested,
         )
         for run in runs
     ]

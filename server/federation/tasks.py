@@ -1,13 +1,13 @@
 """Background work of federated runs: launch, stop, registering nodes with the SuperLink, noticing dead runs."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from server.federation import checkpoints, dry_run, repository, service
+from server.federation import checkpoints, dry_run, repository, schedule, service, steering
 from server.federation.control import Control, open_control, openssh_to_pem
 from server.federation.publish import publish_app
 from server.federation.start import start_tensors
@@ -16,7 +16,7 @@ from server.federation.strategies.tensors import wire_tensors
 from server.models.base import utc_now
 from server.models.hospitals import Node
 from server.runtime import Runtime
-from shared.contracts.errors import ConfigError, HematovisionError, RunFailedError
+from shared.contracts.errors import ConfigError, HematovisionError, RunFailedError, ServiceUnavailableError
 from shared.contracts.training import Recipe
 
 MANIFEST = Path(__file__).resolve().parents[2] / "deploy" / "flower" / "pyproject.toml"
@@ -25,31 +25,46 @@ log = structlog.get_logger(__name__)
 
 
 def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
-    """Prepare a queued run's start, publish the signed app and start the run; every failure ends the run visibly."""
+    """Prepare a queued run's start, publish the signed app and start the run; every failure ends the run visibly.
+
+    A run that is resumed has its start already, and waits for a server that is away: nobody may be looking.
+    """
     run_id = str(payload["run_id"])
     with runtime.database.session() as session:
         run = repository.get(session, run_id)
-        if run is None or run.state.over or run.flower_run_id is not None:
+        if run is None or not run.state.active or run.flower_run_id is not None:
             return
         run.state = RunState.STARTING
-        recipe = Recipe.model_validate(run.recipe)
+        recipe, past = Recipe.model_validate(run.recipe), list(run.past_flower_runs)
+        prepared = run.base_sha256 is not None
     try:
-        start = start_tensors(runtime, recipe)
-        checkpoints.save(runtime.store, run_id, 0, start.tensors)
-        with runtime.database.session() as session:
-            run = repository.get(session, run_id)
-            if run is None or run.state.over:
-                return
-            run.base_sha256, run.parent = start.base_sha256, start.parent
-            origin = f"model {start.parent}" if start.parent else f"{recipe.backbone}, pretrained on ImageNet"
-            service.write_event(session, run_id, "run", f"Starts from {origin}")
-        _start(runtime, run_id)
+        if not prepared and not _prepared(runtime, run_id, recipe):
+            return
+        _start(runtime, run_id, past)
+    except ServiceUnavailableError as error:
+        if past:
+            raise  # the outbox tries again
+        _fail(runtime, run_id, error.message)
     except HematovisionError as error:
         log.warning("federation.launch_failed", run_id=run_id, code=error.code)
         _fail(runtime, run_id, error.message)
     except Exception:
         _fail(runtime, run_id, "An unexpected error ended the launch; the worker's log has the details.")
         raise
+
+
+def _prepared(runtime: Runtime, run_id: str, recipe: Recipe) -> bool:
+    """Store what the run starts from; return whether it still wants to start."""
+    start = start_tensors(runtime, recipe)
+    checkpoints.save(runtime.store, run_id, 0, start.tensors)
+    with runtime.database.session() as session:
+        run = repository.get(session, run_id)
+        if run is None or not run.state.active:
+            return False
+        run.base_sha256, run.parent = start.base_sha256, start.parent
+        origin = f"model {start.parent}" if start.parent else f"{recipe.backbone}, pretrained on ImageNet"
+        service.write_event(session, run_id, "run", f"Starts from {origin}")
+    return True
 
 
 def ask_hospitals(runtime: Runtime, payload: dict[str, Any]) -> None:
@@ -74,20 +89,25 @@ def ask_hospitals(runtime: Runtime, payload: dict[str, Any]) -> None:
             dry_run.fail(session, dry_run_id, error.message)
 
 
-def _start_app(runtime: Runtime, config: dict[str, str]) -> int:
+def _start_app(runtime: Runtime, config: dict[str, str], *, past: Sequence[str] = ()) -> int:
     app = publish_app(
         str(superlink_database(runtime)), MANIFEST, runtime.vault.release_key().sign_raw, signed_at=utc_now()
     )
     with _control(runtime) as control:
         _welcome(runtime, control)
+        for flower_run_id in past[-1:]:
+            # Its process may live on, though nobody listens to it any more.
+            with suppress(RunFailedError):
+                control.stop(int(flower_run_id))
         return control.start(app_id=app.app_id, fab_hash=app.fab_hash, config=config)
 
 
-def _start(runtime: Runtime, run_id: str) -> None:
-    flower_run_id = _start_app(runtime, {"run-key": run_id})
+def _start(runtime: Runtime, run_id: str, past: Sequence[str]) -> None:
+    flower_run_id = _start_app(runtime, {"run-key": run_id}, past=past)
     with runtime.database.session() as session:
         run = repository.get(session, run_id)
-        if run is not None:
+        # A worker that died right here is followed by another, which starts a second one: whichever began first stays.
+        if run is not None and run.flower_run_id is None and str(flower_run_id) not in run.past_flower_runs:
             run.flower_run_id = str(flower_run_id)
     log.info("federation.launched", run_id=run_id, flower_run_id=flower_run_id)
 
@@ -119,7 +139,7 @@ def welcome(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 
 
 
 def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task
-    """Mark runs failed whose Flower run has ended without saying so itself, whatever Flower thinks of it."""
+    """Resume runs whose Flower run has ended without saying so itself, whatever Flower thinks of it."""
     with runtime.database.session(read_only=True) as session:
         carried = {run.id: int(run.flower_run_id) for run in repository.active(session) if run.flower_run_id}
         asked = {row.id: int(row.flower_run_id) for row in repository.open_dry_runs(session) if row.flower_run_id}
@@ -131,11 +151,37 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
             if not status.finished:
                 continue
             log.warning("federation.run_died", run_id=run_id, sub_status=status.sub_status)
-            _fail(runtime, run_id, "The run's process ended before it had a result; see the SuperExec log.")
+            with runtime.database.session() as session:
+                problem = "The run's process ended before it had a result; see the SuperExec log."
+                steering.recover(session, run_id, str(flower_run_id), problem)
         for dry_run_id, flower_run_id in asked.items():
             if control.run(flower_run_id).finished:
                 with runtime.database.session() as session:
                     dry_run.fail(session, dry_run_id, "The question's process ended; see the SuperExec log.")
+
+
+def presence(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task
+    """Keep which nodes the SuperLink hears: a node that it does not is told so with its next heartbeat."""
+    if not runtime.settings.superlink_control:
+        return
+    with runtime.database.session(read_only=True) as session:
+        if not any(node.flower_node_id for node in repository.training_nodes(session)):
+            return
+    with _control(runtime) as control:
+        online = {str(node.node_id) for node in control.nodes() if node.online}
+    with runtime.database.session() as session:
+        for node_id in repository.keep_presence(session, online, utc_now()):
+            log.warning("federation.node_lost", node_id=node_id)
+
+
+def launch_due(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task
+    """Launch the runs whose time has come."""
+    with runtime.database.session(read_only=True) as session:
+        if not repository.schedules(session):
+            return
+    with runtime.database.session() as session:
+        for run_id in schedule.launch_due(session, utc_now()):
+            log.info("federation.scheduled", run_id=run_id)
 
 
 def _welcome(runtime: Runtime, control: Control) -> None:
@@ -194,5 +240,12 @@ TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {
     "federation.stop": stop,
     "federation.welcome": welcome,
     "federation.watch": watch,
+    "federation.schedule": launch_due,
+    "federation.presence": presence,
 }
-PERIODIC = {"federation.welcome": 3.0, "federation.watch": 15.0}
+PERIODIC = {
+    "federation.welcome": 3.0,
+    "federation.watch": 15.0,
+    "federation.schedule": 20.0,
+    "federation.presence": 15.0,
+}

@@ -9,15 +9,15 @@ from server.federation.schemas import EventView
 
 
 def watch(database: Database, run_id: str, *, after_id: int = 0, poll_seconds: float = 1.0) -> Iterator[EventView]:
-    """Yield the lines of a run's log book after ``after_id`` as they appear, until the run is over."""
+    """Yield the lines of a run's log book after ``after_id`` as they appear, until the run is over or paused."""
     while True:
         with database.session(read_only=True) as session:
-            over = service.is_over(session, run_id)
+            ended = not service.is_active(session, run_id)
             events = service.events_since(session, run_id, after_id)
         yield from events
         if events:
             after_id = events[-1].id
-        elif over:
+        elif ended:
             return
         else:
             time.sleep(poll_seconds)

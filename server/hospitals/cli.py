@@ -69,6 +69,20 @@ def revoke(node_id: NodeId, home: HomeOption = None, as_json: JsonOption = False
     emit({"node_id": node_id, "state": state.value}, as_json=as_json, text=f"Node {node_id}: {state.value}.")
 
 
+@app.command()
+def tolerance(
+    hospital_id: HospitalId,
+    share: Annotated[float | None, typer.Argument(help="Share, 0 to 0.02; the network's if left out.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set what a hospital may lose by a model, in accuracy and in any class's recall, before the gate blocks it."""
+    with open_runtime(home) as runtime, runtime.database.session() as session:
+        service.set_tolerance(session, COMMAND_LINE, hospital_id, share)
+    said = "the network's tolerance" if share is None else f"a tolerance of {share:g}"
+    emit({"hospital_id": hospital_id, "gate_tolerance": share}, as_json=as_json, text=f"{hospital_id} has {said}.")
+
+
 @app.command("list")
 def list_hospitals(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List hospitals and their nodes."""

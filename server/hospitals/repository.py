@@ -5,7 +5,18 @@ from datetime import datetime
 from sqlalchemy import delete, func
 from sqlmodel import Session, col, select
 
-from server.models import EnrolmentKit, Hospital, ModelVersion, Node, Report, SeenProof
+from server.federation.states import RunState, SiteState
+from server.models import (
+    EnrolmentKit,
+    Hospital,
+    ModelVersion,
+    Node,
+    Report,
+    RoundRecord,
+    Run,
+    SeenProof,
+    SiteRound,
+)
 from server.registry.states import ModelState
 from shared.contracts.enrolment import EnrolmentState
 
@@ -57,11 +68,27 @@ def forget_proofs(session: Session, now: datetime) -> None:
     session.exec(delete(SeenProof).where(col(SeenProof.expires_at) < now))
 
 
-# What a heartbeat answers lies in other domains' tables. Two counts are read here, since those domains' services
+# What a heartbeat answers lies in other domains' tables. It is read here, since those domains' services
 # themselves ask this one for nodes, and the two must not import each other.
 def current_model(session: Session) -> str | None:
     """Return the version that nodes should run."""
     return session.exec(select(ModelVersion.version).where(ModelVersion.state == ModelState.CURRENT)).first()
+
+
+def asked_since(session: Session, hospital_id: str) -> datetime | None:
+    """Return since when a round that is under way awaits the hospital's answer; None: none does."""
+    statement = (
+        select(RoundRecord.started_at)
+        .join(SiteRound, (col(SiteRound.run_id) == RoundRecord.run_id) & (col(SiteRound.round) == RoundRecord.round))
+        .join(Run, col(Run.id) == RoundRecord.run_id)
+        .where(
+            SiteRound.hospital_id == hospital_id,
+            SiteRound.state == SiteState.SAMPLED,
+            col(RoundRecord.ended_at).is_(None),
+            Run.state == RunState.RUNNING,
+        )
+    )
+    return session.exec(statement).first()
 
 
 def reports_waiting(session: Session, hospital_id: str) -> int:

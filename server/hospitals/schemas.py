@@ -53,3 +53,5 @@ class HospitalView(BaseModel):
     id: str
     name: str
     nodes: list[NodeView]
+    gate_tolerance: float | None = None
+    """What it may lose by a model, where it is stricter than the network."""

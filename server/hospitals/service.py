@@ -1,7 +1,10 @@
 """Hospitals and their nodes: what others ask of them."""
 
+from datetime import datetime
+
 from sqlmodel import Session
 
+import server.audit.service as audit
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.hospitals import repository
@@ -17,7 +20,7 @@ from shared.contracts.enrolment import (
     HeartbeatReply,
     LedgerTotals,
 )
-from shared.contracts.errors import NotFoundError
+from shared.contracts.errors import ForbiddenError, NotFoundError, UsageError
 
 __all__ = [
     "approve",
@@ -32,9 +35,13 @@ __all__ = [
     "request_enrolment",
     "revoke",
     "set_flower_node",
+    "set_tolerance",
     "status",
+    "tolerances",
 ]
 ONLINE_SECONDS = 30
+MOST_TOLERANCE = 0.02
+"""What the network lets a hospital lose by a model; the gate of the registry goes by it."""
 
 
 def status(session: Session, runtime: Runtime, node_id: str) -> EnrolmentStatus:
@@ -47,10 +54,13 @@ def heartbeat(session: Session, runtime: Runtime, node: NodePrincipal, beat: Hea
     row = _node(session, node.node_id)
     row.last_seen_at, row.software, row.mode = utc_now(), beat.software[:100], beat.mode
     row.heartbeat = beat.model_dump(mode="json")
+    asked = repository.asked_since(session, node.hospital_id)
     return HeartbeatReply(
         current_model=repository.current_model(session),
         reports_waiting=repository.reports_waiting(session, node.hospital_id),
         superlink=runtime.settings.superlink or None,
+        lost_seconds=_seconds_since(row.lost_at),
+        asked_seconds=_seconds_since(asked),
     )
 
 
@@ -61,10 +71,46 @@ def list_hospitals(session: Session, principal: Principal) -> list[HospitalView]
         HospitalView(
             id=hospital.id,
             name=hospital.name,
+            gate_tolerance=hospital.gate_tolerance,
             nodes=[_view(node, hospital) for node in repository.nodes(session, hospital_id=hospital.id)],
         )
         for hospital in repository.hospitals(session, only=only)
     ]
+
+
+def tolerances(session: Session) -> dict[str, float]:
+    """Return, per hospital that has one of its own, what share it may lose by a model."""
+    found = ((hospital.id, hospital.gate_tolerance) for hospital in repository.hospitals(session, only=None))
+    return {hospital: own for hospital, own in found if own is not None}
+
+
+def set_tolerance(session: Session, principal: Principal, hospital_id: str, tolerance: float | None) -> None:
+    """Keep what a hospital may lose by a model, for models registered from now on; None: what the network allows.
+
+    Its own staff may set it too: it can only be stricter than the network's.
+
+    Raises:
+        ForbiddenError: another hospital's staff, or a role that does not decide on models.
+        UsageError: it is laxer than the network's, or no share.
+    """
+    own = principal.role is Role.HOSPITAL_IT and principal.hospital_id == hospital_id
+    if not own and principal.role not in {Role.COORDINATOR, Role.ADMIN}:
+        raise ForbiddenError("Only this hospital's staff or a coordinator may set what it may lose by a model.")
+    if tolerance is not None and not 0 <= tolerance <= MOST_TOLERANCE:
+        raise UsageError(
+            f"Give a share from 0 to {MOST_TOLERANCE:g}, which the network allows: a hospital can be stricter."
+        )
+    row = repository.hospital(session, hospital_id)
+    if row is None:
+        raise NotFoundError("There is no such hospital.")
+    row.gate_tolerance = tolerance
+    audit.record(
+        session,
+        subject=f"hospital:{hospital_id}",
+        actor=principal.actor,
+        action="hospital.tolerance",
+        data={"share": "the network's" if tolerance is None else tolerance},
+    )
 
 
 def approved_nodes(session: Session) -> list[NodeView]:
@@ -102,6 +148,10 @@ def principal_of(node: Node) -> NodePrincipal:
         signing_key=node.signing_key,
         envelope_key=node.envelope_key,
     )
+
+
+def _seconds_since(moment: datetime | None) -> float | None:
+    return None if moment is None else max(0.0, (utc_now() - moment).total_seconds())
 
 
 def _node(session: Session, node_id: str) -> Node:

@@ -3,7 +3,7 @@
 from server.models.accounts import User, UserSession
 from server.models.audit import AuditCheckpoint, AuditEntry
 from server.models.cases import Case, CaseCell, CaseField, Quarantine
-from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, SiteRound
+from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
 from server.models.outbox import OutboxEntry
 from server.models.registry import ModelSite, ModelVersion, NodeModel
@@ -33,6 +33,7 @@ __all__ = [
     "RoundRecord",
     "Run",
     "RunEvent",
+    "RunSchedule",
     "SeenProof",
     "SiteRound",
     "User",

@@ -30,6 +30,15 @@ class Run(SQLModel, table=True):
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     flower_run_id: str | None = None
+    """Flower's run that carries it now."""
+    past_flower_runs: list[str] = Field(default_factory=list, sa_type=JSON)
+    """Flower's runs that carried it before it was resumed; none of them may again."""
+    resumes: int = 0
+    """How often it was resumed by itself since its last round ended."""
+    plan: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """`RunPlan` as it was launched; empty for runs from before it was kept."""
+    feedback: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """Hospital id → labels that had come home with reports at its launch."""
     base_sha256: str | None = None
     model_version: str | None = None
     per_site: JsonDict | None = Field(default=None, sa_type=JSON)
@@ -38,6 +47,7 @@ class Run(SQLModel, table=True):
     """The model version whose tensors the run started from; None: the pretrained weights."""
     problem: str | None = None
     stop_requested: bool = False
+    pause_requested: bool = False
 
 
 class RoundRecord(SQLModel, table=True):
@@ -112,6 +122,30 @@ class DryRun(SQLModel, table=True):
     """Hospital id → `SiteAnswer`; who is missing did not answer."""
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     problem: str | None = None
+
+
+class RunSchedule(SQLModel, table=True):
+    """A run that is launched again and again at its time of the week."""
+
+    __tablename__ = "run_schedule"
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    plan: JsonDict = Field(sa_type=JSON)
+    """`RunPlan`."""
+    weekday: int | None = None
+    """0: Monday … 6: Sunday; None: every day."""
+    minute: int
+    """Of the day, UTC."""
+    least_labels: int = 0
+    """Launches only if so many labels have come home with reports since the last run that was completed."""
+    created_by: str
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    considered_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    """Times up to this one have been launched or let go."""
+    outcome: str = ""
+    """What came of the last time, in a sentence."""
+    run_id: str | None = None
+    """The run that it launched last."""
 
 
 class CensusRecord(SQLModel, table=True):

@@ -19,6 +19,8 @@ class Hospital(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     target_minutes: JsonDict = Field(default_factory=dict, sa_type=JSON)
     """Turn-around target per priority, minutes; defaults apply to what is missing."""
+    gate_tolerance: float | None = None
+    """Share of accuracy or of a class's recall that it may lose by a model; None: what the network allows."""
 
 
 class EnrolmentKit(SQLModel, table=True):
@@ -58,6 +60,8 @@ class Node(SQLModel, table=True):
     heartbeat: JsonDict | None = Field(default=None, sa_type=JSON)
     """The last `shared.contracts.enrolment.Heartbeat`."""
     flower_node_id: str | None = Field(default=None, index=True)
+    lost_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """Since when the SuperLink hears nothing of its SuperNode."""
 
 
 class SeenProof(SQLModel, table=True):

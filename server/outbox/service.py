@@ -34,9 +34,15 @@ Send = Callable[[str, int], None]
 """Hands (kind, entry id) to the broker."""
 
 
-def add(session: Session, kind: str, payload: dict[str, Any]) -> OutboxEntry:  # Any: each kind has its own shape
-    """Write a row that becomes the task ``kind`` once this transaction has committed."""
-    return repository.add(session, OutboxEntry(kind=kind, payload=payload))
+def add(
+    session: Session,
+    kind: str,
+    payload: dict[str, Any],  # Any: each kind has its own shape
+    *,
+    wait: timedelta = timedelta(),
+) -> OutboxEntry:
+    """Write a row that becomes the task ``kind`` once this transaction has committed, after ``wait``."""
+    return repository.add(session, OutboxEntry(kind=kind, payload=payload, not_before=utc_now() + wait))
 
 
 def waiting(session: Session) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from server.models.hospitals import Node
@@ -49,6 +50,13 @@ def sites(session: Session, version: str) -> Sequence[ModelSite]:
     return session.exec(
         select(ModelSite).where(ModelSite.version == version).order_by(col(ModelSite.hospital_id))
     ).all()
+
+
+def last_decisions(session: Session) -> dict[str, NodeModel]:
+    """Return, per node, what it last did with a model."""
+    newest = select(func.max(NodeModel.id)).group_by(col(NodeModel.node_id))
+    rows = session.exec(select(NodeModel).where(col(NodeModel.id).in_(newest))).all()
+    return {row.node_id: row for row in rows}
 
 
 def decisions(session: Session, version: str) -> Sequence[tuple[NodeModel, str]]:

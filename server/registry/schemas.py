@@ -6,14 +6,25 @@ from pydantic import BaseModel
 
 from server.registry.states import ModelState
 from shared.contracts.model_card import ModelCard
+from shared.contracts.ontology import CellClass
 from shared.contracts.training import SiteMetrics
 
 
 class GateFinding(BaseModel):
-    """One reason why the gate blocks."""
+    """One reason why the gate blocks, or one thing to look at."""
 
     hospital_id: str
+    """Empty: all hospitals together."""
     text: str
+    kind: str = ""
+    """``accuracy``, ``recall``, ``cells`` (none to evaluate on); empty for models from before it was told."""
+    cls: CellClass | None = None
+    before: float | None = None
+    """Of the model that the hospital ran then."""
+    after: float | None = None
+    n: int | None = None
+    allowed: float | None = None
+    """What may be lost there."""
 
 
 class GateResult(BaseModel):
@@ -21,6 +32,8 @@ class GateResult(BaseModel):
 
     passed: bool
     findings: list[GateFinding] = []
+    notes: list[GateFinding] = []
+    """Falls of classes that a hospital has too few cells of to block by."""
 
 
 class MatrixRow(BaseModel):

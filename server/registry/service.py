@@ -30,7 +30,7 @@ _VIEWERS = _PROMOTERS | {Role.AUDITOR, Role.HOSPITAL_IT, Role.HEMATOLOGIST}
 def register(session: Session, signed: SignedModelCard, evaluations: Mapping[str, EvaluateReply]) -> None:
     """Enter a signed version as a candidate, with the cross-site matrix and the gate's verdict."""
     card = signed.card
-    verdict = gate.judge(evaluations)
+    verdict = gate.judge(evaluations, hospitals.tolerances(session))
     digest = sha256(canonical_bytes(card)).hexdigest()
     repository.add(
         session,
@@ -72,7 +72,7 @@ def promote(session: Session, principal: Principal, version: str, *, override_re
     verdict = GateResult.model_validate(row.gate)
     reason = (override_reason or "").strip() or None
     if not verdict.passed and reason is None:
-        found = " ".join(f"{finding.hospital_id}: {finding.text}" for finding in verdict.findings)
+        found = " ".join(f"{finding.hospital_id or 'All hospitals'}: {finding.text}" for finding in verdict.findings)
         raise GateBlockedError(f"The gate blocks {version}. {found} Give a reason to override it.")
     _make_current(session, principal, row)
     row.override_reason = None if verdict.passed else reason
@@ -128,6 +128,22 @@ def record_decision(session: Session, node: NodePrincipal, decision: ModelDecisi
         ),
     )
     _audit(session, row.version, node.actor, f"model.{decision.decision}", {"hospital_id": node.hospital_id})
+
+
+def last_decisions(session: Session, principal: Principal) -> dict[str, NodeModelView]:
+    """Return, per node, what it last did with a model; a hospital's own staff see their own nodes only."""
+    _require(principal, _VIEWERS)
+    found = repository.last_decisions(session)
+    return {
+        node.id: NodeModelView(
+            hospital_id=hospital.id,
+            hospital_name=hospital.name,
+            **found[node.id].model_dump(exclude={"id", "node_id"}),
+        )
+        for hospital in hospitals.list_hospitals(session, principal)
+        for node in hospital.nodes
+        if node.id in found
+    }
 
 
 def list_models(session: Session, principal: Principal) -> list[ModelView]:
@@ -197,7 +213,8 @@ def _verdict(row: ModelVersion, hospital_id: str | None) -> GateResult:
     if hospital_id is None:
         return verdict
     own = [finding for finding in verdict.findings if finding.hospital_id == hospital_id]
-    return GateResult(passed=verdict.passed, findings=own)
+    notes = [note for note in verdict.notes if note.hospital_id == hospital_id]
+    return GateResult(passed=verdict.passed, findings=own, notes=notes)
 
 
 def _only(values: Mapping[str, T], hospital_id: str) -> dict[str, T]:

@@ -117,3 +117,7 @@ class HeartbeatReply(Contract):
     current_model: Identifier | None
     reports_waiting: int
     superlink: str | None
+    lost_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """For so long the SuperLink has heard nothing of this node's SuperNode; None: it hears it, or does not know it."""
+    asked_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """For so long an answer of this node to a round is awaited; None: none is."""

@@ -23,6 +23,7 @@ _GUARD: Final = Path(__file__).with_name("guard.py")
 # Below Linux's range for the local ends of outgoing connections, so that none grabs the port meanwhile.
 _PORTS: Final = range(20_000, 32_000)
 _TAIL_LINES: Final = 15
+_LONGEST_PAUSE: Final = 30.0
 
 
 class Service:
@@ -186,6 +187,8 @@ class Supervisor:
     def __init__(self) -> None:
         self.services: list[Service] = []
         self._owner = os.getpid()
+        self._revived: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
         atexit.register(self.stop)
 
     def start(self, service: Service, probe: Callable[[], bool] | None = None, timeout: float = 30) -> Service:
@@ -211,6 +214,22 @@ class Supervisor:
         for service in self.services:
             if not service.alive:
                 raise service._failed(f"ended with status {service.returncode}")  # noqa: SLF001 - same module
+
+    def revive(self) -> list[str]:
+        """Start every service again that has ended on its own; return their names.
+
+        Call it about once a second. One that keeps ending is started less and less often, at last every 30 s.
+        """
+        revived = []
+        for service in self.services:
+            if service.alive or time.monotonic() < self._not_before.get(service.name, 0.0):
+                continue
+            tries = self._revived[service.name] = self._revived.get(service.name, 0) + 1
+            self._not_before[service.name] = time.monotonic() + min(2.0**tries, _LONGEST_PAUSE)
+            service.kill()  # what it left behind
+            service.start()
+            revived.append(service.name)
+        return revived
 
     def stop(self) -> None:
         """Stop all, last started first."""

@@ -1,5 +1,7 @@
 """Models: the card, the gate and its override, roll-back, and what a hospital's own staff may see."""
 
+import re
+
 import pytest
 
 from server.accounts.roles import Role
@@ -34,6 +36,18 @@ def test_blocked_model_needs_a_reason(visitor: Browser, network: Network) -> Non
     assert (refused.status_code, refused.json()["code"]) == (409, "gate_blocked")
     assert visitor.post("/models/hv-2/promote", {"override_reason": "New scanner at a"}).status_code == 303
     assert "in spite of the gate by coordinator: New scanner at a" in visitor.get("/models/hv-2").text
+
+
+def test_findings_stand_by_hospital_and_class_with_what_may_be_lost(visitor: Browser, network: Network) -> None:
+    seed_finished_run(network, "hv-2", accuracy=0.7, before=0.9)
+    visitor.sign_in("coordinator")
+    page = visitor.get("/models/hv-2").text
+    table = page[page.index('<table class="gate">') :]
+    rows = [
+        re.sub(r"<[^>]+>", " ", row) for row in re.findall(r"<tr.*?</tr>", table[: table.index("</table>")], re.DOTALL)
+    ]
+    lymphocytes = next(" ".join(row.split()) for row in rows if "Elisabeth" in row and "lymphocyte" in row)
+    assert lymphocytes == "St. Elisabeth Hospital recall of LY lymphocyte 93.0 % 80.9–98.5 73.0 % −20.0 2.0 % 43 blocks"
 
 
 def test_rollback_brings_the_version_before_back(visitor: Browser, network: Network) -> None:

@@ -1,5 +1,6 @@
 """Nodes: the fingerprint step, decisions, kits, and what a hospital's own staff may see."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from shared.contracts.enrolment import Kit
 from shared.crypto.pki import DemoCA
 from shared.crypto.signing import VerifyKey
 from tests.portal.client import Browser, hidden
-from tests.portal.factories import Network, add_waiting_node
+from tests.portal.factories import Network, add_waiting_node, promote_and_install
 
 FINGERPRINT = "3f2a-91bc-04de-77a1-c0ff-5e12-8b6d-20f9"
 
@@ -99,3 +100,26 @@ def test_hospital_it_sees_its_own_hospital_only(visitor: Browser, network: Netwo
 
 def test_page_has_no_inline_secrets_of_the_server(coordinator: Browser, tmp_path: Path) -> None:
     assert str(tmp_path) not in coordinator.get("/nodes").text
+
+
+def test_a_node_tells_its_last_decision_on_a_model(visitor: Browser, network: Network) -> None:
+    promote_and_install(network, "hv-1")
+    visitor.sign_in("coordinator")
+    page = " ".join(re.sub(r"<[^>]+>", " ", visitor.get("/nodes").text).split())
+    assert "Last decision on a model installed hv-1" in page
+    assert "Last decision on a model held hv-1" in page
+
+
+def test_a_hospital_makes_its_own_tolerance_stricter(visitor: Browser, network: Network) -> None:
+    network.centre.add_person("it-a", Role.HOSPITAL_IT, "a")
+    it = visitor.sign_in("it-a")
+    assert it.post("/hospitals/a/tolerance", {"points": "0.5"}).status_code == 303
+    page = it.get(f"/nodes/{network.nodes['a'].node_id}").text
+    assert "take 0.5 % from this hospital" in page
+    laxer = it.post("/hospitals/a/tolerance", {"points": "5"}, Accept="application/json")
+    assert (laxer.status_code, laxer.json()["code"]) == (400, "usage")
+    assert it.post("/hospitals/b/tolerance", {"points": "1"}).status_code == 403
+    visitor.client.cookies.clear()
+    audit = visitor.sign_in("auditor").get("/audit?subject=hospital:a").text
+    assert "set what the hospital may lose by a model" in audit
+    assert visitor.post("/hospitals/a/tolerance", {"points": "1"}).status_code == 403

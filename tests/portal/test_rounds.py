@@ -9,10 +9,13 @@ import pytest
 
 from portal.views.rounds import census_columns
 from server.accounts.roles import Role
+from server.federation import schedule
 from server.federation import service as federation
 from server.federation.book import RunBook
 from server.federation.recipe import make_recipe
-from server.federation.schemas import RunView
+from server.federation.schemas import RunPlan, RunView
+from server.federation.strategies.registry import StrategyName
+from shared.contracts.ontology import CellClass
 from shared.vision import backbones
 from tests.portal.client import Browser
 from tests.portal.factories import Network, play_round, start_run
@@ -123,6 +126,7 @@ def test_launch_form_offers_the_recipe_and_the_run_page_tells_it(visitor: Browse
         "backbone": list(backbones.names()),
         "augmentation": ["mild", "strong"],
         "balance": ["sampler", "logit", "focal", "none"],
+        "day": [*map(str, range(7)), "daily"],
     }
     assert {"frozen_stages", "ema"} < set(re.findall(r'<input[^>]* name="(\w+)"', form))
     chosen: dict[str, str | list[str]] = {
@@ -211,7 +215,9 @@ def test_stop_is_asked_once_and_said(visitor: Browser, network: Network) -> None
     assert 'data-open="stop"' not in page
 
 
-@pytest.mark.parametrize("path", ["/rounds", "/rounds/{run}/stop"])
+@pytest.mark.parametrize(
+    "path", ["/rounds", "/rounds/{run}/stop", "/rounds/{run}/pause", "/rounds/{run}/resume", "/schedules"]
+)
 def test_hospital_it_and_auditor_may_not_steer(visitor: Browser, network: Network, path: str) -> None:
     visitor.sign_in("auditor")
     assert visitor.post(path.format(run=network.runs[0])).status_code == 403
@@ -239,3 +245,71 @@ def test_run_without_rounds_says_what_it_waits_for(visitor: Browser, network: Ne
     book: RunBook = start_run(network)
     page = visitor.sign_in("coordinator").get(f"/rounds/{book.run_id}").text
     assert "The first round has not begun" in page
+
+
+def test_a_run_is_paused_resumed_and_its_page_offers_what_is_possible(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    play_round(network, book, 1)
+    visitor.sign_in("coordinator")
+    address = f"/rounds/{book.run_id}"
+    assert visitor.post(f"{address}/pause").headers["location"] == address
+    page = visitor.get(address).text
+    assert "The run pauses after this round" in page
+    assert "Pause after this round" not in page
+    assert book.paused(1)
+    page = visitor.get(address).text
+    assert "The run is paused" in page
+    assert "Go on with the run" in page
+    assert f'href="/rounds?clone={book.run_id}#launch"' in page
+    assert '<span class="state warn">paused</span>' in visitor.get("/rounds").text
+    assert visitor.post(f"{address}/resume").status_code == 303
+    assert RunView.model_validate(visitor.get(f"{address}.json").json()).state.value == "queued"
+
+
+def test_clone_fills_the_form_with_the_whole_plan(visitor: Browser, network: Network) -> None:
+    plan = RunPlan(
+        rounds=7,
+        recipe={"batch_size": 16, "ema": 0.5, "balance": "focal"},
+        classes=[CellClass.LYMPHOCYTE, CellClass.MONOCYTE],
+        strategy=StrategyName.FEDADAM,
+        strategy_parameters={"tau": 0.01},
+        round_deadline_seconds=1200,
+    )
+    with network.centre.runtime.database.session() as session:
+        run_id = federation.start_run(session, network.people["coordinator"], plan)
+        federation.fail(session, run_id, "whatever")
+    visitor.sign_in("coordinator")
+    page = visitor.get(f"/rounds?clone={run_id}").text
+    form = page[page.index('<form class="form launch"') :]
+    form = form[: form.index("</form>")]
+    values = dict(re.findall(r'<input[^>]* name="([\w.]+)"[^>]* value="([^"]*)"', form))
+    assert {
+        name: values[name] for name in ("rounds", "deadline_minutes", "ema", "recipe.batch_size", "fedadam.tau")
+    } == {
+        "rounds": "7",
+        "deadline_minutes": "20",
+        "ema": "0.5",
+        "recipe.batch_size": "16",
+        "fedadam.tau": "0.01",
+    }
+    assert re.findall(r'value="(\w+)" checked', form) == ["lymphocyte", "monocyte", "fedadam"]
+    assert '<option value="focal" selected>' in form
+    sent = visitor.post("/rounds", {"recipe.batch_size": "16", "balance": "focal", "recipe.seed": ""})
+    run = RunView.model_validate(visitor.get(f"{sent.headers['location']}.json").json())
+    assert (run.recipe.batch_size, run.recipe.balance.value, run.recipe.seed) == (16, "focal", 0)
+
+
+def test_a_plan_is_kept_as_a_schedule_shown_and_removed(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("coordinator")
+    fields: dict[str, str | list[str]] = {"rounds": "4", "day": "6", "at": "02:00", "least_labels": "200"}
+    assert visitor.post("/schedules", fields).headers["location"] == "/rounds#schedules"
+    page = visitor.get("/rounds").text
+    assert "Every Sunday at 02:00 UTC" in page
+    assert "0 labels have come home with reports since the last completed run" in page  # it has learnt from them all
+    with network.centre.runtime.database.session() as session:
+        [row] = schedule.view(session, network.people["coordinator"])
+        assert (row.plan.rounds, row.least_labels, row.created_by) == (4, 200, "coordinator")
+    wrong = visitor.post("/schedules", {**fields, "at": "soon"}, Accept="application/json")
+    assert (wrong.status_code, wrong.json()["message"]) == (400, "Give the time as HH:MM.")
+    visitor.post(f"/schedules/{row.id}/remove")
+    assert "Every Sunday" not in visitor.get("/rounds").text

@@ -157,7 +157,7 @@ def test_run_that_was_cut_off_resumes_after_its_last_whole_round(runtime: Runtim
     assert not _view(runtime.database, run_id).state.over
     again = MemoryFleet(sites)
     _conduct(runtime, run_id, again)
-    assert [group for group, node_id, _ in again.asked if node_id == 1] == ["2", "evaluate"]
+    assert [group for group, node_id, _ in again.asked if node_id == 1] == ["2", "evaluate", "evaluate"]
     assert _checkpoint(runtime, run_id, 2) == 2.0
     assert _view(runtime.database, run_id).round_views[1].replied == 2
 

@@ -221,3 +221,16 @@ def test_program_names_what_to_install() -> None:
     assert program("python", "python").is_file()
     with pytest.raises(DependencyMissingError, match="pip install some-package"):
         program("no-such-program-hv", "some-package")
+
+
+def test_what_ended_on_its_own_is_started_again_less_and_less_often(tmp_path: Path) -> None:
+    with Supervisor() as supervisor:
+        steady = supervisor.start(Service("steady", ["sleep", "60"], log_path=tmp_path / "steady"))
+        brief = supervisor.start(Service("brief", ["true"], log_path=tmp_path / "brief"))
+        brief.wait(10)
+        assert supervisor.revive() == ["brief"]
+        brief.wait(10)
+        assert supervisor.revive() == []  # not at once again
+        steady.kill()
+        assert supervisor.revive() == ["steady"]
+        assert steady.alive
