@@ -45,6 +45,16 @@ class Budget(BaseModel):
     delta: Delta | None = None
     """At this δ: the policy's when the last charge was made. None: nothing was charged yet."""
 
+    def text(self) -> str:
+        """Return what is spent in one sentence."""
+        if self.delta is None:
+            return "No private training was done here yet."
+        runs = len({charge.run_key for charge in self.charges})
+        return (
+            f"Private training has spent ε {self.epsilon:.2f} (at δ = {self.delta:g}) in {len(self.charges)}"
+            f" {'round' if len(self.charges) == 1 else 'rounds'} of {runs} {'run' if runs == 1 else 'runs'}."
+        )
+
     def of_run(self, run_key: str) -> tuple[Charge, ...]:
         """Return a run's charges."""
         return tuple(charge for charge in self.charges if charge.run_key == run_key)

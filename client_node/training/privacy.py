@@ -25,6 +25,8 @@ from shared.contracts.privacy import Privacy, PrivacyKind, PrivacySpent, Privacy
 from shared.contracts.training import Balance, DryRunRequest, EvaluateRequest, Recipe, TrainRequest
 
 _COARSE: Final = 10
+_MUCH_MORE: Final = 2.0
+"""A round that needs so many times the noise of an earlier one of its run would only spoil the average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,11 @@ def _noise(privacy: Privacy, before: Sequence[Noisy], rate: float, steps: int) -
             return noise
     stated = privacy.noise_multiplier
     found = None if stated else noise_for(epsilon, delta, sample_rate=rate, steps=steps, before=before)
-    if found is None:
+    if found is None or any(found > _MUCH_MORE * one.noise_multiplier for one in before):
         raise UsageError(
-            f"Even noise of {stated or MOST_NOISE:g} times the clipping bound would not keep ε = {epsilon:g} at δ ="
-            f" {delta:g} here: ask for a larger ε or fewer rounds; a run whose ε is spent trains no further."
+            f"No noise of at most {stated or MOST_NOISE:g} times the clipping bound keeps ε = {epsilon:g} at δ ="
+            f" {delta:g} here: ask for a larger ε or fewer rounds. A run whose ε is spent, by a repeated round say,"
+            " trains no further."
         )
     return found
 
