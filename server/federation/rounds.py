@@ -44,7 +44,9 @@ def conduct(
     book = RunBook(runtime.database, run_id)
     plan = book.begin(flower_run_id)
     try:
-        strategy = build_strategy(plan.strategy, folder=runtime.settings.home / "spool")
+        strategy = build_strategy(
+            plan.strategy, folder=runtime.settings.home / "spool", privacy=plan.privacy, rounds=plan.rounds
+        )
         return _Conductor(runtime, book, fleet, strategy, breath_seconds).run(plan)
     except HematovisionError as error:
         log.warning("federation.run_failed", run_id=run_id, code=error.code)
@@ -105,6 +107,7 @@ class _Conductor:
             base_sha256=plan.base_sha256,
             recipe=plan.recipe,
             participants=len(sites),
+            privacy=plan.privacy.asked,
         )
         ask = Ask(request, body)
         down = len(body) + len(request.model_dump_json(by_alias=True))
@@ -114,7 +117,7 @@ class _Conductor:
         for answer, hospital in self._answers(plan, sites, ask, group=str(number)):
             traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
             try:
-                reply = _train_reply(answer)
+                reply = _train_reply(answer, plan)
                 aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic, code=error.code)
@@ -168,7 +171,11 @@ class _Conductor:
     def _evaluate(self, plan: Plan, body: bytes) -> dict[str, EvaluateReply]:
         sites = self._sample(plan)
         request = EvaluateRequest(
-            run_key=plan.run_id, base_sha256=plan.base_sha256, recipe=plan.recipe, participants=len(sites)
+            run_key=plan.run_id,
+            base_sha256=plan.base_sha256,
+            recipe=plan.recipe,
+            participants=len(sites),
+            privacy=plan.privacy.asked,
         )
         replies: dict[str, EvaluateReply] = {}
         for answer, hospital in self._answers(plan, sites, Ask(request, body), group="evaluate"):
@@ -223,10 +230,12 @@ class _Conductor:
             raise StoppedError("The run was stopped.")
 
 
-def _train_reply(answer: Answer) -> TrainReply:
+def _train_reply(answer: Answer, plan: Plan) -> TrainReply:
     reply = read_reply(answer)
     if not isinstance(reply, TrainReply):
         raise DataInvalidError("The node's answer does not fit the request.")
+    if plan.privacy.asked is not None and reply.privacy is None:
+        raise DataInvalidError("The node trained without the noise that was asked for; update its software.")
     return reply
 
 
