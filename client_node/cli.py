@@ -285,6 +285,7 @@ def status(home: HomeOption, as_json: JsonOption = False) -> None:
         lines += [f"  attention: {line}" for line in output.agent.attention]
     lines += [f"{case.case_id}: {case.state.value}{_why(case.problem)}" for case in output.cases[:20]]
     lines.append(f"Left the building: {output.ledger.cases} cases, {output.ledger.bytes_cases} bytes")
+    lines.append(output.privacy)
     emit(output, as_json=as_json, text="\n".join(lines))
 
 

@@ -128,6 +128,11 @@ class NodeHome:
         return self.path / "training"
 
     @property
+    def budget(self) -> Path:
+        """What private training has spent."""
+        return self.path / "privacy.json"
+
+    @property
     def smears(self) -> Path:
         """Analysed smears."""
         return self.path / "smears"

@@ -29,7 +29,7 @@ from client_node.policy_sections import (
     Section,
     TrainingPolicy,
 )
-from shared.contracts.errors import ConfigError, PolicyRefusedError
+from shared.contracts.errors import ConfigError, HematovisionError, PolicyRefusedError
 from shared.contracts.privacy import Privacy, PrivacyKind, PrivacyUnit
 from shared.contracts.training import (
     CensusRequest,
@@ -189,6 +189,12 @@ class Policy(Section):
             self._refuse("case", "The hospital's policy does not allow sending cases: see [cases] in policy.toml.")
         if sent_today >= self.cases.most_per_day:
             self._refuse("case", f"The hospital's policy allows {self.cases.most_per_day} cases a day at most.")
+
+    def record_refusal(self, request: Request, error: HematovisionError) -> None:
+        """Write into the node's ledger that a request was refused for what only the trainer knows."""
+        log.warning("policy.refused", subject=subject_of(request), reason=error.message)
+        if self._home is not None:
+            Ledger(self._home).record_refusal(subject=subject_of(request), code=error.code, reason=error.message)
 
     def _refuse(self, subject: str, reason: str) -> NoReturn:
         log.warning("policy.refused", subject=subject, reason=reason)

@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from client_node.budget import Budget, read_budget
 from client_node.datasets.catalogue import Catalogue
 from client_node.home import NodeHome
 from client_node.hours import in_words
@@ -34,10 +35,12 @@ class PolicyShown(BaseModel):
     """What each data set of the catalogue may be used for."""
     words: tuple[str, ...]
     remarks: tuple[str, ...]
+    spent: Budget
+    """Of the privacy budget."""
 
     def text(self) -> str:
         """Return it for people."""
-        return "\n".join([*self.words, *(f"remark: {remark}" for remark in self.remarks)])
+        return "\n".join([*self.words, self.spent.text(), *(f"remark: {remark}" for remark in self.remarks)])
 
 
 class PolicyChecked(BaseModel):
@@ -70,6 +73,7 @@ def show_policy(home: NodeHome) -> PolicyShown:
         sources={source: policy.purposes_of(source) for source in sources},
         words=words(policy, sources),
         remarks=remarks(policy, sources),
+        spent=read_budget(home),
     )
 
 
@@ -108,7 +112,7 @@ def words(policy: Policy, sources: Iterable[str]) -> tuple[str, ...]:
 def remarks(policy: Policy, sources: Iterable[str]) -> tuple[str, ...]:
     """Return what is allowed to stand there but probably not meant."""
     rules, known = policy.training, set(sources)
-    named = {*rules.datasets, *(rule.name for rule in rules.dataset)} - {EVERY}
+    named = {*rules.datasets, *rules.groups_are_patients, *(rule.name for rule in rules.dataset)} - {EVERY}
     lines = [f'no data set here is called "{name}"' for name in sorted(named - known)]
     lines += [
         f'"{rule.name}" names {purpose}, which `purposes` does not allow for any data set'
@@ -116,6 +120,12 @@ def remarks(policy: Policy, sources: Iterable[str]) -> tuple[str, ...]:
         for purpose in rule.purposes
         if purpose not in rules.purposes
     ]
+    if rules.least_privacy != "none" and rules.most_epsilon > rules.total_epsilon:
+        lines.append("`most_epsilon` of one run is beyond `total_epsilon` of all of them, which therefore decides")
+    if rules.least_privacy == "dp-patient" and not rules.groups_are_patients:
+        lines.append(
+            "no data set is in `groups_are_patients`, so that every request for patients as the unit is refused"
+        )
     if rules.enabled and rules.least_participants == 1:
         lines.append("an update of this hospital alone tells the most about its own images")
     return tuple(lines)
@@ -134,6 +144,7 @@ def _training(rules: TrainingPolicy) -> tuple[str, ...]:
         f"Only with {rules.least_participants} or more hospitals, this one included.",
         f"Only with {rules.least_examples} or more labelled cells.",
         _privacy(rules),
+        f"All private training together spends at most ε {rules.total_epsilon:g} (at δ = {rules.total_delta:g}).",
         _machine(rules),
     )
 

@@ -49,6 +49,9 @@ class TrainingPolicy(Section):
     least_privacy: PrivacyFloor = "none"
     most_epsilon: float = Field(default=8.0, gt=0, le=100, allow_inf_nan=False)
     most_delta: float = Field(default=1e-5, gt=0, le=0.01, allow_inf_nan=False)
+    total_epsilon: float = Field(default=16.0, gt=0, le=1000, allow_inf_nan=False)
+    total_delta: float = Field(default=1e-5, gt=0, le=0.01, allow_inf_nan=False)
+    groups_are_patients: tuple[str, ...] = ()
     backbones: tuple[Identifier | Literal["*"], ...] = (EVERY,)
     most_megabytes: int = Field(default=256, ge=1, le=256)
     gpu_share: Share = 1.0

@@ -8,13 +8,14 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from client_node.budget import read_budget
 from client_node.cases.ledger import Ledger
 from client_node.cases.outbox import Outbox, Outgoing
 from client_node.duty import DutyStatus
 from client_node.home import NodeHome
 from client_node.models.store import current_version
 from shared.contracts.enrolment import LedgerTotals, NodeMode
-from shared.contracts.errors import ConflictError
+from shared.contracts.errors import ConfigError, ConflictError
 from shared.crypto.pki import write_private
 
 
@@ -48,6 +49,8 @@ class NodeStatus(BaseModel):
     ledger: LedgerTotals
     cases: tuple[Outgoing, ...]
     reports: tuple[str, ...]
+    privacy: str
+    """What private training has spent, in a sentence."""
 
 
 @contextmanager
@@ -99,8 +102,15 @@ def node_status(home: NodeHome) -> NodeStatus:
     return NodeStatus(
         node_id=config.node_id, hospital_id=config.hospital_id, mode=config.mode, server_url=config.server_url,
         running=running, agent=_read(home) if running else None, model_version=current_version(home),
-        ledger=Ledger(home).totals(), cases=tuple(Outbox(home).all()), reports=tuple(reports),
+        ledger=Ledger(home).totals(), cases=tuple(Outbox(home).all()), reports=tuple(reports), privacy=_spent(home),
     )  # fmt: skip
+
+
+def _spent(home: NodeHome) -> str:
+    try:
+        return read_budget(home).text()
+    except ConfigError as error:
+        return error.message
 
 
 def _read(home: NodeHome) -> AgentStatus | None:

@@ -12,7 +12,9 @@ from shared.contracts.errors import NoSpaceError
 from shared.contracts.training import TrainingManifest, TrainRequest
 
 
-def write_manifest(folder: Path, request: TrainRequest, cells: Sequence[LabelledCell]) -> tuple[str, int]:
+def write_manifest(
+    folder: Path, request: TrainRequest, cells: Sequence[LabelledCell], *, salt: str = ""
+) -> tuple[str, int]:
     """Write the round's manifest below ``folder``; return its SHA-256 (hex) and how many cells are feedback.
 
     Raises `NoSpaceError` where the disk is full.
@@ -23,6 +25,7 @@ def write_manifest(folder: Path, request: TrainRequest, cells: Sequence[Labelled
         round=request.round,
         cells=tuple(sorted(cell.hash for cell in cells)),
         feedback_cells=feedback,
+        salt=salt,
     )
     body = canonical_bytes(manifest)
     write_atomically(folder / f"{request.run_key}-r{request.round}.json", body)

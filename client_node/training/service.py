@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 import structlog
@@ -16,6 +17,7 @@ from client_node.datasets.catalogue import Catalogue, LabelledCell
 from client_node.ipc import Lease
 from client_node.policy import load_policy
 from client_node.training import augment
+from client_node.training import privacy as private
 from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.candidate import current_view, in_view, suits
 from client_node.training.evaluation import site_metrics
@@ -24,6 +26,7 @@ from client_node.training.laboratory import told_laboratory
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
+from client_node.training.private_loop import train_privately
 from client_node.training.share import Hold
 from client_node.training.site import allowed_cells, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
@@ -31,11 +34,11 @@ from shared.contracts.errors import (
     DataInvalidError,
     HematovisionError,
     NothingToDoError,
+    PolicyRefusedError,
     ServiceUnavailableError,
     UsageError,
 )
 from shared.contracts.ontology import CellClass
-from shared.contracts.privacy import Privacy, PrivacyKind
 from shared.contracts.training import (
     CensusReply,
     CensusRequest,
@@ -47,6 +50,7 @@ from shared.contracts.training import (
     Refusal,
     Reply,
     Request,
+    SiteMetrics,
     TrainReply,
     TrainRequest,
 )
@@ -129,7 +133,7 @@ class TrainingService:
         reason = policy.why_not(request, len(cells), size=request.tensor_bytes)
         if reason is None:
             try:
-                _check_privacy(request.privacy)
+                private.planned(self._home, policy, request, cells)
                 self._models.check(recipe, request.base_sha256)
             except HematovisionError as error:
                 reason = error.message
@@ -149,8 +153,9 @@ class TrainingService:
         begin = time.monotonic()
         recipe = request.recipe
         cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
-        load_policy(self._home).check_train(request, len(cells))
-        _check_privacy(request.privacy)
+        policy = load_policy(self._home)
+        policy.check_train(request, len(cells))
+        self._planned(request, cells)  # refused before anything is computed
         model = self._loaded(request, tensors)
         validation, val_labels = self._split(request, model, "val")
         received = site_metrics(self._predicted(model, validation)[0], val_labels, recipe.classes)
@@ -158,6 +163,8 @@ class TrainingService:
         if not cells:
             raise NothingToDoError("This hospital has no readable labelled cells of the asked classes.")
         cached, tail = time.monotonic(), copy.deepcopy(model.tail)
+        if (noisy := self._planned(request, cells)) is not None:
+            return self._train_privately(request, tensors, model, cells, source, noisy, received, begin)
         loss = train(
             model,
             source,
@@ -193,6 +200,52 @@ class TrainingService:
         )
         return reply, update
 
+    def _train_privately(
+        self,
+        request: TrainRequest,
+        tensors: Mapping[str, NDArray[np.generic]],
+        model: CellModel,
+        cells: list[LabelledCell],
+        source: Source,
+        noisy: private.PrivateRound,
+        received: SiteMetrics,
+        begin: float,
+    ) -> tuple[TrainReply, Tensors]:
+        """Charge and train a private round. The finder, which would learn without noise, stays as it was received."""
+        recipe = request.recipe
+        private.charge(self._home, load_policy(self._home), request, noisy)
+        train_privately(
+            model,
+            source,
+            positions(cells, recipe.classes),
+            noisy.units,
+            recipe,
+            noisy.noise,
+            clip=noisy.clip,
+            between=self._between,
+        )
+        update = get_tensors(model, tensors)
+        manifest, _ = write_manifest(self._home / "training" / "manifests", request, cells, salt=token_hex(32))
+        reply = TrainReply(
+            examples=private.coarse(len(cells)),
+            train_loss=None,
+            received=received,
+            seconds=round(time.monotonic() - begin),
+            manifest_sha256=manifest,
+            privacy=noisy.spent,
+        )
+        log.info("training.private_round_done", run_key=request.run_key, round=request.round, spent=noisy.spent.epsilon)
+        private.release(self._home, request)
+        return reply, update
+
+    def _planned(self, request: TrainRequest, cells: list[LabelledCell]) -> private.PrivateRound | None:
+        policy = load_policy(self._home)
+        try:
+            return private.planned(self._home, policy, request, cells)
+        except PolicyRefusedError as error:  # what else is refused, the relay writes down
+            policy.record_refusal(request, error)
+            raise
+
     def _teach_finder(self, request: TrainRequest, model: CellModel, received: nn.Module) -> int:
         """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
         fields = teaching_fields(self._home, purpose="train")
@@ -215,14 +268,15 @@ class TrainingService:
         model = self._loaded(request, tensors)
         cells, source = self._source(request, model, test, 1)
         logits = self._shown(request, model, cells, self._predicted(model, source)[0])
-        adapter, laboratory = self._adapter(model, request)
+        hidden = private.hides_training(self._home, load_policy(self._home), request)
+        adapter, laboratory = self._adapter(model, request, hidden=hidden)
         return EvaluateReply(
             candidate=site_metrics(logits, positions(cells, classes), classes),
             current=current_metrics(self._home, "test"),
-            calibration=adapter.summary.model_copy(update=self._stain(classes)),
+            calibration=adapter.summary.model_copy(update=self._stain(classes, "val" if hidden else "train")),
             laboratory=laboratory,
             seconds=time.monotonic() - begin,
-            boxes=sum(len(field.cells) for field in teaching_fields(self._home, purpose="evaluate")),
+            boxes=0 if hidden else sum(len(field.cells) for field in teaching_fields(self._home, purpose="evaluate")),
         )
 
     def _shown(
@@ -246,20 +300,22 @@ class TrainingService:
         return model
 
     def _adapter(
-        self, model: CellModel, request: EvaluateRequest
+        self, model: CellModel, request: EvaluateRequest, *, hidden: bool
     ) -> tuple[calibration.Adapter, KnownLaboratory | None]:
         classes = request.recipe.classes
         cells, source = self._source(request, model, allowed_cells(self._home, "val", classes, purpose="evaluate"), 1)
         logits, features = self._predicted(model, source)
-        reference = self._predicted(model, self._split(request, model, "train")[0])[1]
+        reference = None if hidden else self._predicted(model, self._split(request, model, "train")[0])[1]
         groups = [cell.group for cell in cells]
         labels = positions(cells, classes)
         adapter = calibration.fit_adapter(logits, features, labels, reference=reference, groups=groups)
+        if reference is None:
+            return adapter, None
         return adapter, told_laboratory(self._home, classes, reference, features, between=self._between)
 
-    def _stain(self, classes: tuple[CellClass, ...]) -> dict[str, object]:
+    def _stain(self, classes: tuple[CellClass, ...], split: str) -> dict[str, object]:
         """Return how much dye the site's cells took, and of what colour: fields of a `CalibrationSummary`."""
-        cells = allowed_cells(self._home, "train", classes, purpose="evaluate")
+        cells = allowed_cells(self._home, split, classes, purpose="evaluate")
         some = np.random.default_rng(0).permutation(len(cells))[:_MOST_STAINED]
         pixels = dye.stained_pixels(self._crops(cells[place] for place in some))
         return {"density": colour.density_of(pixels), "dye": dye.dye_of(pixels)}
@@ -311,9 +367,3 @@ class TrainingService:
 def _seed(request: TrainRequest) -> int:
     """Return what all random numbers of a round come from."""
     return request.recipe.seed * 1000 + request.round
-
-
-def _check_privacy(privacy: Privacy | None) -> None:
-    """Refuse what cannot be kept: training without noise must never pass for training with it."""
-    if privacy is not None and privacy.kind is not PrivacyKind.NONE:
-        raise UsageError("This node's software cannot train with differential privacy yet; ask for none, or update it.")

@@ -15,6 +15,7 @@ from portal.sessions import SESSION_COOKIE
 from server.deps import RuntimeDep, SessionDep
 from server.federation import schedule, steering
 from server.federation import service as federation
+from server.federation.privacy import SENTENCES, TITLES, Measure, RunPrivacy, choose
 from server.federation.recipe import Value, make_recipe
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
@@ -23,6 +24,7 @@ from server.registry import service as registry
 from server.registry.schemas import ModelView
 from shared.contracts.errors import NotFoundError
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import PrivacyUnit
 from shared.contracts.training import Augmentation, Balance
 from shared.vision import backbones
 
@@ -30,6 +32,7 @@ router = APIRouter()
 _RECIPE: Final = "recipe."
 _IN_FORM: Final = frozenset({"backbone", "frozen_stages", "augmentation", "balance", "ema", "local_epochs"})
 """Fields of the recipe that the launch form shows."""
+PRIVACY = [(measure, TITLES[measure], SENTENCES[measure]) for measure in Measure]
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         backbones=backbones.names(),
         augmentations=list(Augmentation),
         balances=list(Balance),
+        privacy=PRIVACY,
+        units=list(PrivacyUnit),
     )
 
 
@@ -115,9 +120,18 @@ async def further_recipe(request: Request) -> dict[str, Value]:
     }
 
 
+async def privacy_chosen(request: Request) -> RunPrivacy:
+    """Return the chosen privacy; the fields of the chosen measure are named ``dp-sgd.epsilon``."""
+    form = await request.form()
+    measure = str(form.get("privacy", Measure.NONE.value))
+    given = {name: form.get(f"{measure}.{name}") for name in ("epsilon", "delta", "clip", "unit")}
+    return choose(measure, **{name: value.strip() for name, value in given.items() if isinstance(value, str)})
+
+
 def planned(
     parameters: Annotated[dict[str, str], Depends(strategy_parameters)],
     further: Annotated[dict[str, Value], Depends(further_recipe)],
+    privacy: Annotated[RunPrivacy, Depends(privacy_chosen)],
     rounds: Annotated[int, Form(ge=1, le=100)] = 3,
     min_sites: Annotated[int, Form(ge=1)] = 2,
     local_epochs: Annotated[int | None, Form(ge=1, le=50)] = None,
@@ -131,6 +145,8 @@ def planned(
     strategy: Annotated[StrategyName, Form()] = StrategyName.FEDAVG,
 ) -> RunPlan:
     """Return what the form plans; a field of the recipe that is left empty is as a launch starts from."""
+    if privacy.measure is Measure.DP_SGD and balance == Balance.SAMPLER:
+        balance = ""  # what the form has from the start is no choice against what this measure needs
     chosen = {
         "backbone": backbone, "frozen_stages": frozen_stages, "augmentation": augmentation, "balance": balance,
         "ema": ema,
@@ -144,6 +160,7 @@ def planned(
         classes=classes or None,
         strategy=strategy,
         strategy_parameters=dict(parameters),
+        privacy=privacy,
     )
 
 

@@ -10,6 +10,7 @@ from sqlmodel import Session
 import server.audit.service as audit
 from server.db.session import Database
 from server.federation import repository, service, steering
+from server.federation.privacy import RunPrivacy
 from server.federation.states import RunState, SiteState
 from server.federation.strategies import registry as strategies
 from server.models.base import utc_now
@@ -27,6 +28,7 @@ class Plan:
     run_id: str
     recipe: Recipe
     strategy: strategies.Parameters
+    privacy: RunPrivacy
     rounds: int
     min_sites: int
     round_deadline_seconds: int
@@ -77,6 +79,7 @@ class RunBook:
                 run_id=run.id,
                 recipe=Recipe.model_validate(run.recipe),
                 strategy=strategies.parse(run.strategy, run.strategy_parameters),
+                privacy=RunPrivacy.model_validate(run.privacy),
                 rounds=run.rounds,
                 min_sites=run.min_sites,
                 round_deadline_seconds=run.round_deadline_seconds,
@@ -151,6 +154,7 @@ class RunBook:
             site.state = SiteState.REPLIED
             site.examples, site.feedback_cells = reply.examples, reply.feedback_cells
             site.train_loss, site.loss = _finite(reply.train_loss), _finite(reply.received.loss)
+            site.epsilon = reply.privacy.epsilon if reply.privacy is not None else None
             site.accuracy, site.macro_f1, site.n = reply.received.accuracy, reply.received.macro_f1, reply.received.n
             site.seconds = _finite(reply.seconds)
             site.bytes_up, site.bytes_down = traffic.up, traffic.down
@@ -160,7 +164,8 @@ class RunBook:
                 self.run_id,
                 "site",
                 f"{hospital_id} trained on {reply.examples} cells"
-                f" (received model: {reply.received.accuracy:.1%} of {reply.received.n})",
+                f" (received model: {reply.received.accuracy:.1%} of {reply.received.n})"
+                + (f"; ε {reply.privacy.epsilon:.2f} spent" if reply.privacy is not None else ""),
             )
 
     def refused(self, number: int, hospital_id: str, reason: str, traffic: Traffic, *, code: str = "") -> None:
@@ -306,8 +311,8 @@ class RunBook:
         row.bytes_down = sum(site.bytes_down for site in sites)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _mean(pairs: list[tuple[float | None, int | None]]) -> float | None:

@@ -14,6 +14,7 @@ from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
 from server.federation import dry_run, schedule_cli, service, steering
 from server.federation.forecast import DryRunView
+from server.federation.privacy import Measure, choose
 from server.federation.recipe import as_chosen, read_recipe
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.states import RunState
@@ -22,11 +23,30 @@ from server.federation.watch import watch as follow
 from server.settings import load_settings
 from shared.contracts.errors import RunFailedError, UsageError
 from shared.contracts.ontology import parse_class
+from shared.contracts.privacy import PrivacyUnit
 
 app = typer.Typer(help="Launch, follow and steer federated runs.")
 app.add_typer(schedule_cli.app, name="schedule")
 
 _Parameter = Annotated[float | None, typer.Option(help="Of the strategy; else its default.")]
+_PRIVACY_PANEL = "Privacy"
+_Privacy = Annotated[
+    Measure,
+    typer.Option(
+        help="none; dp-sgd: noise at the hospitals; central-dp: noise at the centre.", rich_help_panel=_PRIVACY_PANEL
+    ),
+]
+_Epsilon = Annotated[
+    float | None, typer.Option(help="Of the whole run; smaller is more private [8].", rich_help_panel=_PRIVACY_PANEL)
+]
+_Delta = Annotated[float | None, typer.Option(help="Of the whole run [1e-5].", rich_help_panel=_PRIVACY_PANEL)]
+_Clip = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest norm of a unit's gradient, or of a hospital's update [1].", rich_help_panel=_PRIVACY_PANEL
+    ),
+]
+_Unit = Annotated[PrivacyUnit | None, typer.Option(help="Whom dp-sgd hides [image].", rich_help_panel=_PRIVACY_PANEL)]
 RunArgument = Annotated[str | None, typer.Argument(help="Run key; the newest run if left out.")]
 _ACTOR: Principal = COMMAND_LINE
 _PANEL = "Recipe"
@@ -73,6 +93,11 @@ def start(
     views: Annotated[int | None, _part("Looks kept of each cell in front of frozen stages.")] = None,
     balance: Annotated[str | None, _part("What is done about rare classes: sampler, logit, focal, none.")] = None,
     seed: Annotated[int | None, _part("Of all random numbers.")] = None,
+    privacy: _Privacy = Measure.NONE,
+    epsilon: _Epsilon = None,
+    delta: _Delta = None,
+    clip: _Clip = None,
+    unit: _Unit = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,6 +131,7 @@ def start(
         classes=[_class(name) for name in classes.split(",")] if classes else None,
         strategy=strategy,
         strategy_parameters={name: value for name, value in parameters.items() if value is not None},
+        privacy=choose(privacy, epsilon=epsilon, delta=delta, clip=clip, unit=unit),
     )
     with database.session() as session:
         sites = service.census(session, _ACTOR)
@@ -128,6 +154,11 @@ def ask_first(
     min_sites: Annotated[int, typer.Option(min=1, help="How many hospitals a round needs.")] = 2,
     classes: Annotated[str | None, typer.Option(help="Comma-separated classes; else what the censuses hold.")] = None,
     strategy: Annotated[StrategyName, typer.Option(help="As for start.")] = StrategyName.FEDAVG,
+    privacy: _Privacy = Measure.NONE,
+    epsilon: _Epsilon = None,
+    delta: _Delta = None,
+    clip: _Clip = None,
+    unit: _Unit = None,
     seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long to wait for the answers.")] = 150,
     as_json: JsonOption = False,
 ) -> None:
@@ -139,6 +170,7 @@ def ask_first(
         min_sites=min_sites,
         classes=[_class(name) for name in classes.split(",")] if classes else None,
         strategy=strategy,
+        privacy=choose(privacy, epsilon=epsilon, delta=delta, clip=clip, unit=unit),
     )
     with database.session() as session:
         dry_run_id = dry_run.start(session, _ACTOR, plan)
@@ -338,6 +370,10 @@ def _print_run(view: RunView) -> None:
     console.print(f"Run [bold]{view.id}[/bold]: {view.state}" + (f" — {view.problem}" if view.problem else ""))
     parameters = ", ".join(f"{title.lower()} {value:g}" for title, value in view.strategy_parameters.items())
     console.print(f"Strategy: {view.strategy_title} ({parameters})")
+    console.print(f"Privacy: {view.privacy.text}", highlight=False)
+    if any(site.epsilon is not None for row in view.round_views for site in row.sites):
+        spent = {site.hospital_id: site.epsilon for row in view.round_views for site in row.sites if site.epsilon}
+        console.print("Spent: " + ", ".join(f"{name} ε {epsilon:.2f}" for name, epsilon in sorted(spent.items())))
     rounds = Table("round", "replied", "seconds", "loss", "accuracy", "MB up", "MB down")
     for row in view.round_views:
         rounds.add_row(

@@ -25,8 +25,8 @@ LEAST_EPOCHS: Final = 3
 """With so many local epochs the head is given `HEAD_EPOCHS` of the first round for itself, unless chosen otherwise."""
 
 
-def make_recipe(classes: Sequence[CellClass], chosen: Chosen) -> Recipe:
-    """Return the recipe of a run: ``chosen`` over what a launch starts from.
+def make_recipe(classes: Sequence[CellClass], chosen: Chosen, start: Chosen | None = None) -> Recipe:
+    """Return the recipe of a run: ``chosen`` over ``start`` over what a launch starts from.
 
     Raises:
         UsageError: names each field that is unknown or wrong.
@@ -34,11 +34,11 @@ def make_recipe(classes: Sequence[CellClass], chosen: Chosen) -> Recipe:
     if unknown := sorted(set(chosen) - set(FIELDS)):
         raise UsageError(f"A recipe has no {' and no '.join(unknown)}; it has: {', '.join(FIELDS)}.")
     try:
-        recipe = Recipe.model_validate({**START, **chosen, "classes": tuple(classes)})
+        recipe = Recipe.model_validate({**START, **(start or {}), **chosen, "classes": tuple(classes)})
     except ValidationError as error:
         problems = (f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
         raise UsageError(f"The recipe is wrong at {'; at '.join(problems)}.") from error
-    if "head_epochs" not in chosen and recipe.local_epochs >= LEAST_EPOCHS:
+    if "head_epochs" not in {**chosen, **(start or {})} and recipe.local_epochs >= LEAST_EPOCHS:
         recipe = recipe.model_copy(update={"head_epochs": HEAD_EPOCHS})
     _check(recipe)
     return recipe

@@ -62,6 +62,7 @@ def _ask(runtime: Runtime, dry_run_id: str, question: _Question, fleet: Fleet, g
         recipe=question.recipe,
         participants=len(sites),
         tensor_bytes=question.tensor_bytes,
+        privacy=question.plan.privacy.asked,
     )
     ask = Ask(request, b"").fresh()
     sealed, waiting = SealCheck.of(book.signing_keys(), ask), set(sites)

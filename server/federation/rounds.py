@@ -54,7 +54,9 @@ def conduct(
     book = RunBook(runtime.database, run_id)
     plan = book.begin(flower_run_id)
     try:
-        strategy = build_strategy(plan.strategy, folder=runtime.settings.home / "spool")
+        strategy = build_strategy(
+            plan.strategy, folder=runtime.settings.home / "spool", privacy=plan.privacy, rounds=plan.rounds
+        )
         return _Conductor(runtime, book, fleet, strategy, breath_seconds).run(plan)
     except SupersededError:
         log.warning("federation.run_superseded", run_id=run_id, flower_run_id=flower_run_id)
@@ -136,6 +138,7 @@ class _Conductor:
             base_sha256=plan.base_sha256,
             recipe=plan.recipe,
             participants=len(sites),
+            privacy=plan.privacy.asked,
         )
         ask = Ask(request, body)
         down = len(body) + len(request.model_dump_json(by_alias=True))
@@ -147,7 +150,7 @@ class _Conductor:
             traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
             heard.add(hospital)
             try:
-                reply = _train_reply(answer)
+                reply = _train_reply(answer, plan)
                 aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic, code=error.code)
@@ -207,7 +210,11 @@ class _Conductor:
         """Ask every hospital about the candidate; who was lost on the way is asked again, for the gate must know."""
         sites = self._sample(plan)
         request = EvaluateRequest(
-            run_key=plan.run_id, base_sha256=plan.base_sha256, recipe=plan.recipe, participants=len(sites)
+            run_key=plan.run_id,
+            base_sha256=plan.base_sha256,
+            recipe=plan.recipe,
+            participants=len(sites),
+            privacy=plan.privacy.asked,
         )
         replies: dict[str, EvaluateReply] = {}
         open_sites = sites
@@ -285,10 +292,12 @@ class _Conductor:
             raise StoppedError("The run was stopped.")
 
 
-def _train_reply(answer: Answer) -> TrainReply:
+def _train_reply(answer: Answer, plan: Plan) -> TrainReply:
     reply = read_reply(answer)
     if not isinstance(reply, TrainReply):
         raise DataInvalidError("The node's answer does not fit the request.")
+    if plan.privacy.asked is not None and reply.privacy is None:
+        raise DataInvalidError("The node trained without the noise that was asked for; update its software.")
     return reply
 
 

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from server.federation.privacy import RunPrivacy
 from server.federation.recipe import Value
 from server.federation.states import RunState, SiteState
 from server.federation.strategies.registry import StrategyName
@@ -25,6 +26,7 @@ class RunPlan(BaseModel):
     strategy: StrategyName = StrategyName.FEDAVG
     strategy_parameters: dict[str, float | str] = Field(default_factory=dict)
     """The strategy's own; what is left out is as its `Parameters` say. Checked at launch, in words."""
+    privacy: RunPrivacy = RunPrivacy()
 
 
 class StrategyParameterView(BaseModel):
@@ -66,6 +68,8 @@ class SiteRoundView(BaseModel):
     seconds: float | None
     bytes_up: int
     bytes_down: int
+    epsilon: float | None = None
+    """What its part in the run has spent with this round."""
 
 
 class RoundView(BaseModel):
@@ -118,6 +122,7 @@ class RunView(RunSummary):
     strategy_title: str
     strategy_parameters: dict[str, float]
     """By their titles."""
+    privacy: RunPrivacy
     min_sites: int
     classes: list[CellClass]
     local_epochs: int

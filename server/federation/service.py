@@ -10,6 +10,8 @@ import server.outbox.service as outbox
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.federation import compatibility, repository
+from server.federation import privacy as private
+from server.federation.privacy import RunPrivacy
 from server.federation.recipe import as_chosen, make_recipe
 from server.federation.schemas import (
     EventView,
@@ -56,6 +58,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         recipe=recipe.model_dump(mode="json"),
         strategy=strategy.name,
         strategy_parameters=strategy.model_dump(mode="json"),
+        privacy=plan.privacy.model_dump(mode="json"),
         rounds=plan.rounds,
         min_sites=plan.min_sites,
         round_deadline_seconds=plan.round_deadline_seconds,
@@ -65,6 +68,8 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     )
     repository.add(session, run)
     asked = f"{plan.rounds} rounds, {recipe.backbone}, {len(recipe.classes)} classes, {strategy.title}"
+    if plan.privacy.kinds:
+        asked = f"{asked}, {plan.privacy.text}"
     write_event(session, run.id, "run", f"Launched by {principal.display_name}: {asked}")
     outbox.add(session, "federation.launch", {"run_id": run.id})
     audit.record(
@@ -77,6 +82,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
             "classes": [str(cls) for cls in recipe.classes],
             "strategy": str(strategy.name),
             "strategy_parameters": strategy.model_dump(mode="json"),
+            "privacy": plan.privacy.model_dump(mode="json"),
             "recipe": as_chosen(recipe),
         },
     )
@@ -99,10 +105,12 @@ def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Rec
     if len(set(classes)) != len(classes):
         raise UsageError("Name each class once.")
     epochs = {} if plan.local_epochs is None else {"local_epochs": plan.local_epochs}
-    recipe = make_recipe(classes, {**plan.recipe, **epochs})
+    chosen = {**plan.recipe, **epochs}
+    recipe = make_recipe(classes, chosen, private.start_of(plan.privacy, chosen))
     strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
     hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
-    compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined)
+    compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined, privacy=plan.privacy.kinds)
+    private.check(plan.privacy, plan.rounds)
     return strategy, strategy.asked(recipe)
 
 
@@ -195,6 +203,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         strategy=run.strategy,
         strategy_title=strategy.title,
         strategy_parameters={str(field.title): getattr(strategy, name) for name, field in strategy.fields().items()},
+        privacy=RunPrivacy.model_validate(run.privacy),
         min_sites=run.min_sites,
         classes=list(recipe.classes),
         local_epochs=recipe.local_epochs,

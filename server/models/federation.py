@@ -22,6 +22,8 @@ class Run(SQLModel, table=True):
     strategy: str = "fedavg"
     strategy_parameters: JsonDict = Field(default_factory=dict, sa_type=JSON)
     """The fields of the strategy's `Parameters`; see `server.federation.strategies.registry`."""
+    privacy: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """`RunPrivacy`."""
     rounds: int
     min_sites: int
     round_deadline_seconds: int
@@ -89,6 +91,8 @@ class SiteRound(SQLModel, table=True):
     seconds: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
+    epsilon: float | None = None
+    """What the hospital's part in the run has spent with this round; None: it trained without noise of its own."""
 
 
 class RunEvent(SQLModel, table=True):

@@ -52,3 +52,13 @@ class Privacy(Contract):
         if self.kind is PrivacyKind.NONE and any(value is not None for value in (*stated, self.noise_multiplier)):
             raise ValueError("without a kind there is nothing to state")
         return self
+
+
+class PrivacySpent(Contract):
+    """What a hospital's part in a run has spent so far, this round included."""
+
+    unit: PrivacyUnit
+    epsilon: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    delta: Delta
+    noise_multiplier: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    """Of this round's steps."""

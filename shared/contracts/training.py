@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from shared.contracts.analysis import Contract, Fraction
 from shared.contracts.ontology import CellClass
-from shared.contracts.privacy import Privacy
+from shared.contracts.privacy import Privacy, PrivacySpent
 
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 """How many cells, fields or groups; bounded, since figures from outside go into databases and sums."""
@@ -119,6 +119,8 @@ class EvaluateRequest(Contract):
     base_sha256: Sha256
     recipe: Recipe
     participants: int = Field(ge=1, le=100_000)
+    privacy: Privacy | None = None
+    """What the candidate's training promised: an answer then tells nothing of the cells that it learnt from."""
     nonce: Nonce = ""
 
 
@@ -252,8 +254,9 @@ class TrainReply(Contract):
 
     kind: Literal["train"] = "train"
     examples: Count
-    """Training cells used: the weight of the update."""
-    train_loss: Finite
+    """Training cells used: the weight of the update. To the nearest ten where training was private."""
+    train_loss: Finite | None
+    """None where training was private: it would tell of the training cells without noise."""
     received: SiteMetrics
     """The *received* global model on the site's validation groups, before training."""
     seconds: Seconds
@@ -263,6 +266,8 @@ class TrainReply(Contract):
     """How many of the training cells carry a label that came home with a report."""
     boxes: Count = 0
     """Cells marked in the fields by which the finder learnt; 0: it stayed as received, and does not count."""
+    privacy: PrivacySpent | None = None
+    """None where training was not private."""
 
 
 class EvaluateReply(Contract):
@@ -350,3 +355,5 @@ class TrainingManifest(Contract):
     cells: tuple[Sha256, ...]
     """Sorted; a cell's hash is `client_node.datasets.catalogue.cell_hash`."""
     feedback_cells: tuple[Sha256, ...] = ()
+    salt: str = Field(default="", max_length=64)
+    """Random where training was private: else whoever knows all cells but one could tell that one by the hash."""

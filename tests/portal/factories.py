@@ -28,6 +28,7 @@ from shared.contracts.case import BloodCount, ClinicalContext, Priority, Sex
 from shared.contracts.enrolment import EnrolmentState, Heartbeat, LedgerTotals, NodeMode
 from shared.contracts.model_card import ArtefactRef, ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import PrivacySpent, PrivacyUnit
 from shared.contracts.report import ModelDecision
 from shared.contracts.training import (
     CalibrationSummary,
@@ -163,7 +164,15 @@ def start_run(network: Network, *, rounds: int = 3) -> RunBook:
     return book
 
 
-def play_round(network: Network, book: RunBook, number: int, *, missing: str = "", open_end: bool = False) -> None:
+def play_round(
+    network: Network,
+    book: RunBook,
+    number: int,
+    *,
+    missing: str = "",
+    open_end: bool = False,
+    epsilon: float | None = None,
+) -> None:
     """Play a round: every hospital replies but ``missing``; ``open_end`` leaves the last one still training."""
     sites = sorted(network.nodes)
     book.begin_round(number, sites, 3_400_000)
@@ -172,7 +181,11 @@ def play_round(network: Network, book: RunBook, number: int, *, missing: str = "
         if site == missing:
             book.refused(number, site, "The hospital's policy allows no training before 18:00.", traffic)
         elif not (open_end and site == sites[-1]):
-            book.replied(number, site, _reply(number, place), traffic)
+            reply = _reply(number, place)
+            if epsilon is not None:
+                spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=epsilon, delta=1e-5, noise_multiplier=1.0)
+                reply = reply.model_copy(update={"privacy": spent})
+            book.replied(number, site, reply, traffic)
     if not open_end:
         book.end_round(number)
 

@@ -157,6 +157,41 @@ def test_launch_with_a_wrong_recipe_names_the_field(visitor: Browser, field: str
     assert f"at {field}: " in answer.json()["message"]
 
 
+def test_launch_form_offers_privacy_and_the_run_page_tells_what_is_spent(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("coordinator")
+    form = visitor.get("/rounds").text
+    assert re.findall(r'name="privacy" value="([^"]+)"', form) == ["none", "dp-sgd", "central-dp"]
+    fields = set(re.findall(r'name="((?:dp-sgd|central-dp)[.][a-z]+)"', form))
+    assert fields == {f"{one}.{name}" for one in ("dp-sgd", "central-dp") for name in ("epsilon", "delta", "clip")} | {
+        "dp-sgd.unit"
+    }
+    chosen: dict[str, str | list[str]] = {
+        "privacy": "dp-sgd", "dp-sgd.epsilon": "4", "dp-sgd.delta": "", "dp-sgd.unit": "image", "balance": "sampler",
+        "central-dp.epsilon": "1",
+    }  # fmt: skip
+    answer = visitor.post("/rounds", chosen)
+    assert answer.status_code == 303
+    address = answer.headers["location"]
+    run = RunView.model_validate(visitor.get(f"{address}.json").json())
+    assert (run.privacy.epsilon, run.privacy.delta, run.recipe.balance.value) == (4.0, 1e-5, "none")
+    play_round(network, RunBook(network.centre.runtime.database, run.id), 1, epsilon=1.25)
+    page = visitor.get(address).text
+    assert "<dt>Privacy</dt><dd>dp-sgd (unit image, ε 4, δ 1e-05, clip 1)</dd>" in page
+    assert '<th scope="col" class="n">ε spent</th>' in page
+    assert page.count('<td class="n">1.25</td>') == len(network.nodes)
+
+
+def test_launch_with_a_privacy_that_cannot_be_is_refused_with_a_sentence(visitor: Browser) -> None:
+    visitor.sign_in("coordinator")
+    for fields, sentence in (
+        ({"privacy": "central-dp"}, "needs 20 of them"),
+        ({"privacy": "dp-sgd", "dp-sgd.epsilon": "none"}, "epsilon: "),
+        ({"privacy": "magic"}, "measure: "),
+    ):
+        answer = visitor.post("/rounds", dict(fields), Accept="application/json")
+        assert (answer.status_code, sentence in answer.json()["message"]) == (400, True)
+
+
 def test_second_launch_is_refused_while_one_is_under_way(visitor: Browser, network: Network) -> None:
     start_run(network)
     visitor.sign_in("coordinator")

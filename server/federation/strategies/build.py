@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from server.federation.privacy import Measure, RunPrivacy, central_noise
 from server.federation.strategies import registry
+from server.federation.strategies.central_dp import CentralDp
 from server.federation.strategies.fedavg import FedAvg
 from server.federation.strategies.fedopt import Adaptive, FedAvgM, ServerOptimised
 from server.federation.strategies.fedprox import FedProx
@@ -25,7 +27,15 @@ _MAKE: Final[dict[type[registry.Parameters], Make]] = {
 }
 
 
-def build(parameters: registry.Parameters, *, folder: Path) -> Strategy:
-    """Return the chosen strategy; ``folder`` takes the temporary files of those that compare updates."""
+def build(
+    parameters: registry.Parameters, *, folder: Path, privacy: RunPrivacy | None = None, rounds: int = 1
+) -> Strategy:
+    """Return the chosen strategy; ``folder`` takes the temporary files of those that compare updates.
+
+    Where ``privacy`` asks for noise at the centre, it is made to last for ``rounds``.
+    """
     strategy = _MAKE[type(parameters)](parameters, folder)
+    if privacy is not None and privacy.measure is Measure.CENTRAL_DP:
+        noise = central_noise(privacy.epsilon, rounds, privacy.delta)
+        return CentralDp(strategy, clip=privacy.clip, noise_multiplier=noise, delta=privacy.delta)
     return Guarded(strategy, parameters.norm_limit) if parameters.norm_limit else strategy

@@ -8,6 +8,7 @@ from safetensors.numpy import load, save
 
 from server.federation import checkpoints, repository
 from server.federation.fleet import Answer, Ask
+from server.federation.privacy import RunPrivacy
 from server.federation.strategies.registry import FedAvgParameters, Parameters
 from server.federation.strategies.tensors import Tensors
 from server.models import Run
@@ -88,6 +89,7 @@ def new_run(
     value: float = 0.0,
     tensors: Tensors | None = None,
     strategy: Parameters | None = None,
+    privacy: RunPrivacy | None = None,
 ) -> str:
     """Return a run that is ready to be conducted from ``tensors`` (a 2 × 2 of ``value``)."""
     chosen = strategy or FedAvgParameters()
@@ -96,6 +98,7 @@ def new_run(
             recipe=chosen.asked(RECIPE).model_dump(mode="json"),
             strategy=chosen.name,
             strategy_parameters=chosen.model_dump(mode="json"),
+            privacy=(privacy or RunPrivacy()).model_dump(mode="json"),
             rounds=rounds,
             min_sites=min_sites,
             round_deadline_seconds=1,

@@ -61,3 +61,15 @@ def test_start_names_the_wrong_field_in_one_line(home: str, call: Call, options:
     assert told in call.error
     assert call.error.count("\n") == 1
     assert call("federate", "list", "--home", home) == []
+
+
+def test_start_takes_the_privacy_and_refuses_what_does_not_apply(home: str, call: Call) -> None:
+    call(*START, home, "--epsilon", "4", status=ExitCode.USAGE)
+    assert "Without noise there is no epsilon" in call.error
+    call(*START, home, "--privacy", "central-dp", "--min-sites", "1", status=ExitCode.USAGE)
+    assert "needs 20 of them" in call.error
+    options = ("--privacy", "dp-sgd", "--epsilon", "4", "--clip", "0.5", "--unit", "patient", "--min-sites", "1")
+    run = call(*START, home, *options)
+    asked = {"measure": "dp-sgd", "unit": "patient", "epsilon": 4.0, "delta": 1e-5, "clip": 0.5}
+    assert run["privacy"] == asked
+    assert (run["recipe"]["balance"], run["recipe"]["head_epochs"]) == ("none", 0)
