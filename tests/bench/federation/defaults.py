@@ -25,12 +25,17 @@ _STEPS: Final = {
     "FedProx 0.01": ("fedprox", (("proximal_mu", 0.01),)),
     "FedAdam": ("fedadam", ()),
 }
+Numbers = tuple[tuple[str, float], ...]
+Choices = dict[str, tuple[str, Numbers, Numbers]]
+"""By name: the strategy, its parameters and the recipe."""
 _FLAT: Final = ("moving average off", (("ema", 0.0),))
 
 
 def arms() -> dict[str, list[Arm]]:
     """Return the choices by name, a training for each seed."""
-    choices = {f"{epochs} local epochs, FedAvg": ("fedavg", (), (("local_epochs", epochs),)) for epochs in _LOCAL}
+    choices: Choices = {
+        f"{epochs} local epochs, FedAvg": ("fedavg", (), (("local_epochs", epochs),)) for epochs in _LOCAL
+    }
     for name, (strategy, parameters) in _STEPS.items():
         if name != "FedAvg":
             choices[f"2 local epochs, {name}"] = (strategy, parameters, (("local_epochs", 2),))
@@ -39,7 +44,7 @@ def arms() -> dict[str, list[Arm]]:
         name: [
             Arm(
                 Sites(count=HOSPITALS, alpha=ALPHA, seed=seed),
-                (_EPOCHS // dict(recipe)["local_epochs"],),
+                (_EPOCHS // int(dict(recipe)["local_epochs"]),),
                 recipe=(*recipe, ("seed", seed)),
                 strategy=strategy,
                 parameters=parameters,

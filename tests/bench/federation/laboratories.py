@@ -1,4 +1,4 @@
-"""Two real laboratories: the global model against the best that each could train alone, with and without its adapter."""
+"""Two real laboratories: the global model against the best each could train alone, with and without its adapter."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -51,8 +51,8 @@ SECTION: Final = Section(
     seconds=(150, 600),
     also=lambda bench: list(_strategies(quick=bench.quick)),
     method=(
-        "`federate simulate --updates-only`: updates of 20 MB are sealed, checked, verified and added one by one, made as "
-        "they are taken; resident memory of the process that aggregates, imports and all, at most. Robust strategies "
-        "compare updates side by side on disk."
+        "`federate simulate --updates-only`: updates of 20 MB are sealed, checked, verified and added one by one, made "
+        "as they are taken; resident memory of the process that aggregates, imports and all, at most. Robust "
+        "strategies compare updates side by side on disk."
     ),
 )

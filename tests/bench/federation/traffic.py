@@ -57,7 +57,7 @@ def measure(bench: Bench) -> Measured:
     series = {}
     for name, some in forms.items():
         runs = [found[arm] for arm in some]
-        values = [_at(run, arm).f1(look=_place(arm)) for run, arm in zip(runs, some, strict=True)]
+        values = [run.f1(look=arm.looks.index(_ROUNDS)) for run, arm in zip(runs, some, strict=True)]
         size = _bytes(runs[0])
         rows.append(over_seeds(f"{name}: macro-F1 after {_ROUNDS} rounds", values))
         rows.append(row(f"{name}: MB a round and hospital", size / 1e6, None, None, 1, goal=None))
@@ -77,14 +77,6 @@ def full_model_bytes() -> int:
 
 def _bytes(run: Played) -> int:
     return run.traffic["down"] + run.traffic["up"]
-
-
-def _at(run: Played, _: Arm) -> Played:
-    return run
-
-
-def _place(arm: Arm) -> int:
-    return arm.looks.index(_ROUNDS)
 
 
 def _facts(bench: Bench) -> Json:
