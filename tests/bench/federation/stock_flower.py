@@ -30,16 +30,20 @@ def stock_rounds(
     address = f"{LOOPBACK}:{port}"
     env = {**flower_environment(work / "flwr"), _OUTPUT: str(output)}
     with Supervisor() as supervisor:
-        superlink: list[str | Path] = [program("flower-superlink", _PACKAGE), "--insecure", "--host", LOOPBACK, "--port", str(port),
-                     "--disable-runtime-dependency-installation"]  # fmt: skip
+        superlink: list[str | Path] = [
+            program("flower-superlink", _PACKAGE), "--insecure", "--host", LOOPBACK, "--port", str(port),
+            "--disable-runtime-dependency-installation",
+        ]  # fmt: skip
         supervisor.start(
             Service("stock superlink", superlink, env=env, cwd=work, log_path=work / "superlink.log"),
             lambda: is_listening(port),
             timeout=60,
         )
         for number in range(_NODES):
-            node: list[str | Path] = [program("flower-supernode", _PACKAGE), "--insecure", "--superlink", address, "--host", LOOPBACK,
-                    "--port", str(free_port()), "--node-config", f"partition-id={number}"]  # fmt: skip
+            node: list[str | Path] = [
+                program("flower-supernode", _PACKAGE), "--insecure", "--superlink", address, "--host", LOOPBACK,
+                "--port", str(free_port()), "--node-config", f"partition-id={number}",
+            ]  # fmt: skip
             supervisor.start(Service(f"stock node {number}", node, env=env, cwd=work, log_path=work / f"{number}.log"))
         _start(address)
         wait_for(output.is_file, 600, "the end of the stock run")

@@ -38,7 +38,7 @@ class Timed(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average, and note who trained longest."""
         kept = list(replies)
-        self._slowest = max(reply.content.metric_records["metrics"]["seconds"] for reply in kept)
+        self._slowest = max(float(str(reply.content.metric_records["metrics"]["seconds"])) for reply in kept)
         averaged: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(server_round, kept)
         return averaged
 
