@@ -21,7 +21,7 @@ from tests.bench.model.say import say
 from tests.bench.model.steps import Json, Steps, key_of, stored
 
 JOBS_VARIABLE: Final = "HEMATOVISION_BENCH_JOBS"
-STEP_SECONDS: Final = 0.1
+STEP_SECONDS: Final = 0.055
 """Of a step of the default recipe on one core, about."""
 Labels = NDArray[np.int64]
 

@@ -38,7 +38,7 @@ def alone(lab: str, fold: int | None) -> list[Arm]:
         Arm(
             Sites(labs=(lab,), fold=fold, pooled=True),
             (1,),
-            recipe=(("local_epochs", max(1, round(ROUNDS * local_epochs() * share))), ("seed", fold or 0)),
+            recipe=(("local_epochs", min(50, max(1, round(ROUNDS * local_epochs() * share)))), ("seed", fold or 0)),
         )
         for share in _ALONE_EPOCHS
     ]

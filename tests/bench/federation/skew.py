@@ -22,6 +22,8 @@ CELLS: Final = 2522
 """PBC's training cells."""
 _GOALS: Final = {10: 3.0, 20: 1.5}
 _POOLED: Final = 0.97
+_MOST_EPOCHS: Final = 50
+"""Of a recipe."""
 
 
 def local_epochs() -> int:
@@ -45,43 +47,57 @@ def federated(seed: int, *, quick: bool) -> Arm:
     return Arm(sites, looks(quick=quick), recipe=(("seed", seed),))
 
 
-def pooled(seed: int, rounds: int) -> Arm:
-    """Return the same recipe on all cells, for as many epochs as ``rounds`` have."""
-    epochs = rounds * local_epochs()
+def pooled(seed: int, *, quick: bool) -> Arm:
+    """Return the very same run of one hospital that has all cells."""
+    return Arm(Sites(pooled=True), looks(quick=quick), recipe=(("seed", seed),))
+
+
+def at_once(seed: int, rounds: int) -> Arm:
+    """Return all cells trained in one go, for as many epochs as ``rounds`` have or a recipe may have."""
+    epochs = min(_MOST_EPOCHS, rounds * local_epochs())
     return Arm(Sites(pooled=True), (1,), recipe=(("local_epochs", epochs), ("seed", seed)))
+
+
+def numbers(*, quick: bool) -> list[int]:
+    """Return the rounds that have a goal."""
+    return [number for number in _GOALS if number in looks(quick=quick)]
 
 
 def arms(*, quick: bool) -> list[Arm]:
     """Return all trainings of the section."""
-    numbers = [number for number in _GOALS if number in looks(quick=quick)]
     return [
         arm
         for seed in seeds(quick=quick)
-        for arm in (federated(seed, quick=quick), *(pooled(seed, number) for number in numbers))
+        for arm in (
+            federated(seed, quick=quick),
+            pooled(seed, quick=quick),
+            *(at_once(seed, number) for number in numbers(quick=quick)),
+        )
     ]
 
 
 def measure(bench: Bench) -> Measured:
     """Play them and compare."""
     found = dict(zip(arms(quick=bench.quick), played(bench, arms(quick=bench.quick)), strict=True))
-    rows: list[Row] = []
-    for number in (one for one in _GOALS if one in looks(quick=bench.quick)):
-        rows += _rows(bench, found, number)
+    rows = [one for number in numbers(quick=bench.quick) for one in _rows(bench, found, number)]
     return Measured(rows, plots={"federation-skew": _chart(bench, found)})
 
 
 def _rows(bench: Bench, found: dict[Arm, Played], number: int) -> list[Row]:
-    place = looks(quick=bench.quick).index(number)
-    used = seeds(quick=bench.quick)
-    together = [found[pooled(seed, number)].f1() for seed in used]
-    apart = [found[federated(seed, quick=bench.quick)].f1(look=place) for seed in used]
-    epochs = number * local_epochs()
+    quick, place = bench.quick, looks(quick=bench.quick).index(number)
+    used = seeds(quick=quick)
+    apart = [found[federated(seed, quick=quick)].f1(look=place) for seed in used]
+    round_by_round = [found[pooled(seed, quick=quick)].f1(look=place) for seed in used]
+    in_one_go = [found[at_once(seed, number)].f1() for seed in used]
+    best = max(round_by_round, in_one_go, key=_mean)
     return [
-        over_seeds(f"pooled, {epochs} epochs: macro-F1", together, goal=_POOLED),
+        over_seeds(f"pooled, {number} rounds: macro-F1", round_by_round),
+        over_seeds(f"pooled, as many epochs in one go (at most {_MOST_EPOCHS}; {number} rounds): macro-F1", in_one_go),
+        over_seeds(f"pooled, the better of these ({number} rounds): macro-F1", best, goal=_POOLED),
         over_seeds(f"federated, {number} rounds: macro-F1", apart),
         over_seeds(
-            f"federated below pooled, {number} rounds, points of macro-F1",
-            [100 * (one - other) for one, other in zip(together, apart, strict=True)],
+            f"federated below the better pooled, {number} rounds, points of macro-F1",
+            [100 * (one - other) for one, other in zip(best, apart, strict=True)],
             goal=_GOALS[number],
             at_most=True,
         ),
@@ -91,15 +107,10 @@ def _rows(bench: Bench, found: dict[Arm, Played], number: int) -> list[Row]:
 def _chart(bench: Bench, found: dict[Arm, Played]) -> str:
     used, rounds = seeds(quick=bench.quick), looks(quick=bench.quick)
     runs = [found[federated(seed, quick=bench.quick)] for seed in used]
+    alike = [found[pooled(seed, quick=bench.quick)] for seed in used]
     series = {
-        "federated": [
-            (float(number), _mean([run.f1(look=place) for run in runs])) for place, number in enumerate(rounds)
-        ],
-        "pooled, as many epochs": [
-            (float(number), _mean([found[pooled(seed, number)].f1() for seed in used]))
-            for number in _GOALS
-            if number in rounds
-        ],
+        name: [(float(number), _mean([run.f1(look=place) for run in some])) for place, number in enumerate(rounds)]
+        for name, some in (("three hospitals", runs), ("one hospital with all cells", alike))
     }
     low = min(value for points in series.values() for _, value in points)
     across, up = Axis("rounds", 0, max(rounds)), Axis("macro-F1 on test groups", int(low * 20) / 20, 1.0)
@@ -123,8 +134,8 @@ SECTION: Final = Section(
     also=_facts,
     method=(
         "PBC's training cells shared out between three hospitals, each class by a Dirichlet distribution (0.5), groups "
-        "whole; judged on PBC's 718 test cells. Recipe and strategy are a launch's defaults. Pooled: the same recipe, "
-        "one hospital with all cells, as many epochs in one go. Intervals are over seeds, of who has which cells and "
-        "of training alike (Student's t)."
+        "whole; judged on PBC's 718 test cells. Recipe and strategy are a launch's defaults. Pooled: one hospital "
+        "with all cells, by the same recipe round by round, or with as many epochs in one go; the federation is held "
+        "against the better. Intervals are over seeds, of who has which cells and of training alike (Student's t)."
     ),
 )
