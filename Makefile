@@ -9,7 +9,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test lint format bench bench-model screenshots clean
+.PHONY: help setup browser demo test lint format bench bench-model bench-federation screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ format: setup ## rewrite the files as lint wants them
 
 bench: setup ## measure the loop; writes build/demo/results.json
 	@$(BIN)/python -m tests.bench.loop --data $(DATA) $(ARGS)
+
+bench-federation: setup ## measure what learning together is worth and costs: make bench-federation ARGS=--quick (at most 30 minutes on 2 cores; resumable)
+	@$(BIN)/python -m tests.bench.federation.run --data $(DATA) $(ARGS)
 
 bench-model: setup ## train and measure the classifier: make bench-model ARGS=--quick (at most 45 minutes on 2 cores; resumable)
 	@$(BIN)/python -m tests.bench.model.run --data $(DATA) $(ARGS)

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from client_node.home import NodeHome
 from client_node.ipc import Header, Stop, serve, socket_path
 from client_node.keys import read_signing_key
+from client_node.training.model_store import ModelStore
 from client_node.training.service import TrainingService
 from shared.contracts.errors import DataInvalidError, ExitCode, HematovisionError, UsageError
 from shared.contracts.training import DryRunRequest, Request
@@ -33,11 +34,11 @@ log = structlog.get_logger(__name__)
 
 
 class TrainerServer:
-    """The operations that the trainer's socket answers: ``ping`` and ``federate``."""
+    """The operations that the trainer's socket answers: ``ping`` and ``federate``; ``models`` as `TrainingService`'s."""
 
-    def __init__(self, home: Path, *, stop: Stop) -> None:
+    def __init__(self, home: Path, *, stop: Stop, models: ModelStore | None = None) -> None:
         self._home = NodeHome(home)
-        self._service = TrainingService(home, stopping=stop.is_set)
+        self._service = TrainingService(home, stopping=stop.is_set, models=models)
         # One request at a time: two would hold two models in memory and share one core.
         self._one = threading.Lock()
 

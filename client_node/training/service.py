@@ -76,7 +76,8 @@ class TrainingService:
     """The federated side of one node; one request at a time (the caller's duty).
 
     ``stopping`` is asked between batches: once true, the request at hand ends with a refusal. ``device`` is asked for
-    each request where to compute; a GPU is left again after each.
+    each request where to compute; a GPU is left again after each. ``models``: a warm model that several nodes of one
+    process share, one request at a time (a simulation of many hospitals).
     """
 
     def __init__(
@@ -85,11 +86,12 @@ class TrainingService:
         *,
         stopping: Callable[[], bool] = lambda: False,
         device: Callable[[], torch.device] = torch_device,
+        models: ModelStore | None = None,
     ) -> None:
         self._home = home
         self._stopping = stopping
         self._lease = Lease(home)
-        self._models = ModelStore(device)
+        self._models = models or ModelStore(device)
         self._hold: Hold | None = None
 
     def handle(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:

@@ -7,10 +7,11 @@ import psutil
 
 
 class PeakMemory:
-    """Samples the resident memory of a process and all its descendants; use as a context manager."""
+    """Samples the resident memory of a process and, for a ``tree``, all its descendants; use as a context manager."""
 
-    def __init__(self, *, interval_seconds: float = 1.0) -> None:
+    def __init__(self, *, interval_seconds: float = 1.0, tree: bool = True) -> None:
         self._interval = interval_seconds
+        self._tree = tree
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
         self.peak_bytes = 0
@@ -32,7 +33,7 @@ class PeakMemory:
         root = psutil.Process(os.getpid())
         while not self._stop.wait(self._interval):
             total = 0
-            for process in [root, *root.children(recursive=True)]:
+            for process in [root, *(root.children(recursive=True) if self._tree else [])]:
                 try:
                     total += process.memory_info().rss
                 except psutil.Error:

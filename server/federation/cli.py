@@ -1,5 +1,8 @@
 """``hematovision-server federate``: launch, look at, follow and steer federated runs."""
 
+import importlib.util
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +24,7 @@ from server.federation.states import RunState
 from server.federation.strategies.registry import StrategyName
 from server.federation.watch import watch as follow
 from server.settings import load_settings
-from shared.contracts.errors import RunFailedError, UsageError
+from shared.contracts.errors import DependencyMissingError, RunFailedError, UsageError
 from shared.contracts.ontology import parse_class
 from shared.contracts.privacy import PrivacyUnit
 
@@ -263,6 +266,18 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
         done = f"{run.rounds_done}/{run.rounds}"
         table.add_row(run.id, run.state, done, _percent(run.accuracy), run.model_version or "", run.created_by)
     Console().print(table)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Simulate many hospitals on this machine: --hospitals 200, --updates-only; --help tells of all options.",
+)
+def simulate(context: typer.Context) -> None:
+    """Hand over to a process of its own: the hospitals it stands for are the node's software, not the centre's."""
+    if importlib.util.find_spec("deploy.simulate") is None:
+        raise DependencyMissingError("The simulation is not installed here: install hematovision whole, node and all.")
+    done = subprocess.run([sys.executable, "-m", "deploy.simulate", *context.args], check=False)
+    raise typer.Exit(done.returncode)
 
 
 @app.command("strategies")

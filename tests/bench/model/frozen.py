@@ -57,6 +57,11 @@ class Frozen:
         self._model = build(recipe.backbone, len(CLASSES), frozen_stages=recipe.frozen_stages)
         self._trunk: Trunk | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where the maps lie."""
+        return self._folder
+
     def maps(self, cells: Sequence[LabelledCell]) -> tuple[list[LabelledCell], Maps]:
         """Return the cells that could be read, and the maps of their looks."""
         recipe = self._recipe

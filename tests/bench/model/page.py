@@ -37,6 +37,23 @@ _PICTURES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class Front:
+    """What stands around the sections of a page."""
+
+    title: str
+    target: str
+    """Of the Makefile."""
+    source: str
+    """What it was measured on."""
+    method: str
+    notes: Path
+    """What is said of missed goals, by measure."""
+
+
+MODEL: Final = Front("How good the model is", "bench-model", "the real smears", _METHOD, NOTES)
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A section with what was found, or None where it was not measured yet."""
 
@@ -47,11 +64,19 @@ class Part:
     seconds: float = 0.0
 
 
-def page(parts: Sequence[Part], *, machine: str, seconds: float, quick: bool, pictures: Sequence[str]) -> str:
+def page(
+    parts: Sequence[Part],
+    *,
+    machine: str,
+    seconds: float,
+    quick: bool,
+    pictures: Sequence[str] = (),
+    front: Front = MODEL,
+) -> str:
     """Return the Markdown page. ``seconds``: of all pieces it stands on, models too, whenever they were made."""
-    how = "`make bench-model ARGS=--quick`" if quick else "`make bench-model`"
-    lines = ["# How good the model is", "", f"Written by {how} from the real smears; it takes {_time(seconds)} on:", ""]
-    lines += [machine, "", _METHOD, *_goals(parts), *_missed(parts)]
+    how = f"`make {front.target} ARGS=--quick`" if quick else f"`make {front.target}`"
+    lines = [f"# {front.title}", "", f"Written by {how} from {front.source}; it takes {_time(seconds)} on:", ""]
+    lines += [machine, "", front.method, *_goals(parts), *_missed(parts, front.notes)]
     for part in parts:
         lines += ["", f"## {part.section.title}", ""]
         lines += _part(part) if part.found is not None else [_absent(part.section, quick=quick)]
@@ -64,8 +89,8 @@ def _goals(parts: Sequence[Part]) -> list[str]:
     return ["## Goals", "", *lines]
 
 
-def _missed(parts: Sequence[Part]) -> list[str]:
-    notes = tomllib.loads(NOTES.read_text())
+def _missed(parts: Sequence[Part], file: Path) -> list[str]:
+    notes = tomllib.loads(file.read_text())
     rows = [row for part in parts if part.found for row in part.found.rows if row["holds"] is False]
     if not rows:
         return ["", "Every goal is met." if any(part.found for part in parts) else ""]
@@ -103,7 +128,9 @@ def _part(part: Part) -> list[str]:
     if found.notes:
         lines += ["", *(f"- {note}" for note in found.notes)]
     for name in found.plots:
-        lines += ["", f"![{part.section.title}: {name.removeprefix('model-')}](images/{name}.svg)"]
+        lines += ["", f"![{part.section.title}: {name.partition('-')[2]}](images/{name}.svg)"]
+    if found.text:
+        lines += ["", found.text]
     return [*lines, "", f"*Measured in {_time(part.seconds)}, trainings not counted.*"]
 
 

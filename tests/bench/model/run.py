@@ -6,12 +6,10 @@ test group.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -34,13 +32,13 @@ from tests.bench.model import (
     unknown,
 )
 from tests.bench.model.bench import Bench
+from tests.bench.model.collect import collected
 from tests.bench.model.machine import device
-from tests.bench.model.page import Part, page
+from tests.bench.model.page import page
 from tests.bench.model.plan import Plan
-from tests.bench.model.rows import Row
 from tests.bench.model.say import say
-from tests.bench.model.section import Section, measured
-from tests.bench.model.steps import Piece, Steps
+from tests.bench.model.section import Section
+from tests.bench.model.steps import Steps
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 WORK: Final = ROOT / "build" / "bench-model"
@@ -76,36 +74,10 @@ def measure(bench: Bench, sections: Sequence[Section], *, again: frozenset[str],
 
 def compose(bench: Bench, docs: Path) -> None:
     """Write results, page and pictures from the sections that are there."""
-    parts: list[Part] = []
-    times: dict[str, float] = {}
-    rows: list[Row] = []
-    images = docs / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    for section in SECTIONS:
-        piece, quick = _found(section, bench)
-        if piece is None:
-            parts.append(Part(section, None, quick=False))
-            continue
-        found = measured(piece)
-        rows += found.rows
-        times.update(piece.within | {section.name: piece.seconds})
-        for name, chart in found.plots.items():
-            (images / f"{name}.svg").write_text(chart)
-        parts.append(Part(section, found, quick, piece.seconds))
-    bench.work.mkdir(parents=True, exist_ok=True)
-    (bench.work / "results.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))
-    drawn = drawing.published(bench.work / "pictures", images)
-    text = page(parts, machine=device(), seconds=sum(times.values()), quick=bench.quick, pictures=drawn)
+    found = collected(SECTIONS, bench, images=docs / "images")
+    drawn = drawing.published(bench.work / "pictures", docs / "images")
+    text = page(found.parts, machine=device(), seconds=found.seconds, quick=bench.quick, pictures=drawn)
     (docs / "model-quality.md").write_text(text)
-
-
-def _found(section: Section, bench: Bench) -> tuple[Piece | None, bool]:
-    """Return a section's piece and whether it is a quick run's, which stands in until a whole run has measured it."""
-    for one in (bench, replace(bench, quick=True)):
-        piece = None if section.whole_only and one.quick else section.found(one)
-        if piece is not None:
-            return piece, section.quick(one)
-    return None, False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ _OFTEN = 50
 
 def say(text: str) -> None:
     """Show a line."""
-    sys.stderr.write(f"bench-model: {text}\n")
+    sys.stderr.write(f"bench: {text}\n")
     sys.stderr.flush()
 
 

@@ -18,6 +18,8 @@ class Measured:
     """Facts beside the figures, a sentence each."""
     plots: dict[str, str] = field(default_factory=dict)
     """Name → SVG."""
+    text: str = ""
+    """Markdown below the figures."""
 
 
 def _nothing(_: Bench) -> Json:

@@ -1,0 +1,173 @@
+"""``hematovision-server federate simulate``: what a federation of so many hospitals would ask of the centre."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.services.object_store import start_object_store
+from deploy.simulate.partition import Sharing
+from deploy.simulate.result import Scale, Simulation
+from deploy.simulate.training import Hospitals, imported, simulate
+from deploy.simulate.updates import Load, measure
+from server.federation.schemas import RunPlan
+from server.federation.strategies.registry import Parameters, StrategyName, parse
+from shared.cli import JsonOption, emit, run
+from shared.contracts.errors import ConfigError, UsageError
+from shared.logging import configure_logging
+from shared.processes import Supervisor
+from shared.progress import progress
+
+LADDER: Final = (10, 50, 200)
+"""One number of hospitals is measured beside these smaller ones, so that growth shows."""
+_MOST_TRAINING, _MOST_UPDATES = 500, 2000
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def simulated(
+    hospitals: Annotated[
+        str, typer.Option(help="How many; of one number smaller ones are measured too, of a list just these.")
+    ] = "10",
+    data: Annotated[Path | None, typer.Option(help="Labelled images, as `hematovision-node import` takes.")] = None,
+    catalogue: Annotated[Path | None, typer.Option(help="Or a node's home that has imported some.")] = None,
+    sharing: Annotated[Sharing, typer.Option(help="How cells are shared out.")] = Sharing.DIRICHLET,
+    alpha: Annotated[float, typer.Option(min=0.01, max=1000, help="Of the Dirichlet distribution.")] = 0.5,
+    trainers: Annotated[int, typer.Option(min=1, max=64, help="How many train at once: the device budget.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, max=100)] = 2,
+    local_epochs: Annotated[int, typer.Option(min=1, max=50, help="Passes over a hospital's cells, a round.")] = 1,
+    input_size: Annotated[int, typer.Option(min=32, max=512, help="Side in pixels of what the network sees.")] = 112,
+    strategy: Annotated[StrategyName, typer.Option(help="As for start.")] = StrategyName.FEDAVG,
+    deadline: Annotated[int, typer.Option(min=30, max=86400, help="Seconds a round may take.")] = 86400,
+    seed: Annotated[int, typer.Option(min=0, help="Of who gets which cells, and of training.")] = 0,
+    updates_only: Annotated[
+        bool, typer.Option("--updates-only", help="Nobody trains: aggregate synthetic updates (up to 2,000).")
+    ] = False,
+    update_mb: Annotated[float, typer.Option(min=0.01, max=256, help="Megabytes of such an update.")] = 20.0,
+    work: Annotated[Path | None, typer.Option(help="Where everything is kept; else a temporary folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the same trainer, rounds and strategy as a federation does, on this machine and without Flower between."""
+    numbers = _numbers(hospitals, _MOST_UPDATES if updates_only else _MOST_TRAINING)
+    chosen = parse(strategy, {})
+    if chosen.least_sites > min(numbers):
+        raise UsageError(f"{chosen.title} needs {chosen.least_sites} hospitals; ask for that many or more.")
+    if updates_only and (data or catalogue):
+        raise UsageError("--updates-only takes no images: leave --data and --catalogue out.")
+    with _work_folder(work) as folder:
+        if updates_only:
+            scales = _aggregated(Load(chosen, update_mb, rounds, folder / "spool"), numbers)
+        else:
+            whose = Hospitals(imported_once(data, catalogue, folder), sharing, alpha, seed)
+            plan = RunPlan(
+                rounds=rounds,
+                local_epochs=local_epochs,
+                recipe={"input_size": input_size, "seed": seed},
+                round_deadline_seconds=deadline,
+                strategy=strategy,
+            )
+            scales = _trained(plan, whose, numbers, trainers, folder)
+    found = Simulation(
+        what="updates" if updates_only else "training",
+        strategy=strategy,
+        trainers=0 if updates_only else trainers,
+        scales=scales,
+    )
+    if as_json:
+        emit(found, as_json=True)
+    else:
+        _print(found, chosen)
+
+
+def imported_once(data: Path | None, catalogue: Path | None, folder: Path) -> Path:
+    """Return the catalogue to share out; see `training.imported`."""
+    if data is not None and catalogue is not None:
+        raise UsageError("Give --data or --catalogue, not both.")
+    doing = "reading the catalogue" if catalogue else "importing images" if data else "drawing synthetic smears"
+    with progress(f"simulate: {doing}"):
+        return imported(data, catalogue, work=folder)
+
+
+def _trained(plan: RunPlan, whose: Hospitals, numbers: Sequence[int], trainers: int, folder: Path) -> list[Scale]:
+    scales = []
+    with Supervisor() as supervisor:
+        supervisor.handle_signals()
+        store = start_object_store(folder, supervisor)
+        for count in numbers:
+            with progress(f"simulate: {count} hospitals", count * (plan.rounds + 1)) as report:
+                scale, _ = simulate(plan, whose, count, budget=trainers, store=store, work=folder, report=report)
+            scales.append(scale)
+    return scales
+
+
+def _aggregated(load: Load, numbers: Sequence[int]) -> list[Scale]:
+    scales = []
+    for count in numbers:
+        with progress(f"simulate: {count} updates of {load.megabytes:g} MB", count * load.rounds) as report:
+            scales.append(measure(load, count, told=report))
+    return scales
+
+
+def _numbers(text: str, most: int) -> list[int]:
+    """Return the numbers of hospitals to measure, ascending; one alone is given smaller ones beside it."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise UsageError(f"--hospitals takes a number, or several with commas: not {text!r}.") from None
+    if numbers[0] < 2 or numbers[-1] > most:
+        raise UsageError(f"--hospitals takes numbers from 2 to {most} here, not {text}.")
+    return numbers if len(numbers) > 1 else [*(step for step in LADDER if step < numbers[0]), *numbers]
+
+
+def _print(found: Simulation, chosen: Parameters) -> None:
+    table = Table("hospitals", "server memory MB", "seconds a round", "first round s", "MB an update", "updates taken")
+    trained = found.what == "training"
+    for name in ("trainer memory MB", "accuracy") if trained else ():
+        table.add_column(name)
+    for scale in found.scales:
+        cells = [
+            str(scale.hospitals),
+            f"{scale.server_mb:.0f}",
+            f"{scale.seconds_a_round:.1f}",
+            "" if scale.first_round_seconds is None else f"{scale.first_round_seconds:.1f}",
+            f"{scale.megabytes:.2f}",
+            f"{scale.updates} of {scale.hospitals * scale.rounds}",
+        ]
+        if trained:
+            cells += [f"{scale.trainer_mb or 0:.0f}", "" if scale.accuracy is None else f"{scale.accuracy:.1%}"]
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    held = "holds one update at a time" if chosen.streams else "holds the updates on disk, side by side"
+    console.print(f"{chosen.title} {held}. Memory is resident, at most; trainers are processes of their own.")
+
+
+@contextmanager
+def _work_folder(given: Path | None) -> Iterator[Path]:
+    """Yield the work folder: the one given, which stays, or a temporary one."""
+    if given is None:
+        folder = Path(tempfile.mkdtemp(prefix="hematovision-simulation-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    if given.exists() and (not given.is_dir() or any(given.iterdir())):
+        raise ConfigError(f"{given} is not an empty folder: a simulation starts afresh. Name another with --work.")
+    given.mkdir(parents=True, exist_ok=True)
+    yield given.resolve()
+
+
+def main() -> None:
+    """Entry point; see `server.federation.cli.simulate`."""
+    configure_logging("simulate", level="ERROR")
+    sys.argv[0] = "hematovision-server federate simulate"  # what help and errors call it
+    sys.exit(run(app))

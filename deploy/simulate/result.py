@@ -1,0 +1,34 @@
+"""What a simulation measured; the JSON of ``federate simulate --json``."""
+
+from pydantic import BaseModel
+
+
+class Scale(BaseModel):
+    """One number of hospitals. Memory in 10⁶ bytes, resident, at most."""
+
+    hospitals: int
+    rounds: int
+    updates: int
+    """Updates that were taken, over all rounds."""
+    seconds_a_round: float
+    """Mean over the rounds; of the second round on where there is one and trainers work: the first fills caches."""
+    first_round_seconds: float | None = None
+    server_mb: float
+    """Of the process that aggregates."""
+    trainer_mb: float | None = None
+    """Of the largest trainer."""
+    accuracy: float | None = None
+    """Of the candidate over all hospitals' held-out test groups."""
+    megabytes: float
+    """An update, as it travels."""
+
+
+class Simulation(BaseModel):
+    """The whole of it."""
+
+    what: str
+    """``training`` or ``updates``."""
+    strategy: str
+    trainers: int
+    """How many trained at once: the device budget; 0: nobody trained."""
+    scales: list[Scale]

@@ -1,0 +1,1 @@
+"""``make bench-federation``: what learning together is worth, and what it costs."""

@@ -1,0 +1,97 @@
+"""``make bench-federation``: what learning together is worth and costs; writes results and ``docs/federation.md``.
+
+Resumable as the model's bench is: every training and section is kept below ``build/bench-federation`` with the facts
+that it depends on. Defaults are chosen on validation groups; nothing is chosen by a test group.
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.bench.federation import (
+    attacks,
+    defaults,
+    laboratories,
+    memory,
+    skew,
+    traffic,
+    work,
+)
+from tests.bench.federation.front import FRONT
+from tests.bench.model.bench import Bench
+from tests.bench.model.collect import collected
+from tests.bench.model.machine import device
+from tests.bench.model.page import page
+from tests.bench.model.plan import Plan
+from tests.bench.model.run import FAILURES
+from tests.bench.model.say import say
+from tests.bench.model.section import Section
+from tests.bench.model.steps import Steps
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+WORK: Final = ROOT / "build" / "bench-federation"
+DOCS: Final = ROOT / "docs"
+SECTIONS: Final[tuple[Section, ...]] = (
+    skew.SECTION, laboratories.SECTION, traffic.SECTION, attacks.SECTION, memory.SECTION, defaults.SECTION,
+    work.SECTION,
+)  # fmt: skip
+"""In the order of the page."""
+
+
+def measure(bench: Bench, sections: Sequence[Section], *, again: frozenset[str], docs: Path) -> list[str]:
+    """Measure the sections, those named in ``again`` in any case, and write after each what there is.
+
+    One that fails does not keep the others from being measured; return the names of those.
+    """
+    plan, failed = Plan(bench, sections), []
+    for section in sections:
+        begun = plan.begin(section)
+        try:
+            section.run(bench, again=section.name in again)
+        except FAILURES:
+            traceback.print_exc()
+            failed.append(section.name)
+        plan.done(section, begun)
+        compose(bench, docs)
+    return failed
+
+
+def compose(bench: Bench, docs: Path) -> None:
+    """Write results, page and plots from the sections that are there."""
+    found = collected(SECTIONS, bench, images=docs / "images")
+    text = page(found.parts, machine=device(), seconds=found.seconds, quick=bench.quick, front=FRONT)
+    (docs / "federation.md").write_text(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the bench and write what it measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--quick", action="store_true", help="at most 30 minutes on 2 cores: fewer seeds and rounds")
+    parser.add_argument("--only", nargs="+", metavar="SECTION", choices=[one.name for one in SECTIONS],
+                        help="measure these anew, and no others")  # fmt: skip
+    parser.add_argument("--page", action="store_true", help="measure nothing: write the page from what there is")
+    options = parser.parse_args(arguments)
+    if not (options.data / "labels.csv").is_file():
+        sys.stderr.write(f"There is no labels.csv in {options.data}: name the real smears' folder with --data.\n")
+        return 2
+    bench = Bench(options.data.resolve(), WORK, options.quick, Steps())
+    wanted = [one for one in SECTIONS if not (one.whole_only and bench.quick)]
+    if options.only:
+        wanted = [one for one in wanted if one.name in options.only]
+    if options.page:
+        wanted = []
+    failed = measure(bench, wanted, again=frozenset(options.only or ()), docs=DOCS)
+    if not wanted:
+        compose(bench, DOCS)
+    say(f"wrote {WORK / 'results.json'} and {DOCS / 'federation.md'}")
+    if failed:
+        say(f"not measured, for the errors above: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

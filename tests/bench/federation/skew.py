@@ -1,0 +1,141 @@
+"""Three hospitals with skewed labels against all cells in one place: after 10 and 20 rounds, over seeds."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from server.federation.recipe import make_recipe
+from tests.bench.federation.arm import Arm, Sites
+from tests.bench.federation.arms import Played, played, seconds
+from tests.bench.federation.chart import Axis, lines_svg
+from tests.bench.federation.figures import over_seeds
+from tests.bench.model.bench import Bench
+from tests.bench.model.rows import Row
+from tests.bench.model.section import Measured, Section
+from tests.bench.model.stages import CLASSES
+from tests.bench.model.steps import Json
+
+HOSPITALS: Final = 3
+ALPHA: Final = 0.5
+CELLS: Final = 2522
+"""PBC's training cells."""
+_GOALS: Final = {10: 3.0, 20: 1.5}
+_POOLED: Final = 0.97
+_MOST_EPOCHS: Final = 50
+"""Of a recipe."""
+
+
+def local_epochs() -> int:
+    """Return how many a launch asks for."""
+    return make_recipe(CLASSES, {}).local_epochs
+
+
+def seeds(*, quick: bool) -> tuple[int, ...]:
+    """Return the seeds: of who gets which cells, and of training."""
+    return (0, 1) if quick else (0, 1, 2, 3, 4)
+
+
+def looks(*, quick: bool) -> tuple[int, ...]:
+    """Return after which rounds the model is judged."""
+    return (1, 3, 5, 10) if quick else (1, 3, 5, 10, 15, 20)
+
+
+def federated(seed: int, *, quick: bool) -> Arm:
+    """Return the default run of a seed."""
+    sites = Sites(count=HOSPITALS, alpha=ALPHA, seed=seed)
+    return Arm(sites, looks(quick=quick), recipe=(("seed", seed),))
+
+
+def pooled(seed: int, *, quick: bool) -> Arm:
+    """Return the very same run of one hospital that has all cells."""
+    return Arm(Sites(pooled=True), looks(quick=quick), recipe=(("seed", seed),))
+
+
+def at_once(seed: int, rounds: int) -> Arm:
+    """Return all cells trained in one go, for as many epochs as ``rounds`` have or a recipe may have."""
+    epochs = min(_MOST_EPOCHS, rounds * local_epochs())
+    return Arm(Sites(pooled=True), (1,), recipe=(("local_epochs", epochs), ("seed", seed)))
+
+
+def numbers(*, quick: bool) -> list[int]:
+    """Return the rounds that have a goal."""
+    return [number for number in _GOALS if number in looks(quick=quick)]
+
+
+def arms(*, quick: bool) -> list[Arm]:
+    """Return all trainings of the section."""
+    return [
+        arm
+        for seed in seeds(quick=quick)
+        for arm in (
+            federated(seed, quick=quick),
+            pooled(seed, quick=quick),
+            *(at_once(seed, number) for number in numbers(quick=quick)),
+        )
+    ]
+
+
+def measure(bench: Bench) -> Measured:
+    """Play them and compare."""
+    found = dict(zip(arms(quick=bench.quick), played(bench, arms(quick=bench.quick)), strict=True))
+    rows = [one for number in numbers(quick=bench.quick) for one in _rows(bench, found, number)]
+    return Measured(rows, plots={"federation-skew": _chart(bench, found)})
+
+
+def _rows(bench: Bench, found: dict[Arm, Played], number: int) -> list[Row]:
+    quick, place = bench.quick, looks(quick=bench.quick).index(number)
+    used = seeds(quick=quick)
+    apart = [found[federated(seed, quick=quick)].f1(look=place) for seed in used]
+    round_by_round = [found[pooled(seed, quick=quick)].f1(look=place) for seed in used]
+    in_one_go = [found[at_once(seed, number)].f1() for seed in used]
+    best = max(round_by_round, in_one_go, key=_mean)
+    return [
+        over_seeds(f"pooled, {number} rounds: macro-F1", round_by_round),
+        over_seeds(f"pooled, as many epochs in one go (at most {_MOST_EPOCHS}; {number} rounds): macro-F1", in_one_go),
+        over_seeds(f"pooled, the better of these ({number} rounds): macro-F1", best, goal=_POOLED),
+        over_seeds(f"federated, {number} rounds: macro-F1", apart),
+        over_seeds(
+            f"federated below the better pooled, {number} rounds, points of macro-F1",
+            [100 * (one - other) for one, other in zip(best, apart, strict=True)],
+            goal=_GOALS[number],
+            at_most=True,
+        ),
+    ]
+
+
+def _chart(bench: Bench, found: dict[Arm, Played]) -> str:
+    used, rounds = seeds(quick=bench.quick), looks(quick=bench.quick)
+    runs = [found[federated(seed, quick=bench.quick)] for seed in used]
+    alike = [found[pooled(seed, quick=bench.quick)] for seed in used]
+    series = {
+        name: [(float(number), _mean([run.f1(look=place) for run in some])) for place, number in enumerate(rounds)]
+        for name, some in (("three hospitals", runs), ("one hospital with all cells", alike))
+    }
+    low = min(value for points in series.values() for _, value in points)
+    across, up = Axis("rounds", 0, max(rounds)), Axis("macro-F1 on test groups", int(low * 20) / 20, 1.0)
+    return lines_svg(series, "Three skewed hospitals", across=across, up=up, name="federation-skew")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _facts(bench: Bench) -> Json:
+    return [arm.facts(None) for arm in arms(quick=bench.quick)]
+
+
+SECTION: Final = Section(
+    name="skew",
+    title="Apart against together",
+    measure=measure,
+    version=1,
+    seconds=(seconds(arms(quick=True), CELLS), seconds(arms(quick=False), CELLS)),
+    also=_facts,
+    method=(
+        "PBC's training cells shared out between three hospitals, each class by a Dirichlet distribution (0.5), groups "
+        "whole; judged on PBC's 718 test cells. Recipe and strategy are a launch's defaults. Pooled: one hospital "
+        "with all cells, by the same recipe round by round, or with as many epochs in one go; the federation is held "
+        "against the better. Intervals are over seeds, of who has which cells and of training alike (Student's t)."
+    ),
+)

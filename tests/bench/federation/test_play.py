@@ -1,0 +1,71 @@
+"""A federation of the bench on painted cells of two laboratories."""
+
+import csv
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.bench.federation import arms as arms_module
+from tests.bench.federation.arm import Arm, Attack, Sites
+from tests.bench.federation.arms import Played, played
+from tests.bench.federation.play import holdings, play
+from tests.bench.model.bench import Bench
+from tests.bench.model.steps import Steps
+from tests.client_node.datasets.factories import COLUMNS
+from tests.client_node.training.site import CLASSES, painted
+
+SMALL: tuple[tuple[str, float | int | str], ...] = (("input_size", 32), ("local_epochs", 1), ("views", 1))
+COUNTS = {"train": 12, "val": 4, "test": 6}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    data = tmp_path_factory.mktemp("painted")
+    random = np.random.default_rng(0)
+    with (data / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for source in ("pbc", "bccd"):
+            for split, count in COUNTS.items():
+                for cls in CLASSES:
+                    for number in range(count):
+                        name = f"{source}-{split}-{cls}-{number}"
+                        (data / f"{name}.png").write_bytes(painted(cls, random))
+                        row: dict[str, Any] = {"path": f"{name}.png", "kind": "cell", "class": cls, "source": source}
+                        writer.writerow({**row, "group": name, "split": split})
+    return Bench(data, data / "work", quick=True, steps=Steps())
+
+
+def test_laboratories_learn_together_and_adapters_are_judged(bench: Bench) -> None:
+    run = Played(play(bench, Arm(Sites(labs=("pbc", "bccd")), (1, 2), SMALL, adapted=True)))
+    assert [look["round"] for look in run.result["looks"]] == [1, 2]
+    truth, said = run.pair("bccd")
+    assert len(truth) == len(said) == 3 * COUNTS["test"]
+    assert run.f1("pbc") > 0.5  # three classes that colour and size tell apart
+    assert len(run.own("pbc")[0]) == len(truth)
+    assert run.traffic["down"] == run.traffic["up"] > 2_000_000
+
+
+def test_a_kept_arm_is_not_played_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(arms_module.JOBS_VARIABLE, "1")
+    arm = Arm(Sites(count=2, alpha=0.5), (1,), SMALL)
+    first = played(bench, [arm])[0]
+    monkeypatch.setattr(arms_module, "_pool", None)
+    assert played(bench, [arm])[0] == first
+
+
+def test_cells_are_held_once_and_the_dishonest_are_left_out(bench: Bench) -> None:
+    parts = holdings(bench, Sites(count=3, alpha=0.5, seed=1))
+    assert sum(len(part) for part in parts) == 3 * COUNTS["train"]
+    assert holdings(bench, Sites(count=3, alpha=0.5, seed=1, honest=2)) == parts[:2]
+    folds = [holdings(bench, Sites(labs=("bccd",), fold=fold))[0] for fold in range(5)]
+    everything = [cell.hash for part in folds for cell in part]
+    assert {everything.count(name) for name in everything} == {3}  # of five folds each cell trains in three
+
+
+@pytest.mark.parametrize("attack", Attack)
+def test_an_attack_does_harm_to_an_average(bench: Bench, attack: Attack) -> None:
+    sites = Sites(count=2, alpha=5.0)
+    honest, attacked = (Played(play(bench, Arm(sites, (1,), SMALL, attack=one))).f1() for one in (None, attack))
+    assert attacked < honest
