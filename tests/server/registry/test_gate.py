@@ -4,12 +4,13 @@ from server.registry.gate import judge
 from shared.contracts.training import CalibrationSummary, EvaluateReply, SiteMetrics
 
 
-def _reply(candidate: float, current: float | None, n: int = 100) -> EvaluateReply:
+def _reply(candidate: float, current: float | None, n: int = 100, own: float | None = None) -> EvaluateReply:
     def metrics(accuracy: float) -> SiteMetrics:
         return SiteMetrics(n=n, loss=0.5, accuracy=accuracy, macro_f1=accuracy)
 
     return EvaluateReply(
         candidate=metrics(candidate),
+        own=metrics(own) if own is not None else None,
         current=metrics(current) if current is not None else None,
         calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
         seconds=1.0,
@@ -34,3 +35,8 @@ def test_one_losing_hospital_blocks_with_its_figures() -> None:
 def test_nothing_evaluated_blocks() -> None:
     assert not judge({}).passed
     assert not judge({"a": _reply(0.0, None, n=0)}).passed
+
+
+def test_a_hospital_is_judged_by_what_would_run_there() -> None:
+    assert judge({"a": _reply(0.80, 0.90, own=0.91)}).passed
+    assert not judge({"a": _reply(0.95, 0.90, own=0.80)}).passed
