@@ -8,6 +8,7 @@ from server.federation.schemas import RunView
 from server.federation.states import RunState
 from shared.contracts.analysis import Flag
 from shared.contracts.case import CaseState, Sex
+from shared.contracts.training import OwnPart
 
 FLAG_NAMES: Final = {
     "blast.present": "blasts",
@@ -165,6 +166,11 @@ def joined(values: Iterable[str]) -> str:
     return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]])) if items else ""
 
 
+def own_parts(parts: Iterable[OwnPart]) -> str:
+    """``own view, own head``."""
+    return ", ".join(f"own {part.value}" for part in parts)
+
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {  # Any: Jinja filters take what templates give them
     "when": when,
     "clock": clock,
@@ -183,4 +189,5 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {  # Any: Jinja filters take wha
     "run_headline": run_headline,
     "run_title": run_title,
     "joined": joined,
+    "own_parts": own_parts,
 }

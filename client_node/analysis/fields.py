@@ -40,11 +40,12 @@ class FoundCells:
 def find_cells(model: LoadedModel, pixels: Pixels) -> FoundCells:
     """Return the white cells of a field (height × width × RGB uint8).
 
-    With a trained finder the network looks at each of the generous proposals once, and what it said of an accepted one
-    is its reading, unless the box moved notably. Without, every strict proposal is a cell, still to be read.
+    With a finder (`LoadedModel.finds`) the network looks at each of the generous proposals once, and what it said of an
+    accepted one is its reading, unless the box moved notably. Without, every strict proposal is a cell, still to be
+    read.
     """
     white = white_point(pixels)
-    if not model.card.finds:
+    if not model.finds:
         strict = propose(pixels, generous=False)
         cells = tuple(FoundCell(one.box, one.edge, model.cut(pixels, one.box, white), None) for one in strict)
         return FoundCells(cells, {})

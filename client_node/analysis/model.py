@@ -63,6 +63,11 @@ class LoadedModel:
         """What it can predict, in the order of its outputs."""
         return self.card.recipe.classes
 
+    @property
+    def finds(self) -> bool:
+        """Whether its finder says what is a cell here: it was trained, and this site's marked fields do not object."""
+        return self.card.finds and self.adapter.finder is not False
+
     def read(self, crops: Iterable[Pixels]) -> list[Reading]:
         """Classify crops that `cut` made, in batches."""
         return self.look(crops)[0]

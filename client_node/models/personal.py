@@ -1,26 +1,51 @@
-"""A site's own head for a model: of its training cells, kept where it reads the validation cells better."""
+"""What of a model a site has of its own, and when: only what reads its validation cells clearly better is kept.
+
+One choice, made by the same code twice: of a candidate, for the figures that the centre shows before a promotion
+(`client_node.training.service`), and of a promoted version, for what then analyses (`client_node.models.trial`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client_node.datasets.catalogue import LabelledCell, as_predicted
 from shared.contracts.ontology import CellClass
-from shared.vision.site_head import SiteHead, better, chosen_head
+from shared.vision.calibration import balanced_loss
+from shared.vision.site_head import CLEARLY, SiteHead, better, chosen_head
 
 Floats = NDArray[np.float32]
+
+MOST_TAUGHT: Final = 600
+"""So many of a site's training cells, by their hashes, fit its head."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a model says of N labelled cells: logits N × K of the shared head, features N × F, N class positions."""
+    """What a network says of N labelled cells: logits N × K of its shared head, features N × F, N class positions."""
 
     cells: Sequence[LabelledCell]
     logits: Floats
     features: Floats
     labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A network that the site could run: what it says of training cells (some of them) and of all validation cells."""
+
+    taught: Seen
+    validation: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a site keeps of its own."""
+
+    normalisation: bool
+    head: SiteHead | None
 
 
 def seen(cells: Sequence[LabelledCell], logits: Floats, features: Floats, classes: tuple[CellClass, ...]) -> Seen:
@@ -37,3 +62,33 @@ def own_head(taught: Seen, validation: Seen) -> SiteHead | None:
     head = chosen_head(taught.logits, taught.features, taught.labels, [cell.group for cell in taught.cells])
     helps = head is not None and better(head, validation.logits, validation.features, validation.labels)
     return head if helps else None
+
+
+def choose(shared: Form, own: Form | None = None) -> Kept:
+    """Return what the site keeps: of the shared network and the one with the site's own normalisation (``own``), each
+    with and without a head of the site's, the one of least loss on the validation cells.
+
+    The shared network as it came stays unless that loss is clearly less than its own: few cells tell little. Of ways
+    that do equally well the simpler one is kept.
+    """
+    ways = [(Kept(False, head), _loss(shared.validation, head)) for head in _heads(shared)]
+    if own is not None:
+        ways += [(Kept(True, head), _loss(own.validation, head)) for head in _heads(own)]
+    plain, (best, least) = ways[0], min(ways, key=lambda way: way[1])
+    return best if least < CLEARLY * plain[1] else plain[0]
+
+
+def _heads(form: Form) -> list[SiteHead | None]:
+    head = own_head(form.taught, form.validation)
+    return [None] if head is None else [None, head]
+
+
+def _loss(validation: Seen, head: SiteHead | None) -> float:
+    if not len(validation.labels):
+        return float("inf")
+    return balanced_loss(applied(head, validation.logits, validation.features), validation.labels)
+
+
+def applied(head: SiteHead | None, logits: Floats, features: Floats) -> Floats:
+    """Return the logits (N × K) of a site that has this head, or none."""
+    return logits if head is None else head.applied(logits, features)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_node.analysis import ranges
+from client_node.analysis.detection.compare import compare
 from client_node.analysis.model import LoadedModel, adapter_file, load_model
 from client_node.analysis.ranges import Look, SiteRanges
 from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
@@ -22,7 +23,7 @@ from client_node.home import NodeHome
 from client_node.ipc import Lease
 from client_node.models import store
 from client_node.models.contract import Trial
-from client_node.models.personal import Seen, own_head, seen
+from client_node.models.personal import MOST_TAUGHT, Form, Seen, applied, choose, seen
 from client_node.models.unlabelled import Nearer, view_without_labels
 from client_node.models.view import chosen_view, outputs, shown
 from client_node.policy import load_policy
@@ -40,12 +41,12 @@ from shared.vision import calibration, conformal, gamut, preprocessing
 from shared.vision.colour import SiteView
 from shared.vision.images import load_image
 from shared.vision.precision import Precision
+from shared.vision.site_head import SiteHead
 
 _BATCH: Final = 8
 _MOST_CELLS: Final = 1500
 _LEAST_TO_FIT: Final = 20
 _PROBE_SIDE: Final = 64
-_MOST_REFERENCES: Final = 600
 _MOST_LOOKED: Final = 80
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -57,6 +58,8 @@ class Run:
     def __init__(self, model: LoadedModel, view: SiteView) -> None:
         self.model = model
         self.view = view
+        self.head: SiteHead | None = None
+        """The site's, where it has one for this model."""
         self.logits: list[Floats] = []
         self.features: list[Floats] = []
 
@@ -76,7 +79,7 @@ class Run:
     def hits(self, cells: list[LabelledCell]) -> NDArray[np.bool_]:
         """Whether each cell was called what it is; a cell whose class the model cannot predict is missed."""
         classes = self.model.classes
-        best = np.concatenate(self.logits).argmax(axis=1)
+        best = applied(self.head, np.concatenate(self.logits), np.concatenate(self.features)).argmax(axis=1)
         return np.array(
             [classes[row] is as_predicted(cell.cls, classes) for row, cell in zip(best, cells, strict=True)]
         )
@@ -85,8 +88,9 @@ class Run:
 def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     """Evaluate ``version`` (and ``against``) on the same cells of the validation split; fit ``adapter.json``.
 
-    Each model sees the cells as analysis would show them to it: the candidate in the view that suits it here, the other
-    in the one it has. The calibration is fitted only where the site has enough cells; else the card's own is used.
+    Each model runs as it would analyse: the candidate in the view that suits it here and with what the site keeps of
+    its own, the other with what it has. The calibration is fitted only where the site has enough cells; else the card's
+    own is used.
 
     Raises:
         ModelInvalidError: ``version`` cannot be loaded, or does not compute.
@@ -100,13 +104,14 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     if not cells:
         keep_default(home, candidate)
         return Trial(n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False)
+    fitted = fit(home, runs[0], cells)
     accuracies = [float(run.hits(cells).mean()) for run in runs]
     return Trial(
         n=len(cells),
         accuracy=accuracies[0],
         current_accuracy=accuracies[1] if len(runs) > 1 else None,
         classes=classes,
-        fitted=fit(home, runs[0], cells),
+        fitted=fitted,
     )
 
 
@@ -140,7 +145,9 @@ def _other(home: NodeHome, version: str | None) -> Iterator[Run]:
     if version is not None:
         try:
             model = load_model(home.model(version))
-            yield Run(model, model.adapter.view)
+            run = Run(model, model.adapter.view)
+            run.head = model.adapter.head
+            yield run
         except HematovisionError:
             return  # a damaged current model is no reason to refuse a sound one
 
@@ -187,7 +194,10 @@ def best_view(home: NodeHome, model: LoadedModel) -> SiteView:
 
 
 def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
-    """Write the site's calibration, on the cells that the candidate can predict; return whether these sufficed."""
+    """Write the site's calibration and head, by the cells that the candidate can predict; return if these sufficed.
+
+    The run has the head from then on.
+    """
     model, classes = run.model, run.model.classes
     rows = [row for row, cell in enumerate(cells) if as_predicted(cell.cls, classes)]
     if len(rows) < _LEAST_TO_FIT:
@@ -196,6 +206,7 @@ def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
     kept = [cells[row] for row in rows]
     own = seen(kept, np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows], classes)
     taught = _training_cells(home, model, run.view)
+    run.head = choose(Form(taught, own)).head
     adapter = calibration.fit_adapter(
         own.logits,
         own.features,
@@ -205,7 +216,7 @@ def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
         level=load_policy(home).analysis.coverage,
         told=model.card.calibration,
         view=run.view,
-        head=own_head(taught, own),
+        head=run.head,
     )
     _keep(home, model, adapter)
     return True
@@ -249,15 +260,26 @@ def choose_without_labels(home: NodeHome) -> Nearer:
 
 
 def _keep(home: NodeHome, model: LoadedModel, adapter: calibration.Adapter) -> None:
+    adapter = adapter.model_copy(update={"finder": _finds_well(home, replace(model, adapter=adapter))})
     file = home.model(model.card.version) / adapter_file(model.engine)
     write_private(file, adapter.model_dump_json().encode())
+
+
+def _finds_well(home: NodeHome, model: LoadedModel) -> bool | None:
+    """Return whether the finder does as well as plain proposals on the site's validation fields; None: no telling."""
+    if not model.card.finds:
+        return None
+    policy = load_policy(home)
+    fields = [one for one in Catalogue(home.path).fields(split="val") if policy.allows_source(one.source)]
+    found = compare(fields, lambda crops: model.look(crops)[1], pause=Lease(home.path).pause_point)
+    return not found.worse if found is not None and found.judges else None
 
 
 def _training_cells(home: NodeHome, model: LoadedModel, view: SiteView) -> Seen:
     """Return some training cells: what is known and the site's head are fitted there, and judged on others."""
     policy = load_policy(home)
     cells = [cell for cell in Catalogue(home.path).cells(split="train") if policy.allows_source(cell.source)]
-    some = [cell for cell in cells if as_predicted(cell.cls, model.classes)][:_MOST_REFERENCES]
+    some = [cell for cell in cells if as_predicted(cell.cls, model.classes)][:MOST_TAUGHT]
     return seen(*shown(model, some, view, pause=Lease(home.path).pause_point), model.classes)
 
 

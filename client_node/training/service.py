@@ -15,20 +15,22 @@ from torch import nn
 
 from client_node.datasets.catalogue import Catalogue, LabelledCell
 from client_node.ipc import Lease
+from client_node.models.personal import Seen, seen
 from client_node.policy import load_policy
 from client_node.training import augment
 from client_node.training import privacy as private
 from client_node.training.cache import CropCache, FeatureCache
-from client_node.training.candidate import current_view, in_view, suits
+from client_node.training.candidate import finder_metrics
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import teach
 from client_node.training.laboratory import told_laboratory
 from client_node.training.loop import Labels, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
+from client_node.training.own import Cells, as_run_here
 from client_node.training.private_loop import train_privately
 from client_node.training.share import Hold
-from client_node.training.site import allowed_cells, current_metrics, positions, teaching_fields
+from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
 from shared.contracts.errors import (
     DataInvalidError,
@@ -268,33 +270,29 @@ class TrainingService:
         test = allowed_cells(self._home, "test", classes, purpose="evaluate")
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
-        cells, source = self._source(request, model, test, 1)
-        logits = self._shown(request, model, cells, self._predicted(model, source)[0])
+        plain = Cells(*(self._seen(request, model, split) for split in ("train", "val", "test")))
+        found = as_run_here(self._home, model, request.recipe, plain, between=self._between)
         hidden = private.hides_training(self._home, load_policy(self._home), request)
-        adapter, laboratory = self._adapter(model, request, hidden=hidden)
+        adapter, laboratory = self._adapter(plain, classes, hidden=hidden)
+        fields = allowed_fields(self._home, "val", purpose="evaluate")
         return EvaluateReply(
-            candidate=site_metrics(logits, positions(cells, classes), classes),
+            candidate=found.shared,
+            own=None if hidden else found.own,
+            own_parts=() if hidden else found.parts,
             current=current_metrics(self._home, "test"),
             calibration=adapter.summary.model_copy(update=self._stain(classes, "val" if hidden else "train")),
             laboratory=laboratory,
             seconds=time.monotonic() - begin,
             boxes=0 if hidden else sum(len(field.cells) for field in teaching_fields(self._home, purpose="evaluate")),
+            finder=finder_metrics(model, request.recipe, fields, found.view, between=self._between),
         )
 
-    def _shown(
-        self, request: EvaluateRequest, model: CellModel, cells: list[LabelledCell], plain: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return the candidate's logits of N cells as it would see them here; ``plain`` are those of the plain view."""
-        view, recipe = current_view(self._home), request.recipe
-        if view.plain:
-            return plain
-        known, source = self._source(
-            request, model, allowed_cells(self._home, "val", recipe.classes, purpose="evaluate"), 1
-        )
-        logits, _ = self._predicted(model, source)
-        if not suits(model, recipe, known, logits, view, between=self._between):
-            return plain
-        return in_view(model, recipe, cells, view, between=self._between)
+    def _seen(self, request: EvaluateRequest, model: CellModel, split: str) -> Seen:
+        """Return what the candidate says of a split's readable cells, in the plain view."""
+        classes = request.recipe.classes
+        allowed = allowed_cells(self._home, split, classes, purpose="evaluate")
+        cells, source = self._source(request, model, allowed, 1)
+        return seen(cells, *self._predicted(model, source), classes)
 
     def _loaded(self, request: TrainRequest | EvaluateRequest, tensors: Mapping[str, NDArray[np.generic]]) -> CellModel:
         model = self._models.model(request.recipe, request.base_sha256)
@@ -302,18 +300,19 @@ class TrainingService:
         return model
 
     def _adapter(
-        self, model: CellModel, request: EvaluateRequest, *, hidden: bool
+        self, found: Cells, classes: tuple[CellClass, ...], *, hidden: bool
     ) -> tuple[calibration.Adapter, KnownLaboratory | None]:
-        classes = request.recipe.classes
-        cells, source = self._source(request, model, allowed_cells(self._home, "val", classes, purpose="evaluate"), 1)
-        logits, features = self._predicted(model, source)
-        reference = None if hidden else self._predicted(model, self._split(request, model, "train")[0])[1]
-        groups = [cell.group for cell in cells]
-        labels = positions(cells, classes)
-        adapter = calibration.fit_adapter(logits, features, labels, reference=reference, groups=groups)
-        if reference is None:
+        """Return the calibration of the shared network here, and the laboratory: what other hospitals begin with.
+
+        ``hidden``: nothing of the training cells may show, so the space stands on validation cells and there is no
+        laboratory.
+        """
+        known, taught = found.validation, None if hidden else found.taught.features
+        groups = [cell.group for cell in known.cells]
+        adapter = calibration.fit_adapter(known.logits, known.features, known.labels, reference=taught, groups=groups)
+        if taught is None:
             return adapter, None
-        return adapter, told_laboratory(self._home, classes, reference, features, between=self._between)
+        return adapter, told_laboratory(self._home, classes, taught, known.features, between=self._between)
 
     def _stain(self, classes: tuple[CellClass, ...], split: str) -> dict[str, object]:
         """Return how much dye the site's cells took, and of what colour: fields of a `CalibrationSummary`."""

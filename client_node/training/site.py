@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel, current_model_dir, load_model
 from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
+from client_node.models.personal import applied
 from client_node.policy import load_policy
 from client_node.policy_sections import Purpose
 from client_node.training.evaluation import site_metrics
@@ -52,7 +53,10 @@ def teaching_fields(home: Path, *, purpose: Purpose) -> list[LabelledField]:
 
 
 def current_metrics(home: Path, split: str) -> SiteMetrics | None:
-    """Return the figures of the model that the node runs now; None where it runs none or it cannot be loaded."""
+    """Return the figures of the model that the node runs now, with all that it has of the site's own.
+
+    None where it runs none or it cannot be loaded.
+    """
     try:
         model = load_model(current_model_dir(home))
     except ModelInvalidError as error:
@@ -68,7 +72,8 @@ def _run(model: LoadedModel, cells: Sequence[LabelledCell]) -> tuple[list[Labell
     logits = [np.zeros((0, len(model.classes)), np.float32)]
     for chunk, images in _batches(cells, model):
         kept.extend(chunk)
-        logits.append(model.engine.run(images).logits)
+        found = model.engine.run(images)
+        logits.append(applied(model.adapter.head, found.logits, found.features))
     return kept, np.concatenate(logits)
 
 

@@ -41,6 +41,10 @@ class ModelSite(SQLModel, table=True):
     hospital_id: str = Field(foreign_key="hospital.id", primary_key=True)
     candidate: JsonDict = Field(sa_type=JSON)
     """`SiteMetrics`."""
+    own: JsonDict | None = Field(default=None, sa_type=JSON)
+    """`SiteMetrics` of the candidate as the hospital would run it; None: its software does not tell."""
+    own_parts: list[str] = Field(default_factory=list, sa_type=JSON)
+    """`OwnPart`s: what of that is the hospital's own."""
     current: JsonDict | None = Field(default=None, sa_type=JSON)
     """`SiteMetrics` of the model the node ran, on the same groups."""
 

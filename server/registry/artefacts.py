@@ -71,6 +71,7 @@ def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
         sites={hospital: reply.candidate for hospital, reply in candidate.evaluations.items()},
         examples=dict(candidate.examples),
         boxes={hospital: reply.boxes for hospital, reply in candidate.evaluations.items() if reply.boxes},
+        finders={hospital: reply.finder for hospital, reply in candidate.evaluations.items() if reply.finder},
         calibration=default_calibration(list(candidate.evaluations.values())),
         parent=candidate.parent,
         untrained_classes=() if CellClass.BLAST in candidate.recipe.classes else (CellClass.BLAST,),

@@ -27,8 +27,9 @@ _ROUNDING: Final = 1e-9
 def judge(evaluations: Mapping[str, EvaluateReply], tolerances: Mapping[str, float] | None = None) -> GateResult:
     """Compare the candidate with the current model at every hospital, on that hospital's own held-out groups.
 
-    ``tolerances``: hospital id → its own, where it is stricter than `TOLERANCE`. A hospital that runs no model yet
-    cannot lose, and a single cell may always be lost. A candidate that nobody could evaluate on any cell does not pass.
+    Both as the hospital runs them, each with what it keeps of its own. ``tolerances``: hospital id → its own, where it
+    is stricter than `TOLERANCE`. A hospital that runs no model yet cannot lose, and a single cell may always be lost.
+    A candidate that nobody could evaluate on any cell does not pass.
     """
     findings: list[GateFinding] = []
     notes: list[GateFinding] = []
@@ -36,7 +37,7 @@ def judge(evaluations: Mapping[str, EvaluateReply], tolerances: Mapping[str, flo
         tolerance = min(TOLERANCE, (tolerances or {}).get(hospital, TOLERANCE))
         findings += _accuracy(hospital, reply, tolerance)
         if reply.current is not None:
-            blocking, small = _recalls(hospital, reply.current, reply.candidate, tolerance)
+            blocking, small = _recalls(hospital, reply.current, reply.as_run, tolerance)
             findings += blocking
             notes += small
     findings += _everywhere(evaluations.values(), {finding.cls for finding in findings})
@@ -44,7 +45,7 @@ def judge(evaluations: Mapping[str, EvaluateReply], tolerances: Mapping[str, flo
 
 
 def _accuracy(hospital: str, reply: EvaluateReply, tolerance: float) -> Iterable[GateFinding]:
-    after = reply.candidate
+    after = reply.as_run
     if after.n == 0:
         text = "The hospital has no held-out cells to evaluate the candidate on."
         yield GateFinding(hospital_id=hospital, kind="cells", text=text)
@@ -88,7 +89,7 @@ def _everywhere(replies: Iterable[EvaluateReply], told: set[CellClass | None]) -
         for cls, was in reply.current.recall.items():
             n = reply.current.support.get(cls, 0)
             sums = counts.setdefault(cls, [0, 0.0, 0.0])
-            for place, value in enumerate((n, n * was, n * reply.candidate.recall.get(cls, 0.0))):
+            for place, value in enumerate((n, n * was, n * reply.as_run.recall.get(cls, 0.0))):
                 sums[place] += value
     found = []
     for cls, (total, right_before, right_after) in sorted(counts.items(), key=lambda item: item[0].order):

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from server.registry.states import ModelState
 from shared.contracts.model_card import ModelCard
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import SiteMetrics
+from shared.contracts.training import OwnPart, SiteMetrics
 
 
 class GateFinding(BaseModel):
@@ -42,6 +42,9 @@ class MatrixRow(BaseModel):
     hospital_id: str
     hospital_name: str
     candidate: SiteMetrics
+    own: SiteMetrics | None
+    """The candidate as the hospital would run it."""
+    own_parts: list[OwnPart]
     current: SiteMetrics | None
 
 

@@ -20,7 +20,7 @@ from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ConflictError, ForbiddenError, GateBlockedError, NotFoundError, UsageError
 from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.report import ModelDecision
-from shared.contracts.training import EvaluateReply, SiteMetrics
+from shared.contracts.training import EvaluateReply, OwnPart, SiteMetrics
 
 T = TypeVar("T")
 _PROMOTERS = frozenset({Role.COORDINATOR, Role.ADMIN})
@@ -52,6 +52,8 @@ def register(session: Session, signed: SignedModelCard, evaluations: Mapping[str
                 version=card.version,
                 hospital_id=hospital_id,
                 candidate=reply.candidate.model_dump(mode="json"),
+                own=reply.own.model_dump(mode="json") if reply.own else None,
+                own_parts=[part.value for part in reply.own_parts],
                 current=reply.current.model_dump(mode="json") if reply.current else None,
             ),
         )
@@ -172,7 +174,8 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
     card = _card(row)
     if hospital_id is not None:
         counts = {"examples": _only(card.examples, hospital_id), "boxes": _only(card.boxes, hospital_id)}
-        own = {"sites": _only(card.sites, hospital_id), **counts}
+        figures = {"sites": _only(card.sites, hospital_id), "finders": _only(card.finders, hospital_id)}
+        own = {**figures, **counts}
         card = card.model_copy(update=own)
     return ModelView(
         version=row.version,
@@ -187,6 +190,8 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
                 hospital_id=site.hospital_id,
                 hospital_name=names.get(site.hospital_id, site.hospital_id),
                 candidate=SiteMetrics.model_validate(site.candidate),
+                own=SiteMetrics.model_validate(site.own) if site.own else None,
+                own_parts=[OwnPart(part) for part in site.own_parts],
                 current=SiteMetrics.model_validate(site.current) if site.current else None,
             )
             for site in repository.sites(session, row.version)

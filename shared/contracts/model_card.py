@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shared.contracts.analysis import Contract
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import CalibrationSummary, Identifier, Recipe, Sha256, SiteMetrics
+from shared.contracts.training import CalibrationSummary, FinderMetrics, Identifier, Recipe, Sha256, SiteMetrics
 
 
 class ArtefactRef(Contract):
@@ -33,6 +33,8 @@ class ModelCard(Contract):
     """Hospital id → training cells."""
     boxes: dict[str, int] = Field(default_factory=dict)
     """Hospital id → cells marked in the fields by which the finder learnt; empty: it was never trained."""
+    finders: dict[str, FinderMetrics] = Field(default_factory=dict, exclude_if=lambda finders: not finders)
+    """Hospital id → the finder beside plain proposals there. Left out where empty: older cards were signed without."""
     calibration: CalibrationSummary
     """Defaults for a hospital that has no validation data of its own."""
     parent: Identifier | None = None
@@ -43,8 +45,8 @@ class ModelCard(Contract):
 
     @property
     def finds(self) -> bool:
-        """Whether the finder was trained, so that its word counts."""
-        return sum(self.boxes.values()) > 0
+        """Whether the finder was trained and no hospital found it worse than plain proposals: its word counts then."""
+        return sum(self.boxes.values()) > 0 and not any(found.worse for found in self.finders.values())
 
 
 class SignedModelCard(Contract):

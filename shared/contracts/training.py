@@ -26,6 +26,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
+LEAST_MARKED: Final = 20
+"""Marked cells without which a site cannot tell whether a finder does well."""
+MOST_MISSED: Final = 0.05
+"""Share of a site's marked cells that a finder may miss beyond those that plain proposals miss."""
+LEAST_LOSS: Final = 0.02
+"""Loss of F1 against plain proposals from which a finder does worse."""
 MOST_FEATURES: Final = 2048
 MOST_COMPONENTS: Final = 32
 MOST_LABORATORIES: Final = 64
@@ -270,20 +276,81 @@ class TrainReply(Contract):
     """None where training was not private."""
 
 
+class OwnPart(StrEnum):
+    """What of a model a site has of its own; see docs/personalisation.md."""
+
+    VIEW = "view"
+    """How its cells are shown to the network."""
+    NORMALISATION = "normalisation"
+    """The scale and shift of the network's channels."""
+    HEAD = "head"
+    """A correction of the shared head."""
+
+
+class FinderMetrics(Contract):
+    """A model's finder beside plain proposals, on marked fields of a site that taught neither."""
+
+    fields: Count
+    cells: Count
+    """Marked in them."""
+    found: Count
+    """Of these, by the finder."""
+    extra: Count
+    """What it took for a cell and is none."""
+    plain_found: Count
+    plain_extra: Count
+    """The same of plain proposals."""
+
+    @model_validator(mode="after")
+    def _no_more_than_marked(self) -> Self:
+        if max(self.found, self.plain_found) > self.cells:
+            raise ValueError("more cells found than marked")
+        return self
+
+    @property
+    def judges(self) -> bool:
+        """Whether the fields show enough cells to tell."""
+        return self.cells >= LEAST_MARKED
+
+    @property
+    def worse(self) -> bool:
+        """Whether the site does better without the finder: it misses clearly more, or does clearly worse in all."""
+        if not self.judges:
+            return False
+        missed = (self.plain_found - self.found) / self.cells
+        lost = self._f1(self.plain_found, self.plain_extra) - self._f1(self.found, self.extra)
+        return missed > MOST_MISSED or lost > LEAST_LOSS
+
+    def _f1(self, found: int, extra: int) -> float:
+        return 2.0 * found / (found + extra + self.cells) if found else 0.0
+
+
 class EvaluateReply(Contract):
     """A node's answer to a candidate."""
 
     kind: Literal["evaluate"] = "evaluate"
     candidate: SiteMetrics
-    """On the held-out test groups."""
+    """On the held-out test groups: what every hospital gets, with nothing of the site's own but the view."""
+    own: SiteMetrics | None = None
+    """The candidate as this hospital would run it, on the same groups: with what is better on its validation groups
+    of the shared and its own. None: the node's software does not tell."""
+    own_parts: tuple[OwnPart, ...] = Field(default=(), max_length=len(OwnPart))
+    """What of that is its own."""
     current: SiteMetrics | None
-    """The model the node runs now, on the same groups; None where it runs none."""
+    """The model the node runs now, as it runs it, on the same groups; None where it runs none."""
     calibration: CalibrationSummary
     laboratory: KnownLaboratory | None = None
     """What the site's cells look like to the candidate; None where it has too few, or keeps that to itself."""
     seconds: Seconds
     boxes: Count = 0
     """Cells marked in the site's training fields: its part in the finder."""
+    finder: FinderMetrics | None = None
+    """On the site's marked validation fields; None where it has none that are marked completely."""
+
+    @property
+    def as_run(self) -> SiteMetrics:
+        """How the candidate would do at this hospital, to be held against `current`."""
+        return self.own if self.own is not None else self.candidate
 
 
 class ClassCensus(Contract):

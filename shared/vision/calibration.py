@@ -77,6 +77,8 @@ class Adapter(BaseModel):
     """How the site's cells are shown to the model; the rest was fitted on cells shown so."""
     head: SiteHead | None = None
     """How the site's own labels correct the shared head; None where that reads the site's cells as well."""
+    finder: bool | None = None
+    """Whether the model's finder does as well as plain proposals on the site's marked fields; None: it has too few."""
     cells: int = 0
     """Validation cells it was fitted on; 0 = the model's defaults."""
     right: int | None = None

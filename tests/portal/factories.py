@@ -35,6 +35,7 @@ from shared.contracts.training import (
     Census,
     ClassCensus,
     EvaluateReply,
+    OwnPart,
     Recipe,
     SiteMetrics,
     TrainReply,
@@ -222,6 +223,8 @@ def register_model(
     replies = {
         site: EvaluateReply(
             candidate=_metrics(accuracy - 0.04 * place, n=260 - 40 * place),
+            own=_metrics(accuracy - 0.03 * place, n=260 - 40 * place),
+            own_parts=(OwnPart.VIEW, OwnPart.HEAD)[:place],
             current=_metrics(before - 0.02 * place, n=260 - 40 * place) if before else None,
             calibration=CALIBRATION,
             seconds=6.0,

@@ -214,6 +214,11 @@ def test_finished_run_shows_the_matrix_with_intervals(visitor: Browser, network:
     page = visitor.sign_in("coordinator").get(f"/rounds/{network.runs[0]}").text
     assert "The candidate at every hospital" in page
     assert "89.3–95.8" in page  # 242 of 260 cells
+    rows = re.findall(r'<tr><th scope="row" class="nowrap">(.*?)<span.*?</tr>', page)
+    assert rows == ["Candidate", "In use", "Each site’s own"]
+    own = page[page.index("Each site’s own") :].partition("</tr>")[0]
+    assert re.findall(r"[0-9.]+ %", own) == ["93.0 %", "90.0 %", "87.0 %"]
+    assert [note in own for note in ("nothing of its own", "own view<", "own view, own head")] == [True] * 3
     assert "Stop the run" not in page
 
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261127_privacy"
-down_revision: str | None = ""
+down_revision: str | None = "20261126_control"
 branch_labels = None
 depends_on = None
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from client_node.datasets.catalogue import LabelledCell, Origin
 from client_node.datasets.splits import Split
-from client_node.models.personal import Seen, own_head, seen
+from client_node.models.personal import Form, Kept, Seen, choose, own_head, seen
 from shared.contracts.ontology import CellClass
 from shared.vision import calibration
 from tests.shared.vision.test_site_head import accuracy, world
@@ -54,3 +54,16 @@ def test_a_head_that_validation_cells_do_not_confirm_is_dropped() -> None:
 def test_a_site_that_is_read_well_or_holds_no_validation_cells_gets_none() -> None:
     assert own_head(site(80, moved=0.0, seed=0), site(60, moved=0.0, seed=1)) is None
     assert own_head(site(80, moved=12.0, seed=0), site(0, moved=12.0, seed=1)) is None
+
+
+def test_the_best_of_shared_and_own_on_validation_cells_is_kept() -> None:
+    bad, good, fair = (Form(site(80, moved=moved, seed=0), site(60, moved=moved, seed=1)) for moved in (12.0, 0.0, 1.0))
+    assert choose(good) == Kept(False, None)
+    assert choose(bad).head is not None  # the network as it came, its head mended
+    assert choose(bad, good) == Kept(True, None)
+    assert choose(good, bad) == choose(good, fair) == choose(good, good) == Kept(False, None)
+
+
+def test_without_validation_cells_nothing_is_the_sites_own() -> None:
+    nothing = Form(site(80, moved=12.0, seed=0), site(0, moved=12.0, seed=1))
+    assert choose(nothing, nothing) == Kept(False, None)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client_node.analysis.fields import find_cells
 from client_node.analysis.model import load_model
 from client_node.datasets.catalogue import Catalogue, Kind, NewItem
 from client_node.datasets.splits import Split
@@ -15,8 +16,10 @@ from client_node.home import NodeHome
 from client_node.models.quantise import calibration_inputs
 from client_node.models.trial import run_trial
 from client_node.training.site import current_metrics
+from shared.contracts.objects import ObjectKind
 from shared.vision.images import load_image
-from tests.client_node.analysis.models import CLASSES
+from tests.client_node.analysis.models import CLASSES, make_model
+from tests.client_node.analysis.test_compare import add_fields
 from tests.client_node.models.dyed import IN_LAB, dyed, two_dye_model
 
 
@@ -58,6 +61,26 @@ def test_the_model_in_use_is_judged_in_the_view_it_has(home: NodeHome) -> None:
     two_dye_model(home.model("hv-2"), "hv-2")
     trial = run_trial(home, "hv-2", "hv-1")
     assert trial.accuracy == trial.current_accuracy
+
+
+def test_a_finder_that_fails_on_the_sites_marked_fields_is_not_used_here(home: NodeHome) -> None:
+    add_fields(home.path, 10)
+    for version, kind, well in (("hv-2", ObjectKind.CELL, True), ("hv-3", ObjectKind.ARTEFACT, False)):
+        make_model(home.model(version), version, finds=True, kind=kind)
+        run_trial(home, version, None)
+        model = load_model(home.model(version))
+        assert (model.card.finds, model.adapter.finder, model.finds) == (True, well, well)
+        field = load_image(Catalogue(home.path).fields()[0].path)
+        assert len(find_cells(model, field).cells) == 2
+    run_trial(home, "hv-1", None)
+    assert load_model(home.model("hv-1")).adapter.finder is None  # its finder was never trained
+
+
+def test_a_site_with_few_marked_fields_goes_by_the_card(home: NodeHome) -> None:
+    add_fields(home.path, 2)
+    make_model(home.model("hv-2"), "hv-2", finds=True, kind=ObjectKind.ARTEFACT)
+    run_trial(home, "hv-2", None)
+    assert load_model(home.model("hv-2")).adapter.finder is None
 
 
 def test_int8_ranges_are_of_cells_in_the_sites_view(home: NodeHome) -> None:

@@ -28,6 +28,7 @@ from shared.contracts.training import (
     CensusRequest,
     EvaluateReply,
     EvaluateRequest,
+    OwnPart,
     Recipe,
     Refusal,
     Reply,
@@ -36,10 +37,12 @@ from shared.contracts.training import (
     TrainRequest,
 )
 from shared.vision import backbones
+from shared.vision.boxes import KINDS, OUTPUTS
 from shared.vision.export import export_onnx
 from shared.vision.model import build
 from shared.vision.weights import base_sha256
 from tests.client_node.analysis.factories import draw_field, save
+from tests.client_node.analysis.test_compare import add_fields
 from tests.client_node.training.site import CLASSES, RECIPE, make_home
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -104,7 +107,11 @@ def test_train_learns_and_evaluate_says_so(service: TrainingService, home: Path,
     assert nothing == {}
     assert answer.candidate.n == 12
     assert answer.candidate.accuracy > 0.8
+    assert answer.own is not None
+    assert answer.own.n == 12
+    assert answer.own.accuracy >= answer.candidate.accuracy
     assert answer.current is None
+    assert answer.finder is None  # the site has no marked fields
 
     body = (home / "training" / "manifests" / "run-1-r1.json").read_bytes()
     assert sha256(body).hexdigest() == first.manifest_sha256
@@ -127,6 +134,31 @@ def test_evaluate_measures_the_current_model_beside(tmp_path: Path, home: Path, 
     assert answer.current is not None
     assert answer.current.n == answer.candidate.n == 12
     assert answer.current.loss == pytest.approx(answer.candidate.loss, abs=2e-3)  # the same, once through fp16
+
+
+def test_a_site_that_the_shared_head_misreads_is_told_with_its_own(tmp_path: Path, start: Arrays) -> None:
+    """The candidate as every hospital gets it, and as this one would run it: its own head is fitted and helps."""
+    service = TrainingService(make_home(tmp_path / "home", train=10, val=8, test=8))
+    _, update = service.handle(train_request(), start)
+    mixed = {**update, "head.weight": np.roll(update["head.weight"], 1, axis=0)}
+    answer, _ = service.handle(evaluate_request(), mixed)
+    assert isinstance(answer, EvaluateReply)
+    assert answer.own is not None
+    assert answer.own_parts == (OwnPart.HEAD,)
+    assert answer.candidate.accuracy < 0.4
+    assert answer.own.accuracy > 0.8
+    assert answer.as_run == answer.own
+
+
+def test_a_site_with_marked_fields_says_whether_the_finder_does_worse(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "home", train=1, val=1, test=1)
+    add_fields(home, 10)
+    none = {**start, "finder.out.bias": np.where(np.arange(OUTPUTS) == KINDS.index(ObjectKind.CELL), -9, 0)}
+    none["finder.out.bias"] = none["finder.out.bias"].astype(np.float16)
+    answer, _ = TrainingService(home).handle(evaluate_request(), none)
+    assert isinstance(answer, EvaluateReply)
+    assert answer.finder is not None
+    assert (answer.finder.cells, answer.finder.found, answer.finder.worse) == (20, 0, True)
 
 
 def card() -> str:

@@ -7,12 +7,13 @@ from shared.contracts.ontology import CellClass
 from shared.contracts.training import CalibrationSummary, EvaluateReply, SiteMetrics
 
 
-def _reply(candidate: float, current: float | None, n: int = 100) -> EvaluateReply:
+def _reply(candidate: float, current: float | None, n: int = 100, own: float | None = None) -> EvaluateReply:
     def metrics(accuracy: float) -> SiteMetrics:
         return SiteMetrics(n=n, loss=0.5, accuracy=accuracy, macro_f1=accuracy)
 
     return EvaluateReply(
         candidate=metrics(candidate),
+        own=metrics(own) if own is not None else None,
         current=metrics(current) if current is not None else None,
         calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
         seconds=1.0,
@@ -99,3 +100,8 @@ def test_a_hospital_may_be_stricter_than_the_network_and_never_laxer() -> None:
 def test_a_single_cell_may_always_be_lost() -> None:
     assert judge({"a": _reply(0.7, 0.8, n=10)}).passed
     assert not judge({"a": _reply(0.6, 0.8, n=10)}).passed
+
+
+def test_a_hospital_is_judged_by_what_would_run_there() -> None:
+    assert judge({"a": _reply(0.80, 0.90, own=0.91)}).passed
+    assert not judge({"a": _reply(0.95, 0.90, own=0.80)}).passed

@@ -15,7 +15,7 @@ from shared.contracts.errors import ConflictError, ForbiddenError, GateBlockedEr
 from shared.contracts.model_card import ArtefactRef, ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ModelDecision
-from shared.contracts.training import CalibrationSummary, EvaluateReply, Recipe, SiteMetrics
+from shared.contracts.training import CalibrationSummary, EvaluateReply, FinderMetrics, OwnPart, Recipe, SiteMetrics
 from shared.crypto.signing import SigningKey
 from tests.server.federation.world import COORDINATOR, new_database, node_of, person
 
@@ -27,12 +27,16 @@ def _metrics(accuracy: float) -> SiteMetrics:
     return SiteMetrics(n=50, loss=0.4, accuracy=accuracy, macro_f1=accuracy)
 
 
-def _register(session: Session, version: str, *, north: float = 0.9, before: float | None = None) -> SignedModelCard:
+def _register(
+    session: Session, version: str, *, north: float = 0.9, before: float | None = None, own: float | None = None
+) -> SignedModelCard:
     calibration = CalibrationSummary(temperature=1.1, conformal_quantile=0.9)
     replies = {
         "north": EvaluateReply(
             candidate=_metrics(north),
             current=_metrics(before) if before is not None else None,
+            own=_metrics(own) if own is not None else None,
+            own_parts=(OwnPart.HEAD,) if own is not None else (),
             calibration=calibration,
             seconds=1.0,
         ),
@@ -133,6 +137,24 @@ def test_hospital_it_sees_its_own_row_of_the_matrix(session: Session) -> None:
     view = service.model_view(session, person(Role.HOSPITAL_IT, "south"), "hv-1")
     assert [row.hospital_id for row in view.matrix] == ["south"]
     assert (list(view.card.sites), list(view.card.examples)) == (["south"], ["south"])
+
+
+def test_the_matrix_holds_the_candidate_what_is_in_use_and_each_sites_own(session: Session) -> None:
+    _register(session, "hv-1", north=0.8, before=0.85, own=0.95)
+    session.expire_all()
+    north, south = service.model_view(session, COORDINATOR, "hv-1").matrix
+    assert (north.candidate, north.current, north.own) == (_metrics(0.8), _metrics(0.85), _metrics(0.95))
+    assert north.own_parts == [OwnPart.HEAD]
+    assert (south.own, south.own_parts) == (None, [])
+
+
+def test_a_card_from_before_finders_were_compared_still_verifies(session: Session) -> None:
+    signed = _register(session, "hv-1")
+    assert b"finders" not in canonical_bytes(signed.card)
+    worse = FinderMetrics(fields=9, cells=30, found=0, extra=0, plain_found=30, plain_extra=2)
+    better = worse.model_copy(update={"found": 30})
+    for found, finds in (({}, True), ({"a": better}, True), ({"a": better, "b": worse}, False)):
+        assert signed.card.model_copy(update={"boxes": {"a": 12}, "finders": found}).finds is finds
 
 
 def test_candidates_are_not_handed_out(session: Session) -> None:
