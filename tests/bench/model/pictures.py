@@ -19,7 +19,7 @@ from tests.bench.model.together import name_of, together
 _INK, _PAPER, _SURE, _DOUBT = "#1d2430", "#ffffff", "#0b6e4f", "#b3261e"
 _ACROSS: Final = 6
 _CELL: Final = 200
-_FOOT: Final = 46
+_FOOT: Final = 62
 _WIDE: Final = 110
 """Characters of a line below a picture."""
 
@@ -61,7 +61,7 @@ def _field(smear: Smear) -> Image.Image:
             continue
         box = tuple(scale * value for value in cell.box)
         pen.rectangle(box, outline=_colour(cell), width=3)
-        _tag(pen, (box[0], box[1] - 24), _words(cell), _colour(cell))
+        _tag(pen, (box[0], box[1] - 24), f"{_called(cell)} {_left_open(cell)}", _colour(cell), image.width)
     return _above(image, _said(smear))
 
 
@@ -75,8 +75,9 @@ def _gallery(smear: Smear) -> Image.Image:
         with Image.open(cell.source or "") as image:
             sheet.paste(image.convert("RGB").resize((_CELL - 8, _CELL - 8)), (x + 4, y + 4))
         truth = name_of(Path(cell.source or "")).replace("_", " ")
-        pen.text((x + 6, y + _CELL - 2), _words(cell), _colour(cell), font=_font(15))
-        pen.text((x + 6, y + _CELL + 18), f"labelled: {truth}", _INK, font=_font(13))
+        pen.text((x + 6, y + _CELL - 2), _called(cell), _colour(cell), font=_font(14))
+        pen.text((x + 6, y + _CELL + 16), _left_open(cell), _colour(cell), font=_font(14))
+        pen.text((x + 6, y + _CELL + 34), f"labelled: {truth}", _INK, font=_font(13))
     return _above(sheet, _said(smear))
 
 
@@ -84,10 +85,14 @@ def _colour(cell: Cell) -> str:
     return _DOUBT if cell.doubtful else _SURE
 
 
-def _words(cell: Cell) -> str:
+def _called(cell: Cell) -> str:
+    return f"{cell.cls.info.name} {cell.probability:.2f}"
+
+
+def _left_open(cell: Cell) -> str:
     members = "/".join(cls.info.mark for cls in cell.prediction_set) or "none"
     strange = f" unlike {cell.ood_score:.1f}" if cell.ood_score > 1.0 else ""
-    return f"{cell.cls.info.name} {cell.probability:.2f} {{{members}}}{strange}"
+    return f"{{{members}}}{strange}"
 
 
 def _said(smear: Smear) -> list[str]:
@@ -102,12 +107,13 @@ def _above(image: Image.Image, lines: Sequence[str]) -> Image.Image:
     sheet.paste(image, (0, 0))
     pen = ImageDraw.Draw(sheet)
     for number, line in enumerate(lines):
-        pen.text((10, image.height + 8 + 22 * number), line, _INK, font=_font(16))
+        # Pillow's own font has no en dash.
+        pen.text((10, image.height + 8 + 22 * number), line.replace("–", "-"), _INK, font=_font(16))
     return sheet
 
 
-def _tag(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: str) -> None:
-    x, y = max(0.0, place[0]), max(0.0, place[1])
+def _tag(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: str, width: int) -> None:
+    x, y = max(3.0, min(place[0], width - 3 - pen.textlength(text, font=_font(18)))), max(0.0, place[1])
     left, top, right, bottom = pen.textbbox((x, y), text, font=_font(18))
     pen.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=colour)
     pen.text((x, y), text, _PAPER, font=_font(18))
