@@ -195,6 +195,7 @@ class _Conductor:
             tensors=read_tensors(body),
             evaluations=replies,
             examples=self._book.examples(),
+            cells=self._book.cells(plan.recipe),
             parent=plan.parent,
         )
         signed = build(self._runtime, candidate)

@@ -36,7 +36,7 @@ def judge(evaluations: Mapping[str, EvaluateReply], tolerances: Mapping[str, flo
         tolerance = min(TOLERANCE, (tolerances or {}).get(hospital, TOLERANCE))
         findings += _accuracy(hospital, reply, tolerance)
         if reply.current is not None:
-            blocking, small = _recalls(hospital, reply.current, reply.candidate, tolerance)
+            blocking, small = _recalls(hospital, reply.current, _as_run(reply), tolerance)
             findings += blocking
             notes += small
     findings += _everywhere(evaluations.values(), {finding.cls for finding in findings})
@@ -44,7 +44,7 @@ def judge(evaluations: Mapping[str, EvaluateReply], tolerances: Mapping[str, flo
 
 
 def _accuracy(hospital: str, reply: EvaluateReply, tolerance: float) -> Iterable[GateFinding]:
-    after = reply.candidate
+    after = _as_run(reply)
     if after.n == 0:
         text = "The hospital has no held-out cells to evaluate the candidate on."
         yield GateFinding(hospital_id=hospital, kind="cells", text=text)
@@ -88,7 +88,7 @@ def _everywhere(replies: Iterable[EvaluateReply], told: set[CellClass | None]) -
         for cls, was in reply.current.recall.items():
             n = reply.current.support.get(cls, 0)
             sums = counts.setdefault(cls, [0, 0.0, 0.0])
-            for place, value in enumerate((n, n * was, n * reply.candidate.recall.get(cls, 0.0))):
+            for place, value in enumerate((n, n * was, n * _as_run(reply).recall.get(cls, 0.0))):
                 sums[place] += value
     found = []
     for cls, (total, right_before, right_after) in sorted(counts.items(), key=lambda item: item[0].order):
@@ -99,6 +99,11 @@ def _everywhere(replies: Iterable[EvaluateReply], told: set[CellClass | None]) -
         if was - now > TOLERANCE + _ROUNDING and _fallen(was, now, n):
             found.append(_recall(EVERYWHERE, cls, was, now, n, TOLERANCE))
     return found
+
+
+def _as_run(reply: EvaluateReply) -> SiteMetrics:
+    """Return the candidate's figures that stand against the current model's: both as the hospital runs them."""
+    return reply.candidate
 
 
 def _fallen(was: float, now: float, n: int) -> bool:

@@ -159,6 +159,20 @@ def model_view(session: Session, principal: Principal, version: str) -> ModelVie
     return _view(session, _get(session, version), _names(session, principal), principal.hospital_id)
 
 
+def lineage(session: Session, principal: Principal, version: str) -> list[str]:
+    """Return the versions that a version stands on, its parent first."""
+    _require(principal, _VIEWERS)
+    found: list[str] = []
+    row = _get(session, version)
+    while row.parent is not None and row.parent not in found:
+        found.append(row.parent)
+        parent = repository.get(session, row.parent)
+        if parent is None:
+            break
+        row = parent
+    return found
+
+
 def _make_current(session: Session, principal: Principal, row: ModelVersion) -> None:
     leaving = repository.current(session, lock=True)
     if leaving is not None:
@@ -172,7 +186,7 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
     card = _card(row)
     if hospital_id is not None:
         counts = {"examples": _only(card.examples, hospital_id), "boxes": _only(card.boxes, hospital_id)}
-        own = {"sites": _only(card.sites, hospital_id), **counts}
+        own = {"sites": _only(card.sites, hospital_id), "cells": _only(card.cells, hospital_id), **counts}
         card = card.model_copy(update=own)
     return ModelView(
         version=row.version,
