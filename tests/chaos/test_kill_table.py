@@ -3,18 +3,16 @@
 ``HEMATOVISION_KILL_TABLE`` names a file for what happened at each kill: the table of docs/recovery.md.
 """
 
-import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
 from server.federation.states import RunState
+from tests.chaos.table import write_down
 from tests.chaos.world import Network, network
 
 pytestmark = [pytest.mark.chaos, pytest.mark.servers]
@@ -70,7 +68,7 @@ def test_a_killed_process_costs_at_most_one_round(net: Network, victim: str) -> 
     seen = {line.id for line in before.events}
     story = [line.text for line in after.events if line.id not in seen]
     starts = [text for text in story if text.startswith(f"Round {under_way} starts")]
-    _write_down(victim, seconds=seconds, round_under_way=under_way, played_again=len(starts), story=story)
+    write_down(victim, seconds=seconds, round_under_way=under_way, played_again=len(starts), story=story)
     assert not after.state.over
     # Every round before the one under way stays as it was: only that one may have been played again.
     assert [row for row in after.round_views if row.round < under_way] == before.round_views[:-1]
@@ -95,9 +93,3 @@ def test_the_run_comes_to_a_model(net: Network) -> None:
     view = net.view()
     assert (view.state, view.problem, view.rounds_done) == (RunState.COMPLETED, None, _ROUNDS)
     assert sorted(view.per_site) == [hospital.id for hospital in net.hospitals]
-
-
-def _write_down(victim: str, **facts: object) -> None:
-    if path := os.environ.get("HEMATOVISION_KILL_TABLE"):
-        with Path(path).open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"victim": victim, **facts}) + "\n")
