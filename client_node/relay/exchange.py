@@ -5,6 +5,7 @@ reaches the trainer. A refusal tells the centre why in a public sentence; the le
 """
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ MAX_REQUEST = 64 * 1024
 _MAX_REPLY = 256 * 1024
 _LONGEST_REASON = 500
 _TRAINER_TIMEOUT = float(os.environ.get("HEMATOVISION_TRAINER_TIMEOUT", "3600"))
+_TRAINER_BACK = float(os.environ.get("HEMATOVISION_TRAINER_BACK", "120"))
+"""Seconds that a trainer which has died is waited for."""
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 _EXPECTED: dict[type, type] = {
@@ -132,12 +135,7 @@ def ask_trainer(home: Path, policy: Policy, request: Request, asked: Asked) -> G
         ServiceUnavailableError: the trainer does not run, stopped meanwhile or took too long.
         DataInvalidError: the trainer answered something else than a reply.
     """
-    header = {"op": "federate", "request": asked.text}
-    socket = ipc.socket_path(home, "trainer")
-    try:
-        back, tensors = ipc.call(socket, header, asked.tensors, timeout=_TRAINER_TIMEOUT)
-    except (OSError, EOFError) as error:
-        raise ServiceUnavailableError("This node's trainer does not run at the moment.") from error
+    back, tensors = _insistently(home, request, asked)
     text, signed = back.get("reply"), back.get("seal")
     if not isinstance(text, str) or not isinstance(signed, str) or len(text) > _MAX_REPLY:
         raise DataInvalidError("This node's trainer gave an answer that cannot be read.")
@@ -154,6 +152,37 @@ def ask_trainer(home: Path, policy: Policy, request: Request, asked: Asked) -> G
     check_same_shapes(check_tensors(tensors), check_tensors(asked.tensors))
     policy.check_update(request, len(tensors))
     return Given(text, signed, tensors)
+
+
+def _insistently(home: Path, request: Request, asked: Asked) -> tuple[ipc.Header, bytes]:
+    """Call the trainer, and once more where it died meanwhile: the node's agent starts it again.
+
+    Nobody waits for a question before a launch: its answer is that the trainer does not run.
+    """
+    socket, header = ipc.socket_path(home, "trainer"), {"op": "federate", "request": asked.text}
+    patient = isinstance(request, TrainRequest | EvaluateRequest)
+    while True:
+        try:
+            return ipc.call(socket, header, asked.tensors, timeout=_TRAINER_TIMEOUT)
+        except (OSError, EOFError, ServiceUnavailableError) as error:
+            slow = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+            if slow or not patient or not _comes_back(socket):
+                if isinstance(error, HematovisionError):
+                    raise
+                raise ServiceUnavailableError("This node's trainer does not run at the moment.") from error
+            patient = False
+            log.warning("relay.trainer_came_back", request=request.kind)
+
+
+def _comes_back(socket: Path) -> bool:
+    """Whether a trainer answers within `_TRAINER_BACK` seconds."""
+    end = time.monotonic() + _TRAINER_BACK
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        with suppress(HematovisionError, OSError, EOFError):
+            ipc.call(socket, {"op": "ping"}, timeout=5.0)
+            return True
+    return False
 
 
 def _written(home: Path, request: Request, given: Given) -> Given:

@@ -49,7 +49,14 @@ def model(request: Request, session: SessionDep, who: SignedIn, version: str) ->
     """A model's card."""
     shown = registry.model_view(session, who, version)
     names = {row.hospital_id: row.hospital_name for row in shown.matrix}
-    return page(request, "models/card.html", model=shown, names=names, before=model_before(session, who, shown))
+    return page(
+        request,
+        "models/card.html",
+        model=shown,
+        names=names,
+        lineage=registry.lineage(session, who, version),
+        before=model_before(session, who, shown),
+    )
 
 
 @router.post("/models/{version}/promote", name="model_promote")

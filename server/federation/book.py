@@ -16,6 +16,7 @@ from server.federation.strategies import registry as strategies
 from server.models.base import utc_now
 from server.models.federation import RoundRecord, Run, SiteRound
 from shared.contracts.errors import ConflictError, NotFoundError
+from shared.contracts.ontology import CellClass
 from shared.contracts.training import EvaluateReply, Recipe, TrainReply
 
 _MAX_REASON = 300
@@ -247,6 +248,13 @@ class RunBook:
         """Return, per hospital, the training cells of its last update."""
         with self._database.session(read_only=True) as session:
             return repository.examples(session, self.run_id)
+
+    def cells(self, recipe: Recipe) -> dict[str, dict[CellClass, int]]:
+        """Return, per hospital that trained, its training cells by class of the recipe, as its census last told."""
+        with self._database.session(read_only=True) as session:
+            taught = repository.examples(session, self.run_id)
+            counted = service.cells_by_class(session, recipe.classes)
+        return {hospital: counted[hospital] for hospital in taught if counted.get(hospital)}
 
     def complete(self, session: Session, model_version: str) -> None:
         """End the run well; in the transaction that registers its model."""

@@ -108,18 +108,18 @@ class _Conductor:
         if done:
             self._book.event("run", f"Resumed after round {done}")
         for number in range(done + 1, plan.rounds + 1):
-            if self._book.paused(number - 1):
-                return None
             result = self._insistently(plan, number, tensors, state)
+            if result is None:
+                return None
             tensors, state = result.tensors, result.state
             if number < plan.rounds:
                 time.sleep(self._breath)
         return None if self._book.paused(plan.rounds) else self._finish(plan, tensors)
 
-    def _insistently(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
-        """Play a round, once more where it failed for hospitals that were lost on the way."""
+    def _insistently(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result | None:
+        """Play a round, once more where it failed for hospitals that were lost on the way; None: the run pauses."""
         tried = 0
-        while True:
+        while not self._book.paused(number - 1):
             try:
                 return self._round(plan, number, tensors, state)
             except LostError as error:
@@ -127,6 +127,7 @@ class _Conductor:
                 if tried > error.tries:
                     raise
                 self._book.event("round", f"{error.message} It is played again ({tried} of {error.tries}).")
+        return None
 
     def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
         sites = self._sample(plan)
@@ -198,6 +199,7 @@ class _Conductor:
             tensors=read_tensors(body),
             evaluations=replies,
             examples=self._book.examples(),
+            cells=self._book.cells(plan.recipe),
             parent=plan.parent,
         )
         signed = build(self._runtime, candidate)

@@ -1,6 +1,7 @@
 """Rules of federated runs: who may launch and see them, what a run is made of, what its log book says."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from sqlmodel import Session
 
@@ -112,6 +113,19 @@ def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Rec
     compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined, privacy=plan.privacy.kinds)
     private.check(plan.privacy, plan.rounds)
     return strategy, strategy.asked(recipe)
+
+
+def cells_by_class(session: Session, classes: Sequence[CellClass]) -> dict[str, dict[CellClass, int]]:
+    """Return, per hospital, its training cells of these classes; a subclass counts into its class."""
+    counted: dict[str, dict[CellClass, int]] = {}
+    for record in repository.censuses(session):
+        sums: Counter[CellClass] = Counter()
+        for row in Census.model_validate(record.census).rows:
+            cls = row.cls if row.cls in classes else row.cls.info.parent
+            if cls is not None and cls in classes:
+                sums[cls] += row.train
+        counted[record.hospital_id] = {cls: sums[cls] for cls in classes if sums[cls]}
+    return counted
 
 
 def feedback_labels(session: Session) -> dict[str, int]:

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from itertools import accumulate
@@ -38,6 +38,8 @@ class Candidate:
     evaluations: Mapping[str, EvaluateReply]
     examples: Mapping[str, int]
     parent: str | None
+    cells: Mapping[str, Mapping[CellClass, int]] = field(default_factory=dict)
+    """Hospital id → its labelled training cells by class."""
 
 
 def artefact_key(version: str, name: str) -> str:
@@ -70,6 +72,7 @@ def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
         run_key=candidate.run_id,
         sites={hospital: reply.candidate for hospital, reply in candidate.evaluations.items()},
         examples=dict(candidate.examples),
+        cells={hospital: dict(counts) for hospital, counts in candidate.cells.items()},
         boxes={hospital: reply.boxes for hospital, reply in candidate.evaluations.items() if reply.boxes},
         finders={hospital: reply.finder for hospital, reply in candidate.evaluations.items() if reply.finder},
         calibration=default_calibration(list(candidate.evaluations.values())),

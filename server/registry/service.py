@@ -161,6 +161,20 @@ def model_view(session: Session, principal: Principal, version: str) -> ModelVie
     return _view(session, _get(session, version), _names(session, principal), principal.hospital_id)
 
 
+def lineage(session: Session, principal: Principal, version: str) -> list[str]:
+    """Return the versions that a version stands on, its parent first."""
+    _require(principal, _VIEWERS)
+    found: list[str] = []
+    row = _get(session, version)
+    while row.parent is not None and row.parent not in found:
+        found.append(row.parent)
+        parent = repository.get(session, row.parent)
+        if parent is None:
+            break
+        row = parent
+    return found
+
+
 def _make_current(session: Session, principal: Principal, row: ModelVersion) -> None:
     leaving = repository.current(session, lock=True)
     if leaving is not None:
@@ -174,8 +188,8 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
     card = _card(row)
     if hospital_id is not None:
         counts = {"examples": _only(card.examples, hospital_id), "boxes": _only(card.boxes, hospital_id)}
-        figures = {"sites": _only(card.sites, hospital_id), "finders": _only(card.finders, hospital_id)}
-        own = {**figures, **counts}
+        told = {"sites": card.sites, "cells": card.cells, "finders": card.finders}
+        own = {**{name: _only(figures, hospital_id) for name, figures in told.items()}, **counts}
         card = card.model_copy(update=own)
     return ModelView(
         version=row.version,

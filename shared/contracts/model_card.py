@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shared.contracts.analysis import Contract
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import CalibrationSummary, FinderMetrics, Identifier, Recipe, Sha256, SiteMetrics
+from shared.contracts.training import CalibrationSummary, Count, FinderMetrics, Identifier, Recipe, Sha256, SiteMetrics
 
 
 class ArtefactRef(Contract):
@@ -35,6 +35,9 @@ class ModelCard(Contract):
     """Hospital id → cells marked in the fields by which the finder learnt; empty: it was never trained."""
     finders: dict[str, FinderMetrics] = Field(default_factory=dict, exclude_if=lambda finders: not finders)
     """Hospital id → the finder beside plain proposals there. Left out where empty: older cards were signed without."""
+    cells: dict[str, dict[CellClass, Count]] = Field(default_factory=dict, exclude_if=lambda cells: not cells)
+    """Hospital id → labelled training cells of each of the recipe's classes, as its census told at the end of the run;
+    a hospital whose policy keeps its counts is absent. Left out where empty: older cards were signed without."""
     calibration: CalibrationSummary
     """Defaults for a hospital that has no validation data of its own."""
     parent: Identifier | None = None

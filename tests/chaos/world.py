@@ -25,6 +25,7 @@ from deploy.demo.stages import join_hospitals, start_nodes
 from server.accounts.schemas import COMMAND_LINE
 from server.db.session import Database
 from server.federation import service, steering
+from server.federation.recipe import Value
 from server.federation.schemas import RoundView, RunPlan, RunView
 from server.settings import load_settings
 from shared.processes import Service, Supervisor, free_port
@@ -44,7 +45,7 @@ class Network:
 
     def launch(self, rounds: int) -> None:
         """Launch a run in which both hospitals must take part in every round."""
-        recipe = {"views": 1, "head_epochs": 0}
+        recipe: dict[str, Value] = {"views": 1, "head_epochs": 0, "input_size": 32, "batch_size": 64}
         plan = RunPlan(rounds=rounds, local_epochs=1, min_sites=2, round_deadline_seconds=300, recipe=recipe)
         with self.database.session() as session:
             self.run_id = service.start_run(session, COMMAND_LINE, plan)
@@ -87,7 +88,7 @@ class Network:
 def network(work: Path) -> Iterator[Network]:
     """Start a network of two hospitals in ``work``."""
     data = work / "synthetic"
-    make_synthetic(data, sites=2)
+    make_synthetic(data, sites=2, fields_per_site=12, cells_per_field=4, gallery_cells_per_site=160)
     partition = assign(read_labels(data), 2)
     for part in partition:
         set_aside(part, data)

@@ -130,11 +130,15 @@ class Centre:
 
     def start_node(self, hospital: TestHospital) -> Service:
         """Start the hospital's SuperNode."""
+        return self.supervisor.start(self.node_service(hospital))
+
+    def node_service(self, hospital: TestHospital) -> Service:
+        """Return the hospital's SuperNode, to be started."""
         command = supernode_command(
             hospital.home, superlink=self.flower.address, hospital_id=hospital.name, port=free_port()
         )
         log = self.work / "logs" / f"{hospital.name}.log"
-        return self.supervisor.start(Service(f"supernode {hospital.name}", command.argv, env=command.env, log_path=log))
+        return Service(f"supernode {hospital.name}", command.argv, env=command.env, log_path=log)
 
     def control_client(self) -> ControlHttpClient:
         """Return what anybody on this machine could talk to the SuperLink with."""

@@ -243,6 +243,7 @@ def register_model(
         run_key=book.run_id,
         sites={site: reply.candidate for site, reply in replies.items()},
         examples={site: 1180 - 260 * place for place, site in enumerate(sites)},
+        cells=book.cells(Recipe(classes=CLASSES)),
         calibration=CALIBRATION,
         synthetic=True,
     )

@@ -19,6 +19,18 @@ def test_card_names_everything_that_pins_the_model(visitor: Browser) -> None:
     assert all(word in page for word in ("Not trained for", "Intended use", "Apache-2.0", "1\u202f180 cells"))
 
 
+def test_card_tells_cells_by_class_and_hospital_the_recipe_and_the_lineage(visitor: Browser) -> None:
+    visitor.sign_in("reader")
+    card = visitor.get("/models/hv-1.json").json()["card"]
+    page = visitor.get("/models/hv-1").text
+    table = page[page.index("as each hospital's census told") :]
+    line = table[table.index("</span> neutrophil") :]
+    row = " ".join(re.sub(r"<[^>]+>", " ", line[: line.index("</tr>")]).split())
+    assert row == " ".join(["neutrophil", *(str(card["cells"][hospital]["neutrophil"]) for hospital in "abc")])
+    assert "on top of the pretrained weights" in page
+    assert "<dt>Weight decay</dt><dd>0.01</dd>" in page
+
+
 def test_reader_sees_models_and_decides_nothing(visitor: Browser) -> None:
     visitor.sign_in("reader")
     assert 'action="/models' not in visitor.get("/models/hv-1").text

@@ -207,7 +207,7 @@ def test_run_page_tells_its_state_in_words_with_a_table_under_every_chart(visito
     page = visitor.sign_in("coordinator").get(f"/rounds/{book.run_id}").text
     assert "Round 2 of 3 · 2 of 3 hospitals replied" in page
     charts = re.findall(r'<figure class="chart.*?</figure>', page, re.DOTALL)
-    assert [("<table" in chart, "<caption" in chart) for chart in charts] == [(True, True)] * 4
+    assert [("<table" in chart, "<caption" in chart) for chart in charts] == [(True, True)] * 5
 
 
 def test_finished_run_shows_the_matrix_with_intervals(visitor: Browser, network: Network) -> None:
@@ -353,3 +353,20 @@ def test_a_plan_is_kept_as_a_schedule_shown_and_removed(visitor: Browser, networ
     assert (wrong.status_code, wrong.json()["message"]) == (400, "Give the time as HH:MM.")
     visitor.post(f"/schedules/{row.id}/remove")
     assert "Every Sunday" not in visitor.get("/rounds").text
+
+
+def test_each_answer_tells_what_became_of_the_model_it_received(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    play_round(network, book, 1)
+    play_round(network, book, 2)
+    page = visitor.sign_in("coordinator").get(f"/rounds/{book.run_id}").text
+    table = page[page.index('<table class="answers">') :]
+    rows = [
+        " ".join(re.sub(r"<[^>]+>", " ", row).split()).partition("Hospital ")[2]
+        for row in re.findall(r"<tr>.*?</tr>", table[: table.index("</table>")], re.DOTALL)
+        if "Elisabeth" in row
+    ]
+    assert rows == [
+        "replied 1 180 57.1 % 54.1 % 0.886 3.4 MB 3.4 MB 40 s",
+        "replied 1 180 22.0 % → 57.1 % +35.1 19.0 % → 54.1 % +35.1 1.448 3.4 MB 3.4 MB 39 s",
+    ]

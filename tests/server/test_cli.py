@@ -113,7 +113,7 @@ def test_hospital_enrol_writes_a_private_kit_once(home: Path, tmp_path: Path, ca
     assert Kit.model_validate_json(out.read_bytes()).server_url == "https://centre.example:8443"
     call(*arguments, status=ExitCode.CONFLICT)
     assert call("hospital", "list", "--home", str(home))["hospitals"] == [
-        {"id": "a", "name": "Hospital A", "nodes": []}
+        {"id": "a", "name": "Hospital A", "nodes": [], "gate_tolerance": None}
     ]
 
 

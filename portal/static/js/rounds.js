@@ -88,6 +88,7 @@ function charts() {
   document.getElementById('charts').hidden = run.round_views.length === 0;
   if (run.round_views.length === 0) return;
   draw('accuracy', perSite('accuracy'), { range: [0, 1], incrs: [0.2, 0.25, 0.5], values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) });
+  draw('macro-f1', perSite('macro_f1'), { range: [0, 1], incrs: [0.25, 0.5], values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)}`) });
   draw('loss', perSite('loss'));
   draw('seconds', perSite('seconds'));
   const traffic = [

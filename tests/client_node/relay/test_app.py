@@ -1,8 +1,10 @@
 """The relay between Flower and the trainer: hostile requests, a missing trainer, odd answers."""
 
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from client_node import ipc
 from client_node.cases.ledger import Ledger
 from client_node.home import NodeHome
 from client_node.policy import load_policy
+from client_node.relay import exchange
 from client_node.relay.app import app
 from shared.contracts.errors import SignatureInvalidError
 from shared.contracts.ontology import CellClass
@@ -288,3 +291,55 @@ def test_relay_imports_neither_torch_nor_image_readers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["train", "dry-run"])
+def test_trainer_that_dies_is_waited_for_in_a_round_and_not_for_a_question(
+    home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The first trainer closes the connection in the middle of its work, as a killed one does; a second comes up."""
+    monkeypatch.setattr(exchange, "_TRAINER_BACK", 20.0)
+    asked: list[str] = []
+    path = ipc.socket_path(home, "trainer")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    died = threading.Event()
+
+    def dies() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            connection, _ = listener.accept()
+            asked.append("first")
+            path.unlink()
+            connection.close()
+        died.set()
+
+    def second(header: ipc.Header, _body: bytes) -> tuple[ipc.Header, bytes]:
+        if header["op"] == "ping":
+            return {"ok": True}, b""
+        asked.append("second")
+        return _signed(REPLY, BODY), BODY
+
+    def comes_up() -> None:
+        died.wait(20)
+        with _trainer(home, second):
+            over.wait(30)
+
+    over = threading.Event()
+    threads = [threading.Thread(target=dies), threading.Thread(target=comes_up)]
+    for thread in threads:
+        thread.start()
+    while not path.exists():
+        time.sleep(0.01)
+    try:
+        if kind == "train":
+            reply, _ = _ask(home, _message())
+            assert TrainReply.model_validate_json(reply) == REPLY
+        else:
+            reply, _ = _ask(home, _message(DRY_RUN.model_dump_json(), body=b"", kind=MessageType.QUERY))
+            assert Refusal.model_validate_json(reply).code == "service_unavailable"
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert asked == (["first", "second"] if kind == "train" else ["first"])

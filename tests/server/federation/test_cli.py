@@ -1,4 +1,4 @@
-"""``hematovision-server federate``: the strategy at the command line."""
+"""``hematovision-server federate``: the strategy, and steering, at the command line."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 
 from server.cli import app
 from server.db.session import Database
-from server.federation import service
-from server.models import Hospital
+from server.federation import service, steering
+from server.models import Hospital, Run
 from server.settings import HOME_VARIABLE, load_settings
 from shared.cli import run
 from shared.contracts.errors import ExitCode
@@ -96,3 +96,56 @@ def test_strategies_are_told_in_plain_words(call: Call) -> None:
     call("federate", "strategies")
     assert "--byzantine-sites 1" in call.said
     assert "≥ 5" in call.said
+
+
+def test_a_run_is_paused_resumed_and_cloned(home: Path, call: Call) -> None:
+    here = ("--home", str(home))
+    first = call.json("federate", "start", *here, "--rounds", "4", "--strategy", "fedyogi", "--seed", "3")
+    assert call.json("federate", "pause", *here)["pause_requested"]
+    database = Database(load_settings(home).effective_database_url)
+    with database.session() as session:
+        steering.pause(session, session.get_one(Run, first["id"]), "Paused after 2 of 4 rounds")
+    database.dispose()
+    # A paused run keeps no other from being launched, and `watch` does not wait for it.
+    call("federate", "watch", first["id"], *here)
+    assert call.said.splitlines()[-1] != ""
+    second = call.json("federate", "clone", first["id"], *here)
+    for field in ("rounds", "strategy", "strategy_parameters", "recipe", "classes", "min_sites"):
+        assert second[field] == first[field], field
+    call("federate", "resume", first["id"], *here, status=ExitCode.CONFLICT)
+    assert "is under way" in call.error
+    call.json("federate", "stop", second["id"], *here)
+    database = Database(load_settings(home).effective_database_url)
+    with database.session() as session:
+        service.fail(session, second["id"], "stopped")
+    database.dispose()
+    call("federate", "resume", first["id"], *here)
+    assert call.said.strip() == f"Run {first['id']} goes on."
+    assert call.json("federate", "status", first["id"], *here)["state"] == "queued"
+
+
+def test_a_schedule_is_added_listed_and_removed(home: Path, call: Call) -> None:
+    here = ("--home", str(home))
+    run = call.json("federate", "start", *here, "--rounds", "5")
+    options = ("--like", run["id"], "--day", "tuesday", "--at", "03:30", "--least-labels", "200")
+    added = call.json("federate", "schedule", "add", *here, *options)
+    assert (added["when"], added["least_labels"], added["plan"]["rounds"], added["plan"]["classes"]) == (
+        "every Tuesday at 03:30 UTC", 200, 5, None,
+    )  # fmt: skip
+    for wrong in (("--day", "someday"), ("--at", "25:00"), ("--at", "late")):
+        call("federate", "schedule", "add", *here, *wrong, status=ExitCode.USAGE)
+        assert "Monday … Sunday or daily" in call.error
+    call("federate", "schedule", "list", *here)
+    assert "every Tuesday at 03:30 UTC" in call.said
+    call("federate", "schedule", "remove", added["id"], *here)
+    assert call.json("federate", "schedule", "list", *here) == []
+
+
+def test_a_hospitals_tolerance_is_set_and_taken_back(home: Path, call: Call) -> None:
+    here = ("--home", str(home))
+    call("hospital", "tolerance", "north", "0.01", *here)
+    assert call.said.strip() == "north has a tolerance of 0.01."
+    call("hospital", "tolerance", "north", "0.5", *here, status=ExitCode.USAGE)
+    assert "a hospital can be stricter" in call.error
+    call("hospital", "tolerance", "north", *here)
+    assert call.said.strip() == "north has the network's tolerance."

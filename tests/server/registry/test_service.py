@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 from sqlmodel import Session, select
 
+import server.hospitals.service as hospitals
 from server.accounts.roles import Role
-from server.models import AuditEntry, Run
+from server.models import AuditEntry, ModelVersion, Run
 from server.models.base import utc_now
 from server.registry import service
 from server.registry.states import ModelState
@@ -175,3 +176,43 @@ def test_decisions_of_nodes_are_kept(session: Session) -> None:
     service.record_decision(session, node_of("north"), decision)
     [row] = service.model_view(session, COORDINATOR, "hv-1").nodes
     assert (row.hospital_id, row.decision, row.reason, row.n) == ("north", "held", "worse here", 20)
+
+
+def test_lineage_goes_back_to_the_first_model(session: Session) -> None:
+    for version in ("hv-1", "hv-2", "hv-3"):
+        _register(session, version)
+    for version, parent in (("hv-2", "hv-1"), ("hv-3", "hv-2")):
+        session.get_one(ModelVersion, version).parent = parent
+    assert service.lineage(session, COORDINATOR, "hv-3") == ["hv-2", "hv-1"]
+    assert service.lineage(session, COORDINATOR, "hv-1") == []
+
+
+def test_the_last_decision_of_each_node_is_known_to_whom_it_concerns(session: Session) -> None:
+    _register(session, "hv-1")
+    _register(session, "hv-2")
+    for hospital, version, kind in (
+        ("north", "hv-1", "installed"),
+        ("south", "hv-1", "held"),
+        ("north", "hv-2", "held"),
+    ):
+        decision = ModelDecision(version=version, decision=kind, reason="tried", accuracy=None, n=None)
+        service.record_decision(session, node_of(hospital), decision)
+    last = service.last_decisions(session, COORDINATOR)
+    assert {node: (one.version, one.decision) for node, one in last.items()} == {
+        "node-north": ("hv-2", "held"),
+        "node-south": ("hv-1", "held"),
+    }
+    assert list(service.last_decisions(session, person(Role.HOSPITAL_IT, "south"))) == ["node-south"]
+
+
+def test_a_stricter_hospital_is_asked_for_at_registration(session: Session) -> None:
+    hospitals.set_tolerance(session, COORDINATOR, "north", 0.001)
+    _register(session, "hv-1", north=0.87, before=0.9)
+    assert service.model_view(session, COORDINATOR, "hv-1").gate.findings[0].allowed == 0.001
+    for share in (-0.1, 0.03):
+        with pytest.raises(UsageError):
+            hospitals.set_tolerance(session, COORDINATOR, "north", share)
+    with pytest.raises(ForbiddenError):
+        hospitals.set_tolerance(session, person(Role.HOSPITAL_IT, "south"), "north", None)
+    hospitals.set_tolerance(session, COORDINATOR, "north", None)
+    assert hospitals.tolerances(session) == {}
