@@ -9,7 +9,7 @@ from tests.bench.model.section import Measured, Section
 _NONE: Final = "The trainer refuses every request that promises noise: there is nothing to measure yet."
 
 
-def privacy_rows(bench: Bench) -> list[Row]:  # noqa: ARG001 - the cells that rows will be measured on
+def privacy_rows(bench: Bench) -> list[Row]:
     """Return the rows of image-level DP at ε = 8, δ = 1e-5; none as long as the trainer refuses to promise any."""
     return []
 
