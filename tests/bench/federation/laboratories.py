@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tests.bench.federation.arm import FOLDS, Arm, Sites
 from tests.bench.federation.arms import Played, played, seconds
 from tests.bench.federation.figures import paired
-from tests.bench.federation.skew import local_epochs
+from tests.bench.federation.skew import ROUND_EPOCHS, recipe
 from tests.bench.model.bench import Bench
 from tests.bench.model.rows import Row
 from tests.bench.model.section import Measured, Section
@@ -29,7 +29,7 @@ def _folds(*, quick: bool) -> tuple[int | None, ...]:
 
 def together(fold: int | None) -> Arm:
     """Return the federated run of both laboratories."""
-    return Arm(Sites(labs=LABS, fold=fold), (ROUNDS,), recipe=(("seed", fold or 0),), adapted=True)
+    return Arm(Sites(labs=LABS, fold=fold), (ROUNDS,), recipe=recipe(fold or 0), adapted=True)
 
 
 def alone(lab: str, fold: int | None) -> list[Arm]:
@@ -38,7 +38,7 @@ def alone(lab: str, fold: int | None) -> list[Arm]:
         Arm(
             Sites(labs=(lab,), fold=fold, pooled=True),
             (1,),
-            recipe=(("local_epochs", min(50, max(1, round(ROUNDS * local_epochs() * share)))), ("seed", fold or 0)),
+            recipe=(("local_epochs", min(50, max(1, round(ROUNDS * ROUND_EPOCHS * share)))), ("seed", fold or 0)),
         )
         for share in _ALONE_EPOCHS
     ]

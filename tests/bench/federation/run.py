@@ -16,6 +16,7 @@ from tests.bench.federation import (
     defaults,
     laboratories,
     memory,
+    privacy,
     skew,
     traffic,
     work,
@@ -35,8 +36,8 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 WORK: Final = ROOT / "build" / "bench-federation"
 DOCS: Final = ROOT / "docs"
 SECTIONS: Final[tuple[Section, ...]] = (
-    skew.SECTION, laboratories.SECTION, traffic.SECTION, attacks.SECTION, memory.SECTION, defaults.SECTION,
-    work.SECTION,
+    skew.SECTION, laboratories.SECTION, traffic.SECTION, attacks.SECTION, memory.SECTION, privacy.SECTION,
+    defaults.SECTION, work.SECTION,
 )  # fmt: skip
 """In the order of the page."""
 

@@ -235,7 +235,7 @@ SECTION: Final = Section(
     title="Processes",
     measure=measure,
     version=1,
-    seconds=(600, 600),
+    seconds=(420, 420),
     also=lambda _bench: [
         json.dumps(W),
         IMAGES,

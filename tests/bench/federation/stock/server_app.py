@@ -10,7 +10,8 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
-from stock.client_app import network  # type: ignore[import-not-found]  # as it is named inside the bundle
+
+from .client_app import network
 
 OUTPUT = "HEMATOVISION_STOCK_OUTPUT"
 """The variable that names the file for the rounds' seconds."""
