@@ -87,8 +87,8 @@ def decide(home: NodeHome, version: str) -> ModelDecision:
     )
     if trial.n == 0 or trial.accuracy is None:
         return _accepted(policy, version, f"{whose}: accepted on its signature, without own validation data{lacks}")
-    own = f", with its own {' and '.join(part.value for part in trial.parts)}" if trial.parts else lacks
-    found = f"accuracy {trial.accuracy:.3f} on {trial.n} own validation cells{own}"
+    own = f", with its own {' and '.join(part.value for part in trial.parts)}" if trial.parts else ""
+    found = f"accuracy {trial.accuracy:.3f} on {trial.n} own validation cells{own}{lacks}"
     if trial.falls_by_more_than(policy.models.tolerance):
         decision = _decision(version, "held", f"{found}; the model in use has {trial.current_accuracy:.3f}")
     elif trial.no_better_than_chance:
