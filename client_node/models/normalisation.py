@@ -39,11 +39,13 @@ class OwnNormalisation:
         self._home = Path(home)
         self._folder = self._home / "training" / "normalisation" / sha256(repr(facts).encode()).hexdigest()[:24]
 
-    def before(self, run_key: str, number: int, *, other_runs: bool = True) -> Arrays | None:
-        """Return what a round begins with: the run's last before round ``number``, else the newest of another run."""
-        own = [file for file in self._rounds(run_key) if _round(file) < number]
-        others = [file for file in self._newest() if _run(file) != run_key] if other_runs else []
-        return self._first([*reversed(own), *others])
+    def before(self, run_key: str, number: int) -> Arrays | None:
+        """Return what the run's last round before round ``number`` left; None: it is this site's first."""
+        return self._first([file for file in reversed(self._rounds(run_key)) if _round(file) < number])
+
+    def of_others(self, run_key: str) -> Arrays | None:
+        """Return what the newest other run left."""
+        return self._first([file for file in self._newest() if _run(file) != run_key])
 
     def after(self, run_key: str) -> Arrays | None:
         """Return what the run's last round left, else the newest of another run."""

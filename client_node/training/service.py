@@ -163,13 +163,13 @@ class TrainingService:
         if not cells:
             raise NothingToDoError("This hospital has no readable labelled cells of the asked classes.")
         cached, tail = time.monotonic(), copy.deepcopy(model.tail)
+        labels, held_labels = positions(cells, recipe.classes), positions(held, recipe.classes)
         local = LocalNormalisation(self._home, request)
-        local.put_on(model)
-        held_labels = positions(held, recipe.classes)
+        local.put_on(model, lambda: calibration.balanced_loss(self._predicted(model, source)[0], labels))
         loss = train(
             model,
             source,
-            positions(cells, recipe.classes),
+            labels,
             recipe if request.round == 1 else recipe.model_copy(update={"head_epochs": 0}),
             seed=_seed(request),
             between=self._between,

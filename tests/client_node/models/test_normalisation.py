@@ -38,8 +38,9 @@ def test_a_round_begins_with_what_the_one_before_left_and_so_does_its_retry(tmp_
 def test_another_run_of_the_same_base_goes_on_and_one_of_another_does_not(tmp_path: Path) -> None:
     store = kept(tmp_path)
     store.keep("old", 5, value(5.0))
-    assert first(store.before("new", 1)) == 5.0
-    assert store.before("new", 1, other_runs=False) is None
+    assert store.before("new", 1) is None
+    assert first(store.of_others("new")) == 5.0
+    assert store.of_others("old") is None
     assert first(store.after("new")) == 5.0
     for other in (
         kept(tmp_path, base="b" * 64),
@@ -47,7 +48,7 @@ def test_another_run_of_the_same_base_goes_on_and_one_of_another_does_not(tmp_pa
         kept(tmp_path, RECIPE.model_copy(update={"frozen_stages": 5})),
         kept(tmp_path, RECIPE.model_copy(update={"classes": RECIPE.classes[:2]})),
     ):
-        assert other.before("new", 1) is other.after("old") is None
+        assert other.of_others("new") is other.after("old") is None
 
 
 def test_old_runs_go_and_a_damaged_file_is_passed_over(tmp_path: Path) -> None:
@@ -59,5 +60,5 @@ def test_old_runs_go_and_a_damaged_file_is_passed_over(tmp_path: Path) -> None:
     names = sorted(file.name for file in tmp_path.rglob("*.safetensors"))
     assert names == [f"run-{number}.r0001.safetensors" for number in (2, 3, 4, 5)]
     next(tmp_path.rglob("run-5.*")).write_bytes(b"broken")
-    assert first(store.before("run-9", 1)) == 4.0
+    assert first(store.of_others("run-9")) == 4.0
     assert not list(tmp_path.rglob("*.partial"))

@@ -36,8 +36,8 @@ def start() -> Arrays:
     return {name: value.numpy() for name, value in build(RECIPE.backbone, len(CLASSES)).trainable_state().items()}
 
 
-def trained(home: Path, tensors: Arrays, number: int, recipe: Recipe = LOCAL) -> Arrays:
-    request = TrainRequest(run_key="run", round=number, rounds=3, base_sha256=BASE, recipe=recipe, participants=2)
+def trained(home: Path, tensors: Arrays, number: int, recipe: Recipe = LOCAL, *, run: str = "run") -> Arrays:
+    request = TrainRequest(run_key=run, round=number, rounds=3, base_sha256=BASE, recipe=recipe, participants=2)
     reply, update = TrainingService(home).handle(request, tensors)
     assert isinstance(reply, TrainReply), reply
     return update
@@ -81,6 +81,18 @@ def test_a_site_goes_on_with_its_own_and_sends_it_for_the_average(tmp_path: Path
     without = evaluated(home, average, RECIPE)
     assert without.candidate == reply.candidate
     assert OwnPart.NORMALISATION not in without.own_parts
+
+
+def test_a_new_run_begins_with_what_another_left_only_where_that_reads_better(tmp_path: Path, start: Arrays) -> None:
+    home = make_home(tmp_path / "home", train=10, val=1, test=1)
+    update = trained(home, start, 1)
+    still = LOCAL.model_copy(update={"learning_rate": 1e-9, "local_epochs": 1, "ema": 0.0, "weight_decay": 0.0})
+    better = trained(home, others(update), 1, still, run="second")
+    OwnNormalisation(home, LOCAL, BASE).keep("worse", 1, {name: others(update)[name] for name in NAMES})
+    kept = trained(home, update, 1, still, run="third")
+    for name in NAMES:
+        np.testing.assert_allclose(better[name], update[name], atol=1e-4)
+        np.testing.assert_allclose(kept[name], update[name], atol=1e-4)
 
 
 def test_where_the_average_reads_as_well_it_stays(tmp_path: Path, start: Arrays) -> None:

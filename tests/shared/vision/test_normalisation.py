@@ -87,6 +87,6 @@ def test_few_cells_move_it_little(model: CellModel) -> None:
     for prior in (1e9, 64.0, 0.0):
         before = normalisation_of(model)
         adapt(model, lambda: [seen], prior=prior)
-        moved.append(float((model.features(seen) - plain).abs().mean()))
+        moved.append(float((model.features(seen) - plain).abs().mean().detach()))
         wear(model, before)
     assert moved[0] < 1e-4 < moved[1] < moved[2]
