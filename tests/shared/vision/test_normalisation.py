@@ -1,6 +1,5 @@
 """A site's own scale and shift of a model's channels."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from shared.contracts.errors import ModelInvalidError
 from shared.vision.model import CellModel, build
-from shared.vision.normalisation import adapt, normalisation_names, normalisation_of, wear
+from shared.vision.normalisation import normalisation_names, normalisation_of, wear
 from shared.vision.weights import FOLDER_VARIABLE
 from tests.shared.vision.test_backbones import ensure
 
@@ -41,9 +40,6 @@ def test_a_vision_transformer_has_some_too(tmp_path: Path, monkeypatch: pytest.M
     ensure("deit_tiny_patch16_224", tmp_path)
     model = build("deit_tiny_patch16_224", 2, frozen_stages=11)
     assert {name.rpartition(".")[2] for name in normalisation_names(model)} == {"weight", "bias"}
-    before = normalisation_of(model)
-    adapt(model, lambda: [torch.zeros(2, 192, 4, 4)])
-    assert all(torch.equal(before[name], value) for name, value in normalisation_of(model).items())
 
 
 def test_what_was_worn_can_be_taken_off_again(model: CellModel) -> None:
@@ -59,34 +55,3 @@ def test_what_was_worn_can_be_taken_off_again(model: CellModel) -> None:
     with pytest.raises(ModelInvalidError):
         wear(model, {**before, first: before[first] * torch.nan})
     assert torch.equal(model.features(seen), plain)
-
-
-def test_adapting_without_a_prior_gives_the_cells_own_statistics(model: CellModel) -> None:
-    """As torch does it itself in training mode, batch for batch; folded into scale and shift."""
-    seen = maps(model)
-    with torch.no_grad():
-        for layer in model.tail.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.train()
-                layer.momentum = 0.0  # the pretrained statistics stay
-        wanted = model.features(seen)
-        model.tail.eval()
-
-    def batches() -> Iterator[Tensor]:
-        yield seen[:5]
-        yield seen[5:]
-
-    adapt(model, batches, prior=0.0)
-    torch.testing.assert_close(model.features(seen), wanted, rtol=1e-3, atol=1e-3)
-
-
-def test_few_cells_move_it_little(model: CellModel) -> None:
-    seen = maps(model, 4)
-    plain = model.features(seen)
-    moved = []
-    for prior in (1e9, 64.0, 0.0):
-        before = normalisation_of(model)
-        adapt(model, lambda: [seen], prior=prior)
-        moved.append(float((model.features(seen) - plain).abs().mean().detach()))
-        wear(model, before)
-    assert moved[0] < 1e-4 < moved[1] < moved[2]
