@@ -38,6 +38,7 @@ def recipe_lines(recipe: Recipe) -> list[tuple[str, str]]:
         ("Looks at a cell", f"{LOOKS[recipe.augmentation]}, {recipe.views} kept"),
         ("Rare classes", RARE[recipe.balance]),
         ("Held to the start", f"by {recipe.proximal_mu:g}" if recipe.proximal_mu else "no"),
+        ("Normalisation", "each hospital's own" if recipe.local_normalisation else "shared"),
         ("Seed", str(recipe.seed)),
     ]
 

@@ -22,7 +22,8 @@ from client_node.analysis.method import Method
 from client_node.analysis.morphology import closed
 from shared.contracts.errors import DependencyMissingError, ModelInvalidError, WeightsMissingError
 from shared.contracts.training import Recipe
-from shared.vision.engine import DELTA_FILE, ONNX_FILE, cpu_session
+from shared.vision.engine import cpu_session
+from shared.vision.precision import ONNX_FILE, delta_file, whole_file
 from shared.vision.preprocessing import Pixels, scale
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def maps_of(folder: Path, recipe: Recipe, method: Method = Method.AUTO) -> tuple
         except (DependencyMissingError, ModelInvalidError):
             if method is Method.GRADCAM or not (folder / ONNX_FILE).is_file():
                 raise
-    return cam_maps(folder / ONNX_FILE), Method.CAM
+    return cam_maps(whole_file(folder)), Method.CAM
 
 
 def _torch_model(folder: Path, recipe: Recipe) -> "CellModel":
-    if not (folder / DELTA_FILE).is_file():
+    delta = delta_file(folder)
+    if not delta.is_file():
         raise ModelInvalidError("The model's tensors are not here: use --method cam, or install the model again.")
     try:
         import captum.attr  # noqa: F401
@@ -66,7 +68,7 @@ def _torch_model(folder: Path, recipe: Recipe) -> "CellModel":
             "Grad-CAM needs torch and captum: install hematovision[node], or use --method cam."
         ) from error
     try:
-        return load_model(folder / DELTA_FILE, recipe)
+        return load_model(delta, recipe)
     except WeightsMissingError as error:
         raise DependencyMissingError(f"{error.message} Or use --method cam, which does without.") from error
 

@@ -18,11 +18,12 @@ from shared.vision import backbones, calibration, preprocessing
 from shared.vision.boxes import OUTPUTS
 from shared.vision.engine import Engine, Outputs, load_engine
 from shared.vision.known import Known, known
-from shared.vision.precision import Precision, precision_of
+from shared.vision.precision import Precision, own_facts, precision_of
 
 Pixels = NDArray[np.uint8]
 _ADAPTER: Final = "adapter.json"
 _INT8_ADAPTER: Final = "adapter.int8.json"
+_OWN_ADAPTER: Final = "adapter.own.json"
 _DAMAGED: Final = f"The model's {KNOWN_FILE} is damaged: install the model again."
 
 
@@ -173,8 +174,10 @@ def load_model(folder: Path, *, precision: Precision | None = None) -> LoadedMod
 
 
 def adapter_file(engine: Engine) -> str:
-    """Return the name of the file with the site's calibration of ``engine``: INT8 features lie a little elsewhere."""
-    return _INT8_ADAPTER if "int8" in engine.name else _ADAPTER
+    """Return the name of the file with the site's calibration of ``engine``: each form's features lie elsewhere."""
+    if "int8" in engine.name:
+        return _INT8_ADAPTER
+    return _OWN_ADAPTER if "-own" in engine.name else _ADAPTER
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -194,7 +197,8 @@ def calibration_of(folder: Path) -> tuple[calibration.Adapter, str]:
 
     The network itself is not loaded. See `load_model` for the errors.
     """
-    file = _INT8_ADAPTER if precision_of(folder) is Precision.INT8 else _ADAPTER
+    whole = _ADAPTER if own_facts(folder) is None else _OWN_ADAPTER
+    file = _INT8_ADAPTER if precision_of(folder) is Precision.INT8 else whole
     adapter = _adapter(folder / file, read_card(folder))
     return adapter, compared(adapter, _known(_laboratories(folder)))
 

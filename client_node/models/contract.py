@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from shared.contracts.training import OwnPart
+
 
 class Trial(BaseModel):
     """A model on the site's own validation cells, beside the model in use; both on the very same cells."""
@@ -15,6 +17,10 @@ class Trial(BaseModel):
     """How many classes the model tells apart."""
     fitted: bool
     """Whether the site's own calibration was fitted."""
+    parts: tuple[OwnPart, ...] = ()
+    """What the model that would run has of the site's own."""
+    lacks_own_normalisation: bool = False
+    """Whether the recipe gives each site its own normalisation and this one has none, or cannot make its network."""
 
     @property
     def no_better_than_chance(self) -> bool:

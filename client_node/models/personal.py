@@ -65,22 +65,25 @@ def own_head(taught: Seen, validation: Seen) -> SiteHead | None:
 
 
 def choose(shared: Form, own: Form | None = None) -> Kept:
-    """Return what the site keeps: of the shared network and the one with the site's own normalisation (``own``), each
-    with and without a head of the site's, the one of least loss on the validation cells.
+    """Return what the site keeps: the shared network as it came, a head of its own over it, the network with the site's
+    own normalisation (``own``), or that with a head.
 
-    The shared network as it came stays unless that loss is clearly less than its own: few cells tell little. Of ways
-    that do equally well the simpler one is kept.
+    They are asked in this order, and each takes the place of the one kept so far only where its loss on the validation
+    cells is clearly less: few cells tell little, and what is simpler goes on being right for longer.
     """
-    ways = [(Kept(False, head), _loss(shared.validation, head)) for head in _heads(shared)]
-    if own is not None:
-        ways += [(Kept(True, head), _loss(own.validation, head)) for head in _heads(own)]
-    plain, (best, least) = ways[0], min(ways, key=lambda way: way[1])
-    return best if least < CLEARLY * plain[1] else plain[0]
+    best, least = Kept(False, None), _loss(shared.validation, None)
+    ways = [(Kept(False, head), shared) for head in _heads(shared)]
+    ways += [(Kept(True, head), own) for head in (None, *_heads(own))] if own is not None else []
+    for kept, form in ways:
+        loss = _loss(form.validation, kept.head)
+        if loss < CLEARLY * least:
+            best, least = kept, loss
+    return best
 
 
-def _heads(form: Form) -> list[SiteHead | None]:
+def _heads(form: Form) -> list[SiteHead]:
     head = own_head(form.taught, form.validation)
-    return [None] if head is None else [None, head]
+    return [] if head is None else [head]
 
 
 def _loss(validation: Seen, head: SiteHead | None) -> float:

@@ -40,6 +40,7 @@ from shared.vision.precision import (
     precision_of,
     sha256_of,
     switched,
+    whole_file,
 )
 from shared.vision.quantise import quantise
 
@@ -103,13 +104,14 @@ def quantise_model(
     folder = home.model(version)
     plain = _fp32(folder)
     inputs = calibration_inputs(home, plain)
-    source = sha256_of(folder / ONNX_FILE)
+    whole = whole_file(folder)
+    source = sha256_of(whole)
     trying = folder / _TRYING
     try:
         with space_guard(folder):
             trying.mkdir(mode=0o700, exist_ok=True)
             batches = (inputs[k : k + CPU_BATCH] for k in range(0, len(inputs), CPU_BATCH))
-            quantise(folder / ONNX_FILE, trying / INT8_FILE, _counted(batches, len(inputs), progress))
+            quantise(whole, trying / INT8_FILE, _counted(batches, len(inputs), progress))
         small = replace(plain, engine=OnnxEngine(trying / INT8_FILE, len(plain.classes), device="cpu"))
         runs = [Run(one, plain.adapter.view) for one in (plain, small)]
         cells = feed(home, runs)
@@ -123,7 +125,7 @@ def quantise_model(
             reason=_reason(found, most_loss, least_speed_up),
             comparison=found,
             calibration_cells=len(inputs),
-            bytes_fp32=(folder / ONNX_FILE).stat().st_size,
+            bytes_fp32=whole.stat().st_size,
             bytes_int8=(trying / INT8_FILE).stat().st_size,
         )
         if output.kept:
@@ -150,11 +152,11 @@ def switch_precision(home: NodeHome, precision: Precision, version: str | None =
 
 
 def _fp32(folder: Path) -> LoadedModel:
-    """Load the signed form on the CPU: INT8 is for machines without a GPU, and is compared as it would run there."""
+    """Load the fp32 form on the CPU: INT8 is for machines without a GPU, and is compared as it would run there."""
     model = load_model(folder, precision=Precision.FP32)
     if not (folder / ONNX_FILE).is_file():
         raise ModelInvalidError("This model has no ONNX file, and only that can be quantised.")
-    return replace(model, engine=OnnxEngine(folder / ONNX_FILE, len(model.classes), device="cpu"))
+    return replace(model, engine=OnnxEngine(whole_file(folder), len(model.classes), device="cpu"))
 
 
 def calibration_inputs(home: NodeHome, model: LoadedModel) -> Floats:
@@ -257,7 +259,7 @@ def _keep(
 ) -> None:
     """Move the file to its place; `int8.json` is written last, and only with it the form counts."""
     made = folder / _TRYING / INT8_FILE
-    if sha256_of(folder / ONNX_FILE) != source:
+    if sha256_of(whole_file(folder)) != source:
         raise ConflictError("The model was installed anew meanwhile: quantise it again.")
     fit(home, run, cells)
     facts = Int8Facts(

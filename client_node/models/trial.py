@@ -23,6 +23,7 @@ from client_node.home import NodeHome
 from client_node.ipc import Lease
 from client_node.models import store
 from client_node.models.contract import Trial
+from client_node.models.own_form import drop_own_form, keep_own_form, own_form
 from client_node.models.personal import MOST_TAUGHT, Form, Seen, applied, choose, seen
 from client_node.models.unlabelled import Nearer, view_without_labels
 from client_node.models.view import chosen_view, outputs, shown
@@ -36,6 +37,7 @@ from shared.contracts.errors import (
     UsageError,
 )
 from shared.contracts.ontology import CellClass
+from shared.contracts.training import OwnPart
 from shared.crypto.pki import write_private
 from shared.vision import calibration, conformal, gamut, preprocessing
 from shared.vision.colour import SiteView
@@ -76,6 +78,15 @@ class Run:
         self.logits.append(logits)
         self.features.append(features)
 
+    def parts(self, own: Collection["Run"] = ()) -> tuple[OwnPart, ...]:
+        """Return what it has of the site's own; the networks of ``own`` have its normalisation."""
+        flags = {
+            OwnPart.VIEW: not self.view.plain,
+            OwnPart.NORMALISATION: self in own,
+            OwnPart.HEAD: self.head is not None,
+        }
+        return tuple(part for part, has in flags.items() if has)
+
     def hits(self, cells: list[LabelledCell]) -> NDArray[np.bool_]:
         """Whether each cell was called what it is; a cell whose class the model cannot predict is missed."""
         classes = self.model.classes
@@ -99,20 +110,40 @@ def run_trial(home: NodeHome, version: str, against: str | None) -> Trial:
     candidate = load_model(home.model(version), precision=Precision.FP32)
     classes = len(candidate.classes)
     Run(candidate, SiteView()).add([np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 200, np.uint8)])
-    runs = [Run(candidate, best_view(home, candidate)), *_other(home, against)]
-    cells = feed(home, runs)
+    shared, others = Run(candidate, best_view(home, candidate)), list(_other(home, against))
+    with own_form(home, candidate) as made:
+        own = [Run(made, SiteView())] if made is not None else []
+        cells = feed(home, [shared, *own, *others])
+        chosen, fitted = _fitted(home, shared, own, cells)
+    lacks = candidate.card.recipe.local_normalisation and not own
     if not cells:
-        keep_default(home, candidate)
-        return Trial(n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False)
-    fitted = fit(home, runs[0], cells)
-    accuracies = [float(run.hits(cells).mean()) for run in runs]
+        return Trial(
+            n=0, accuracy=None, current_accuracy=None, classes=classes, fitted=False, lacks_own_normalisation=lacks
+        )
     return Trial(
         n=len(cells),
-        accuracy=accuracies[0],
-        current_accuracy=accuracies[1] if len(runs) > 1 else None,
+        accuracy=float(chosen.hits(cells).mean()),
+        current_accuracy=float(others[0].hits(cells).mean()) if others else None,
         classes=classes,
         fitted=fitted,
+        parts=chosen.parts(own),
+        lacks_own_normalisation=lacks,
     )
+
+
+def _fitted(home: NodeHome, shared: Run, own: list[Run], cells: list[LabelledCell]) -> tuple[Run, bool]:
+    """Keep what the site has of its own; return the network that then runs, and whether its calibration was fitted."""
+    folder = home.model(shared.model.card.version)
+    drop_own_form(folder)
+    form = _form(home, shared, cells)
+    if own and len(form.validation.cells) >= _LEAST_TO_FIT:
+        other = _form(home, own[0], cells)
+        if choose(form, other).normalisation:
+            fit(home, shared, cells, form)  # what runs should the own form be damaged
+            fitted = fit(home, own[0], cells, other)
+            keep_own_form(folder)
+            return own[0], fitted
+    return shared, fit(home, shared, cells, form)
 
 
 def fit_ranges(home: NodeHome) -> None:
@@ -193,26 +224,35 @@ def best_view(home: NodeHome, model: LoadedModel) -> SiteView:
     return chosen_view(model, some, pause=Lease(home.path).pause_point)
 
 
-def fit(home: NodeHome, run: Run, cells: list[LabelledCell]) -> bool:
+def _form(home: NodeHome, run: Run, cells: list[LabelledCell]) -> Form:
+    """Return what a network says of the validation cells that it can predict, and of training cells."""
+    classes = run.model.classes
+    rows = [row for row, cell in enumerate(cells) if as_predicted(cell.cls, classes)]
+    known = [cells[row] for row in rows]
+    if not known:
+        nothing = Seen([], np.zeros((0, len(classes)), np.float32), np.zeros((0, 1), np.float32), np.zeros(0, np.int64))
+        return Form(nothing, nothing)
+    logits, features = np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows]
+    return Form(_training_cells(home, run.model, run.view), seen(known, logits, features, classes))
+
+
+def fit(home: NodeHome, run: Run, cells: list[LabelledCell], form: Form | None = None) -> bool:
     """Write the site's calibration and head, by the cells that the candidate can predict; return if these sufficed.
 
-    The run has the head from then on.
+    The run has the head from then on. ``form``: what `_form` found already.
     """
-    model, classes = run.model, run.model.classes
-    rows = [row for row, cell in enumerate(cells) if as_predicted(cell.cls, classes)]
-    if len(rows) < _LEAST_TO_FIT:
+    model, form = run.model, form or _form(home, run, cells)
+    taught, own = form.taught, form.validation
+    if len(own.cells) < _LEAST_TO_FIT:
         keep_default(home, model)
         return False
-    kept = [cells[row] for row in rows]
-    own = seen(kept, np.concatenate(run.logits)[rows], np.concatenate(run.features)[rows], classes)
-    taught = _training_cells(home, model, run.view)
-    run.head = choose(Form(taught, own)).head
+    run.head = choose(form).head
     adapter = calibration.fit_adapter(
         own.logits,
         own.features,
         own.labels,
         reference=taught.features if len(taught.cells) >= _LEAST_TO_FIT else None,
-        groups=[cell.group for cell in kept],
+        groups=[cell.group for cell in own.cells],
         level=load_policy(home).analysis.coverage,
         told=model.card.calibration,
         view=run.view,

@@ -81,10 +81,14 @@ def decide(home: NodeHome, version: str) -> ModelDecision:
     """
     policy, config = load_policy(home), home.config()
     trial = try_model(home, version, against=store.current_version(home))
+    whose = "inference-only node" if config.mode is NodeMode.INFERENCE else "this node"
+    lacks = (
+        f"; {whose} has no normalisation of its own and runs the shared one" if trial.lacks_own_normalisation else ""
+    )
     if trial.n == 0 or trial.accuracy is None:
-        whose = "inference-only node" if config.mode is NodeMode.INFERENCE else "this node"
-        return _accepted(policy, version, f"{whose}: accepted on its signature, without own validation data")
-    found = f"accuracy {trial.accuracy:.3f} on {trial.n} own validation cells"
+        return _accepted(policy, version, f"{whose}: accepted on its signature, without own validation data{lacks}")
+    own = f", with its own {' and '.join(part.value for part in trial.parts)}" if trial.parts else ""
+    found = f"accuracy {trial.accuracy:.3f} on {trial.n} own validation cells{own}{lacks}"
     if trial.falls_by_more_than(policy.models.tolerance):
         decision = _decision(version, "held", f"{found}; the model in use has {trial.current_accuracy:.3f}")
     elif trial.no_better_than_chance:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client_node.datasets.catalogue import LabelledCell
 from client_node.training.cache import Between
 from client_node.training.sources import Source
 from shared.contracts.training import Balance, Recipe
@@ -19,7 +21,7 @@ from shared.vision.model import CellModel
 
 Labels = NDArray[np.int64]
 Validate = Callable[[CellModel], float]
-"""Returns the loss on the site's validation groups: less is better."""
+"""Returns the loss on cells that did not teach: less is better."""
 
 BALANCE: Final = 0.7
 """Exponent of the class-balanced sampling: 0 = as the site's cells are, 1 = every class equally often."""
@@ -31,11 +33,27 @@ ABSENT_SHARE: Final = 0.3
 alone does not hold them back; at 0 the site's own cells drift into classes it never sees."""
 STEPS_AN_EPOCH: Final = 36
 """Least steps an epoch: a small hospital's epoch would otherwise be over before it has learnt anything."""
+HELD_OUT: Final = 8
+"""One of so many groups says when to stop, where the recipe has patience."""
+LEAST_HELD: Final = 16
 FOCUS: Final = 2.0
 """Exponent of the focal loss."""
 _WARM_UP: Final = 0.1
 _CLIP: Final = 1.0
 _CHUNK: Final = 64
+
+
+def apart(cells: Sequence[LabelledCell]) -> tuple[list[LabelledCell], list[LabelledCell]]:
+    """Return the training cells that teach, and those that say when to stop: whole groups, the same in every round.
+
+    Validation cells must not say it: they vouch for the prediction sets later. Where too few would be held out to say
+    anything, all teach, and no round stops early.
+    """
+    held = {cell.group for cell in cells if int(sha256(cell.group.encode()).hexdigest()[:8], 16) % HELD_OUT == 0}
+    watched = [cell for cell in cells if cell.group in held]
+    if len(watched) < LEAST_HELD or len({cell.cls for cell in watched}) < 2:
+        return list(cells), []
+    return [cell for cell in cells if cell.group not in held], watched
 
 
 def predict(model: CellModel, source: Source, *, between: Between) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

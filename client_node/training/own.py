@@ -4,17 +4,27 @@ What is kept is decided on validation cells, by the code that decides it again o
 (`client_node.models.personal`); the figures are of test cells.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+import torch
+
+from client_node.models.normalisation import OwnNormalisation
 from client_node.models.personal import MOST_TAUGHT, Form, Seen, applied, choose
 from client_node.training.cache import Between
 from client_node.training.candidate import current_view, seen_in_view, suits
 from client_node.training.evaluation import site_metrics
-from shared.contracts.training import OwnPart, Recipe, SiteMetrics
+from shared.contracts.errors import ModelInvalidError
+from shared.contracts.training import EvaluateRequest, OwnPart, Recipe, SiteMetrics
 from shared.vision.colour import SiteView
 from shared.vision.model import CellModel
+from shared.vision.normalisation import normalisation_of, wear
 from shared.vision.site_head import SiteHead
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,35 @@ class RunHere:
     view: SiteView
 
 
-def as_run_here(home: Path, model: CellModel, recipe: Recipe, plain: Cells, *, between: Between) -> RunHere:
-    """Return a candidate's figures; ``plain`` is what it says of the site's cells in the plain view."""
+@contextmanager
+def own_worn(home: Path, model: CellModel, request: EvaluateRequest) -> Iterator[bool]:
+    """Give a candidate the site's own normalisation for a while; say whether it has one, as the trial would make it."""
+    recipe = request.recipe
+    kept = OwnNormalisation(home, recipe, request.base_sha256).after(request.run_key)
+    if kept is None or not recipe.local_normalisation:
+        yield False
+        return
+    before = normalisation_of(model)
+    try:
+        wear(model, {name: torch.from_numpy(array) for name, array in kept.items()})
+    except ModelInvalidError as error:
+        log.warning("training.normalisation_unfit", reason=error.message)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        wear(model, before)
+
+
+def as_run_here(
+    home: Path, model: CellModel, recipe: Recipe, plain: Cells, own: Cells | None = None, *, between: Between
+) -> RunHere:
+    """Return a candidate's figures.
+
+    ``plain`` is what it says of the site's cells in the plain view; ``own`` is the same with the site's own
+    normalisation, which was learnt in the plain view and takes the place of another.
+    """
     view = current_view(home)
     found = plain
     if suits(model, recipe, plain.validation.cells, plain.validation.logits, view, between=between):
@@ -54,11 +91,15 @@ def as_run_here(home: Path, model: CellModel, recipe: Recipe, plain: Cells, *, b
         found = Cells(*(seen_in_view(model, recipe, cells, view, between=between) for cells in splits))
     else:
         view = SiteView()
-    choice = choose(found.form)
-    parts = (OwnPart.VIEW,) if not view.plain else ()
-    if choice.head is not None:
-        parts = (*parts, OwnPart.HEAD)
-    return RunHere(_metrics(found.test, None, recipe), _metrics(found.test, choice.head, recipe), parts, view)
+    choice = choose(found.form, own.form if own else None)
+    chosen = own if own and choice.normalisation else found
+    flags = {
+        OwnPart.VIEW: chosen is found and not view.plain,
+        OwnPart.NORMALISATION: choice.normalisation,
+        OwnPart.HEAD: choice.head is not None,
+    }
+    parts = tuple(part for part, has in flags.items() if has)
+    return RunHere(_metrics(found.test, None, recipe), _metrics(chosen.test, choice.head, recipe), parts, view)
 
 
 def _metrics(test: Seen, head: SiteHead | None, recipe: Recipe) -> SiteMetrics:

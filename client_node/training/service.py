@@ -24,10 +24,11 @@ from client_node.training.candidate import finder_metrics
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import teach
 from client_node.training.laboratory import told_laboratory
-from client_node.training.loop import Labels, predict, train
+from client_node.training.local import LocalNormalisation
+from client_node.training.loop import Labels, apart, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
-from client_node.training.own import Cells, as_run_here
+from client_node.training.own import Cells, as_run_here, own_worn
 from client_node.training.private_loop import train_privately
 from client_node.training.share import Hold
 from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions, teaching_fields
@@ -163,26 +164,32 @@ class TrainingService:
         model = self._loaded(request, tensors)
         validation, val_labels = self._split(request, model, "val")
         received = site_metrics(self._predicted(model, validation)[0], val_labels, recipe.classes)
+        cells, held = apart(cells) if recipe.patience else (cells, [])
+        held, watched = self._source(request, model, held, 1)
         cells, source = self._source(request, model, cells, recipe.views)
         if not cells:
             raise NothingToDoError("This hospital has no readable labelled cells of the asked classes.")
         cached, tail = time.monotonic(), copy.deepcopy(model.tail)
+        labels, held_labels = positions(cells, recipe.classes), positions(held, recipe.classes)
+        local = LocalNormalisation(self._home, request)
+        local.put_on(model, lambda: calibration.balanced_loss(self._predicted(model, source)[0], labels))
         if (noisy := self._planned(request, cells)) is not None:
-            return self._train_privately(request, tensors, model, cells, source, noisy, received, begin)
+            return self._train_privately(request, tensors, model, local, cells, source, noisy, received, begin)
         loss = train(
             model,
             source,
-            positions(cells, recipe.classes),
+            labels,
             recipe if request.round == 1 else recipe.model_copy(update={"head_epochs": 0}),
             seed=_seed(request),
             between=self._between,
-            validate=(lambda now: calibration.balanced_loss(self._predicted(now, validation)[0], val_labels))
-            if len(val_labels)
+            validate=(lambda now: calibration.balanced_loss(self._predicted(now, watched)[0], held_labels))
+            if held
             else None,
         )
         boxes = self._teach_finder(request, model, tail)
         update = get_tensors(model, tensors)
-        manifest, feedback = write_manifest(self._home / "training" / "manifests", request, cells)
+        local.keep(model)
+        manifest, feedback = write_manifest(self._home / "training" / "manifests", request, [*cells, *held])
         log.info(
             "training.round_done",
             run_key=request.run_key,
@@ -209,6 +216,7 @@ class TrainingService:
         request: TrainRequest,
         tensors: Mapping[str, NDArray[np.generic]],
         model: CellModel,
+        local: LocalNormalisation,
         cells: list[LabelledCell],
         source: Source,
         noisy: private.PrivateRound,
@@ -229,6 +237,7 @@ class TrainingService:
             between=self._between,
         )
         update = get_tensors(model, tensors)
+        local.keep(model)
         manifest, _ = write_manifest(self._home / "training" / "manifests", request, cells, salt=token_hex(32))
         reply = TrainReply(
             examples=private.coarse(len(cells)),
@@ -270,8 +279,10 @@ class TrainingService:
         test = allowed_cells(self._home, "test", classes, purpose="evaluate")
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
-        plain = Cells(*(self._seen(request, model, split) for split in ("train", "val", "test")))
-        found = as_run_here(self._home, model, request.recipe, plain, between=self._between)
+        plain = self._cells(request, model)
+        with own_worn(self._home, model, request) as has_own:
+            own = self._cells(request, model) if has_own else None
+        found = as_run_here(self._home, model, request.recipe, plain, own, between=self._between)
         hidden = private.hides_training(self._home, load_policy(self._home), request)
         adapter, laboratory = self._adapter(plain, classes, hidden=hidden)
         fields = allowed_fields(self._home, "val", purpose="evaluate")
@@ -287,8 +298,11 @@ class TrainingService:
             finder=finder_metrics(model, request.recipe, fields, found.view, between=self._between),
         )
 
+    def _cells(self, request: EvaluateRequest, model: CellModel) -> Cells:
+        """Return what the candidate says of the site's readable cells, in the plain view."""
+        return Cells(*(self._seen(request, model, split) for split in ("train", "val", "test")))
+
     def _seen(self, request: EvaluateRequest, model: CellModel, split: str) -> Seen:
-        """Return what the candidate says of a split's readable cells, in the plain view."""
         classes = request.recipe.classes
         allowed = allowed_cells(self._home, split, classes, purpose="evaluate")
         cells, source = self._source(request, model, allowed, 1)

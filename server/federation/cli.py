@@ -95,6 +95,7 @@ def start(
     augmentation: Annotated[str | None, _part("How far looks at a cell go: mild, strong.")] = None,
     views: Annotated[int | None, _part("Looks kept of each cell in front of frozen stages.")] = None,
     balance: Annotated[str | None, _part("What is done about rare classes: sampler, logit, focal, none.")] = None,
+    local_normalisation: Annotated[bool | None, _part("Each hospital keeps its own normalisation.")] = None,
     seed: Annotated[int | None, _part("Of all random numbers.")] = None,
     privacy: _Privacy = Measure.NONE,
     epsilon: _Epsilon = None,
@@ -109,7 +110,7 @@ def start(
         "backbone": backbone, "frozen_stages": frozen_stages, "input_size": input_size, "local_epochs": local_epochs,
         "head_epochs": head_epochs, "patience": patience, "batch_size": batch_size, "learning_rate": learning_rate,
         "head_learning_rate": head_learning_rate, "ema": ema, "augmentation": augmentation, "views": views,
-        "balance": balance, "seed": seed,
+        "balance": balance, "local_normalisation": local_normalisation, "seed": seed,
     }  # fmt: skip
     database = _database(home)
     parameters = {

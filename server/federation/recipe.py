@@ -61,7 +61,7 @@ def read_recipe(file: Path) -> dict[str, Value]:
 
     Raises:
         NotFoundError: there is no such file.
-        UsageError: it is no TOML, or a value is neither a number nor a text.
+        UsageError: it is no TOML, or a value is not of the kind that its field has.
     """
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -70,8 +70,11 @@ def read_recipe(file: Path) -> dict[str, Value]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file.name} cannot be read as TOML: {error}.") from error
     for name, value in table.items():
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise UsageError(f"{file.name} is wrong at {name}: give a number or a text.")
+        switch = name in Recipe.model_fields and Recipe.model_fields[name].annotation is bool
+        if isinstance(value, bool) is not switch or not isinstance(value, str | int | float):
+            raise UsageError(
+                f"{file.name} is wrong at {name}: give {'true or false' if switch else 'a number or a text'}."
+            )
     return table
 
 

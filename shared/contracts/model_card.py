@@ -51,6 +51,17 @@ class ModelCard(Contract):
         """Whether the finder was trained and no hospital found it worse than plain proposals: its word counts then."""
         return sum(self.boxes.values()) > 0 and not any(found.worse for found in self.finders.values())
 
+    @property
+    def unseen_hospital(self) -> str:
+        """What a hospital without labels gets of this version, in words; see docs/personalisation.md."""
+        network = "The shared network and head as they are signed"
+        if self.recipe.local_normalisation:
+            network += (
+                ", with the average of the normalisation that each taking part keeps as its own: none of them trained"
+                " with that average, so the figures of the candidate, not of each site's own, are those to go by"
+            )
+        return f"{network}; temperature, prediction sets and dye as the median of the hospitals that took part."
+
 
 class SignedModelCard(Contract):
     """A card with the release key's Ed25519 signature (base64) over the card's canonical bytes."""

@@ -88,9 +88,12 @@ class Recipe(Contract):
     head_epochs: int = Field(default=0, ge=0, le=50)
     """So many of the local epochs of a run's first round only the head learns (staged unfreezing): later it knows."""
     patience: int = Field(default=0, ge=0, le=50)
-    """Stop after so many local epochs without a better balanced loss on the site's validation groups, and return the
-    best; 0 = train all epochs and return the last."""
+    """Stop after so many local epochs without a better balanced loss on training groups that are held out for it, and
+    return the best; 0 = train all epochs and return the last."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    local_normalisation: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether each site keeps the scale and shift of the tail's channels as its own and trains with them (FedBN; Li et
+    al. 2021); an unseen hospital gets their average. Left out where off: older cards were signed without."""
 
     @field_validator("classes")
     @classmethod

@@ -289,6 +289,8 @@ def _fit_space(features: NDArray[np.float32], reference: NDArray[np.float32] | N
     else:
         signs = spaces.crossed(fitted, dimensions=dimensions)
     found, threshold = spaces.bounded(found, signs)
+    if not threshold > 0:  # all cells have the same features: the network tells nothing of them
+        return None
     return FeatureSpace(
         mean=tuple(np.round(found.mean, 6).tolist()),
         components=tuple(tuple(row) for row in np.round(found.components, 6).tolist()),

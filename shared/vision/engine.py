@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 from shared.contracts.errors import DependencyMissingError, HematovisionError, ModelInvalidError
 from shared.contracts.training import Recipe
 from shared.vision.device import CPU, CUDA, cpu_session, on_cpu, session
-from shared.vision.precision import INT8_FILE, ONNX_FILE, Precision, precision_of
+from shared.vision.precision import (
+    DELTA_FILE,
+    INT8_FILE,
+    ONNX_FILE,
+    OWN_ONNX_FILE,
+    Precision,
+    delta_file,
+    precision_of,
+    whole_file,
+)
 
 __all__ = ["DELTA_FILE", "ONNX_FILE", "Arrays", "Engine", "OnnxEngine", "Outputs", "cpu_session", "load_engine"]
 
 Arrays = NDArray[np.float32]
 
-DELTA_FILE: Final = "delta.safetensors"
 CPU_BATCH: Final = 8
 """Images at once on a CPU: their maps still lie in its caches. With 32, each image took half as long again."""
 GPU_BATCH: Final = 64
@@ -40,7 +48,10 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """``onnxruntime``, ``onnxruntime-int8`` or ``torch``, on a GPU with ``-cuda``; stands in every analysis."""
+        """``onnxruntime``, with ``-own`` normalisation or ``-int8``, or ``torch``; on a GPU with ``-cuda``.
+
+        It stands in every analysis.
+        """
 
     @property
     def batch(self) -> int:
@@ -62,7 +73,8 @@ class OnnxEngine:
         first = self._session.get_providers()[0]
         self.batch = CPU_BATCH if first == CPU else GPU_BATCH
         device_name = {CPU: "", CUDA: "-cuda"}.get(first, f"-{first.removesuffix('ExecutionProvider').lower()}")
-        self.name = f"onnxruntime{'-int8' if file.name == INT8_FILE else ''}{device_name}"
+        form = {INT8_FILE: "-int8", OWN_ONNX_FILE: "-own"}.get(file.name, "")
+        self.name = f"onnxruntime{form}{device_name}"
 
     def run(self, batch: Arrays) -> Outputs:
         """Return the outputs; see `Engine`."""
@@ -75,14 +87,15 @@ def load_engine(model_dir: Path, recipe: Recipe, *, precision: Precision | None 
     Torch steps in where there is no ONNX file, and, with a line in the log that says why, where the runtime is not
     installed or cannot load the file.
 
-    The site's INT8 form runs where the site has one in use (`shared.vision.precision`) and a CPU does the work; a GPU
-    is faster with the fp32 file. ``precision`` overrides that.
+    Both are those with the site's own normalisation where it keeps one. The site's INT8 form runs where the site has
+    one in use (`shared.vision.precision`) and a CPU does the work; a GPU is faster with the fp32 file. ``precision``
+    overrides that.
 
     Raises:
         ModelInvalidError: neither file is there, or what is there is damaged or does not fit the recipe.
         DependencyMissingError, WeightsMissingError: what is there needs a package or weights that are not.
     """
-    delta = model_dir / DELTA_FILE
+    delta = delta_file(model_dir)
     if not (model_dir / ONNX_FILE).is_file():
         if delta.is_file():
             return _torch(delta, recipe)
@@ -98,7 +111,7 @@ def _onnx(model_dir: Path, classes: int, precision: Precision | None) -> Engine:
         precision = precision_of(model_dir) if on_cpu() else Precision.FP32
     if precision is Precision.INT8:
         return OnnxEngine(model_dir / INT8_FILE, classes, device="cpu")
-    return OnnxEngine(model_dir / ONNX_FILE, classes)
+    return OnnxEngine(whole_file(model_dir), classes)
 
 
 def _torch(delta: Path, recipe: Recipe) -> Engine:

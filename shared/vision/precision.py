@@ -1,7 +1,8 @@
-"""Which form of an installed model runs: the signed fp32 file, or the site's own INT8 derivative of it.
+"""Which form of an installed model runs: the signed fp32 file, or what the site has made of it.
 
-``model.int8.onnx`` is made here from ``model.onnx`` and never signed: ``int8.json`` beside it holds the hash of the
-file it was made from, so that it counts for nothing once that has changed. numpy-free and torch-free.
+``model.own.onnx`` is the network with the site's own normalisation, ``model.int8.onnx`` the INT8 derivative of the one
+of these two fp32 files that runs. Both are made here and never signed: ``own.json`` and ``int8.json`` beside them hold
+the hash of what they were made from, so that they count for nothing once that has changed. numpy-free and torch-free.
 """
 
 from datetime import datetime
@@ -15,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.contracts.errors import NotFoundError
 
 ONNX_FILE: Final = "model.onnx"
+DELTA_FILE: Final = "delta.safetensors"
+OWN_ONNX_FILE: Final = "model.own.onnx"
+OWN_DELTA_FILE: Final = "delta.own.safetensors"
+OWN_FACTS_FILE: Final = "own.json"
 INT8_FILE: Final = "model.int8.onnx"
 FACTS_FILE: Final = "int8.json"
 
@@ -56,13 +61,46 @@ class Comparison(BaseModel):
         return self.ms_fp32 / self.ms_int8
 
 
+class OwnFacts(BaseModel):
+    """`own.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source_sha256: str
+    """Of the ``model.onnx`` whose place it takes."""
+    onnx_sha256: str
+    delta_sha256: str
+    made_at: datetime
+
+
+def own_facts(folder: Path) -> OwnFacts | None:
+    """Return the facts of the sound form with the site's own normalisation; None if there is none, or it is void."""
+    try:
+        facts = OwnFacts.model_validate_json((folder / OWN_FACTS_FILE).read_bytes())
+        fits = sha256_of(folder / ONNX_FILE) == facts.source_sha256
+        sound = sha256_of(folder / OWN_ONNX_FILE) == facts.onnx_sha256
+        return facts if fits and sound and sha256_of(folder / OWN_DELTA_FILE) == facts.delta_sha256 else None
+    except (OSError, ValidationError):
+        return None
+
+
+def whole_file(folder: Path) -> Path:
+    """Return the fp32 file that runs: the signed one, or the one with the site's own normalisation."""
+    return folder / (OWN_ONNX_FILE if own_facts(folder) is not None else ONNX_FILE)
+
+
+def delta_file(folder: Path) -> Path:
+    """Return the tensors of what `whole_file` computes."""
+    return folder / (OWN_DELTA_FILE if own_facts(folder) is not None else DELTA_FILE)
+
+
 class Int8Facts(BaseModel):
     """`int8.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source_sha256: str
-    """Of the ``model.onnx`` that it was made from."""
+    """Of the fp32 file that it was made from."""
     int8_sha256: str
     calibration_cells: int
     comparison: Comparison
@@ -80,7 +118,7 @@ def int8_facts(folder: Path) -> Int8Facts | None:
     """Return the facts of the sound INT8 form in a model's folder; None if there is none or the model has changed."""
     try:
         facts = Int8Facts.model_validate_json((folder / FACTS_FILE).read_bytes())
-        fits = sha256_of(folder / ONNX_FILE) == facts.source_sha256
+        fits = sha256_of(whole_file(folder)) == facts.source_sha256
         return facts if fits and sha256_of(folder / INT8_FILE) == facts.int8_sha256 else None
     except (OSError, ValidationError):
         return None

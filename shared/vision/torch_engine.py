@@ -11,6 +11,7 @@ from shared.contracts.training import Recipe
 from shared.vision.device import mixed_precision, placed, torch_device
 from shared.vision.engine import CPU_BATCH, GPU_BATCH, Arrays, Outputs
 from shared.vision.model import CellModel, build
+from shared.vision.precision import OWN_DELTA_FILE
 
 
 def load_model(delta: Path, recipe: Recipe) -> CellModel:
@@ -31,7 +32,8 @@ class TorchEngine:
         self._device = torch_device()
         self._model = placed(load_model(delta, recipe), self._device)
         self.batch = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
-        self.name = "torch" if self._device.type == "cpu" else f"torch-{self._device.type}"
+        own = "-own" if delta.name == OWN_DELTA_FILE else ""
+        self.name = f"torch{own}" if self._device.type == "cpu" else f"torch{own}-{self._device.type}"
 
     def run(self, batch: Arrays) -> Outputs:
         """Return the outputs; see `shared.vision.engine.Engine`."""

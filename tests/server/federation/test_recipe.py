@@ -36,7 +36,7 @@ def test_every_field_may_be_chosen_by_numbers_or_as_a_form_sends_them() -> None:
         "backbone": "deit_tiny_patch16_224", "frozen_stages": 8, "local_epochs": 4, "batch_size": 16,
         "learning_rate": 3e-4, "head_learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.1,
         "proximal_mu": 0.01, "input_size": 96, "views": 2, "augmentation": "strong", "balance": "logit", "ema": 0.0,
-        "head_epochs": 0, "patience": 2, "seed": 7,
+        "head_epochs": 0, "patience": 2, "local_normalisation": True, "seed": 7,
     }  # fmt: skip
     assert set(values) == set(FIELDS)
     recipe = make_recipe(CLASSES, values)
