@@ -99,7 +99,8 @@ def over(tmp_path_factory: pytest.TempPathFactory, object_store: StoreAddress) -
         helpers = [
             threading.Thread(target=_again, args=(ended, 0.5, keeper.tick)),
             threading.Thread(target=_again, args=(ended, 1.0, centre.supervisor.revive)),
-            threading.Thread(target=_again, args=(ended, 2.0, lambda: _work(centre))),
+            threading.Thread(target=_again, args=(ended, 1.0, lambda: _work(centre))),
+            threading.Thread(target=_again, args=(ended, 15.0, lambda: tasks.watch(centre.runtime, {}))),
         ]
         with trainers(north, south):
             centre.start_node(south)
@@ -141,13 +142,12 @@ def _again(ended: threading.Event, seconds: float, work: Callable[[], object]) -
 
 
 def _work(centre: Centre) -> None:
-    """Look after runs, and carry out what is due."""
+    """Carry out what is due, as a worker does."""
     due: list[tuple[str, int]] = []
     outbox.dispatch_pending(centre.runtime.database, lambda kind, entry: due.append((kind, entry)))
     for kind, entry in due:
         task = tasks.TASKS[kind]
         outbox.run_entry(centre.runtime.database, entry, lambda payload, task=task: task(centre.runtime, payload))
-    tasks.watch(centre.runtime, {})
 
 
 def _tell(world: World) -> None:
