@@ -49,7 +49,16 @@ _KINDS: Final = {
     Measure.CENTRAL_DP: compatibility.Privacy.CENTRAL_DP,
 }
 RECIPE: Final[Mapping[str, Value]] = MappingProxyType(
-    {"balance": "none", "batch_size": 256, "local_epochs": 5, "head_epochs": 0, "patience": 0, "proximal_mu": 0.0}
+    {
+        "balance": "none",
+        "batch_size": 1024,
+        "local_epochs": 10,
+        "head_learning_rate": 0.1,
+        "input_size": 160,
+        "head_epochs": 0,
+        "patience": 0,
+        "proximal_mu": 0.0,
+    }
 )
 """What a private run starts from instead of the usual recipe; see docs/privacy.md for how it was chosen."""
 _FIXED: Final[Mapping[str, Value]] = MappingProxyType({"balance": "none", "patience": 0, "proximal_mu": 0.0})
