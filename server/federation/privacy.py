@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from server.federation import compatibility
 from shared.contracts.errors import UsageError
 from shared.contracts.privacy import Delta, Epsilon, Privacy, PrivacyKind, PrivacyUnit
+from shared.contracts.training import Recipe
 
 Value = str | int | float | None
 
@@ -55,6 +56,7 @@ RECIPE: Final[Mapping[str, Value]] = MappingProxyType(
         "local_epochs": 10,
         "head_learning_rate": 0.1,
         "input_size": 160,
+        "views": 2,
         "head_epochs": 0,
         "patience": 0,
         "proximal_mu": 0.0,
@@ -122,8 +124,10 @@ def choose(measure: str, **given: Value) -> RunPrivacy:
         raise UsageError(f"This privacy cannot be had: {'; '.join(problems)}.") from error
 
 
-def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value]) -> Mapping[str, Value]:
+def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value], in_use: Recipe | None = None) -> Mapping[str, Value]:
     """Return what the recipe of a run starts from beside the usual.
+
+    ``in_use``: of the model in use; its input size is kept, so that the run can go on from it.
 
     Raises:
         UsageError: something was chosen for which noise at the hospitals leaves no room.
@@ -136,7 +140,7 @@ def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value]) -> Mapping[str, V
                 f"With dp-sgd the recipe's {name} must be {only}: anything else looks at a hospital's cells or labels"
                 " without noise."
             )
-    return RECIPE
+    return RECIPE if in_use is None else {**RECIPE, "input_size": in_use.input_size}
 
 
 def check(privacy: RunPrivacy, rounds: int) -> None:
