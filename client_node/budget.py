@@ -27,6 +27,8 @@ class Charge(BaseModel):
     noise_multiplier: float
     sample_rate: float
     steps: int
+    centre_noise_multiplier: float
+    """Of the one mean over the features that comes before the steps."""
     run_epsilon: float
     """What the run has spent with this round, at its own δ."""
     run_delta: Delta

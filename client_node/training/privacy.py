@@ -6,7 +6,7 @@ spent what it may have released. Only a round whose update cannot have left is t
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from client_node.policy import Policy
 from client_node.policy_sections import EVERY
 from client_node.training.accounting import MOST_NOISE, Noisy, epsilon_of, noise_for
 from client_node.training.manifest import write_atomically
-from client_node.training.private_loop import Unit
+from client_node.training.private_loop import CENTRE, Unit
 from shared.contracts.errors import PolicyRefusedError, UsageError
 from shared.contracts.privacy import Privacy, PrivacyKind, PrivacySpent, PrivacyUnit
 from shared.contracts.training import Balance, DryRunRequest, EvaluateRequest, Recipe, TrainRequest
@@ -80,9 +80,11 @@ def planned(
     rate = min(1.0, request.recipe.batch_size / len(units))
     steps = request.recipe.local_epochs * steps_an_epoch(len(units), request.recipe.batch_size)
     left = max(request.rounds - number, 0) + 1
-    before = [_noisy(charge) for charge in budget.of_run(key)]
-    noise = _noise(privacy, before, rate, steps * left)
-    everything = [*map(_noisy, budget.charges), Noisy(noise, rate, steps * left)]
+    before = _spent(budget.of_run(key))
+    ahead = replace(CENTRE, steps=left)
+    earlier = [one.noise_multiplier for one in budget.of_run(key)]
+    noise = _noise(privacy, [*before, ahead], earlier, rate, steps * left)
+    everything = [*_spent(budget.charges), ahead, Noisy(noise, rate, steps * left)]
     limit = policy.training.total_epsilon
     if epsilon_of(everything, policy.training.total_delta) > limit:
         raise PolicyRefusedError(
@@ -91,7 +93,7 @@ def planned(
         )
     _, delta, clip = _promise(privacy)
     round_ = Noisy(noise, rate, steps)
-    epsilon = epsilon_of([*before, round_], delta)
+    epsilon = epsilon_of([*before, CENTRE, round_], delta)
     spent = PrivacySpent(unit=privacy.unit, epsilon=epsilon, delta=delta, noise_multiplier=noise)
     return PrivateRound(units=units, noise=round_, clip=clip, spent=spent)
 
@@ -110,11 +112,12 @@ def charge(home: Path, policy: Policy, request: TrainRequest, round_: PrivateRou
         noise_multiplier=round_.noise.noise_multiplier,
         sample_rate=round_.noise.sample_rate,
         steps=round_.noise.steps,
+        centre_noise_multiplier=CENTRE.noise_multiplier,
         run_epsilon=round_.spent.epsilon,
         run_delta=round_.spent.delta,
     )
     charges, delta = (*budget.charges, new), policy.training.total_delta
-    _write(home, Budget(charges=charges, epsilon=epsilon_of(map(_noisy, charges), delta), delta=delta))
+    _write(home, Budget(charges=charges, epsilon=epsilon_of(_spent(charges), delta), delta=delta))
 
 
 def release(home: Path, request: TrainRequest) -> None:
@@ -149,15 +152,16 @@ def steps_an_epoch(units: int, batch: int) -> int:
     return max(1, -(-units // batch))
 
 
-def _noise(privacy: Privacy, before: Sequence[Noisy], rate: float, steps: int) -> float:
+def _noise(privacy: Privacy, before: Sequence[Noisy], earlier: Sequence[float], rate: float, steps: int) -> float:
+    """Return the noise of this round and those to come; ``earlier``: of the run's rounds so far."""
     epsilon, delta, _ = _promise(privacy)
-    known = [privacy.noise_multiplier] if privacy.noise_multiplier else [one.noise_multiplier for one in before[-1:]]
+    known = [privacy.noise_multiplier] if privacy.noise_multiplier else earlier[-1:]
     for noise in known:  # the run's own as long as it keeps the promise, so that its rounds are alike
         if epsilon_of([*before, Noisy(noise, rate, steps)], delta) <= epsilon:
             return noise
     stated = privacy.noise_multiplier
     found = None if stated else noise_for(epsilon, delta, sample_rate=rate, steps=steps, before=before)
-    if found is None or any(found > _MUCH_MORE * one.noise_multiplier for one in before):
+    if found is None or any(found > _MUCH_MORE * one for one in earlier):
         raise UsageError(
             f"No noise of at most {stated or MOST_NOISE:g} times the clipping bound keeps ε = {epsilon:g} at δ ="
             f" {delta:g} here: ask for a larger ε or fewer rounds. A run whose ε is spent, by a repeated round say,"
@@ -186,8 +190,9 @@ def _is_of(charge: Charge, run_key: str, number: int) -> bool:
     return charge.run_key == run_key and charge.round == number
 
 
-def _noisy(charge: Charge) -> Noisy:
-    return Noisy(charge.noise_multiplier, charge.sample_rate, charge.steps)
+def _spent(charges: Sequence[Charge]) -> list[Noisy]:
+    steps = [Noisy(one.noise_multiplier, one.sample_rate, one.steps) for one in charges]
+    return steps + [Noisy(one.centre_noise_multiplier, 1.0, 1) for one in charges]
 
 
 def _write(home: Path, budget: Budget) -> None:

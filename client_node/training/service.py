@@ -29,7 +29,7 @@ from client_node.training.loop import Labels, apart, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
 from client_node.training.own import Cells, as_run_here, own_worn
-from client_node.training.private_loop import train_privately
+from client_node.training.private_loop import CHUNK, train_privately
 from client_node.training.share import Hold
 from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
@@ -360,8 +360,9 @@ class TrainingService:
         """
         recipe, folder = request.recipe, self._home / "training" / "cache"
         size, strength = recipe.input_size, augment.STRENGTHS[recipe.augmentation]
+        batch = CHUNK if private.is_private(request.privacy) else recipe.batch_size
         if next(model.trunk.parameters(), None) is None:
-            if recipe.batch_size * size**2 > _MOST_BATCH_PIXELS:
+            if batch * size**2 > _MOST_BATCH_PIXELS:
                 raise UsageError(_TOO_LARGE)
             kept, crops = CropCache(folder, size=size).load(cells, between=self._between)
             return kept, CropSource(crops, model, size, strength)
@@ -373,7 +374,7 @@ class TrainingService:
             strength=strength,
             trunk=lambda: self._models.trunk(model, size),
         )
-        if recipe.batch_size * cache.map_values > _MOST_BATCH_VALUES:
+        if batch * cache.map_values > _MOST_BATCH_VALUES:
             raise UsageError(_TOO_LARGE)
         kept, maps = cache.load(cells, views, between=self._between)
         return kept, MapSource(maps, next(model.parameters()).device)

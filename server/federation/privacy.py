@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from server.federation import compatibility
 from shared.contracts.errors import UsageError
 from shared.contracts.privacy import Delta, Epsilon, Privacy, PrivacyKind, PrivacyUnit
+from shared.contracts.training import Recipe
 
 Value = str | int | float | None
 
@@ -49,7 +50,17 @@ _KINDS: Final = {
     Measure.CENTRAL_DP: compatibility.Privacy.CENTRAL_DP,
 }
 RECIPE: Final[Mapping[str, Value]] = MappingProxyType(
-    {"balance": "none", "batch_size": 256, "local_epochs": 5, "head_epochs": 0, "patience": 0, "proximal_mu": 0.0}
+    {
+        "balance": "none",
+        "batch_size": 1024,
+        "local_epochs": 10,
+        "head_learning_rate": 0.1,
+        "input_size": 160,
+        "views": 2,
+        "head_epochs": 0,
+        "patience": 0,
+        "proximal_mu": 0.0,
+    }
 )
 """What a private run starts from instead of the usual recipe; see docs/privacy.md for how it was chosen."""
 _FIXED: Final[Mapping[str, Value]] = MappingProxyType({"balance": "none", "patience": 0, "proximal_mu": 0.0})
@@ -113,8 +124,10 @@ def choose(measure: str, **given: Value) -> RunPrivacy:
         raise UsageError(f"This privacy cannot be had: {'; '.join(problems)}.") from error
 
 
-def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value]) -> Mapping[str, Value]:
+def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value], in_use: Recipe | None = None) -> Mapping[str, Value]:
     """Return what the recipe of a run starts from beside the usual.
+
+    ``in_use``: of the model in use; its input size is kept, so that the run can go on from it.
 
     Raises:
         UsageError: something was chosen for which noise at the hospitals leaves no room.
@@ -127,7 +140,7 @@ def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value]) -> Mapping[str, V
                 f"With dp-sgd the recipe's {name} must be {only}: anything else looks at a hospital's cells or labels"
                 " without noise."
             )
-    return RECIPE
+    return RECIPE if in_use is None else {**RECIPE, "input_size": in_use.input_size}
 
 
 def check(privacy: RunPrivacy, rounds: int) -> None:

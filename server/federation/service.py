@@ -8,6 +8,7 @@ from sqlmodel import Session
 import server.audit.service as audit
 import server.hospitals.service as hospitals
 import server.outbox.service as outbox
+import server.registry.service as registry
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.federation import compatibility, repository
@@ -107,7 +108,8 @@ def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Rec
         raise UsageError("Name each class once.")
     epochs = {} if plan.local_epochs is None else {"local_epochs": plan.local_epochs}
     chosen = {**plan.recipe, **epochs}
-    recipe = make_recipe(classes, chosen, private.start_of(plan.privacy, chosen))
+    used = registry.current(session)
+    recipe = make_recipe(classes, chosen, private.start_of(plan.privacy, chosen, used.card.recipe if used else None))
     strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
     hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
     compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined, privacy=plan.privacy.kinds)
