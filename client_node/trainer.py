@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 class TrainerServer:
-    """The operations that the trainer's socket answers: ``ping`` and ``federate``; ``models`` as `TrainingService`'s."""
+    """The operations that the trainer's socket answers: ``ping`` and ``federate``; ``models`` is for its service."""
 
     def __init__(self, home: Path, *, stop: Stop, models: ModelStore | None = None) -> None:
         self._home = NodeHome(home)

@@ -72,7 +72,7 @@ def train_privately(
     centre = _centre(seen, units, entropy())
     head, optimiser = model.head, _optimiser(model, recipe, noise, clip=clip, units=len(units))
     with torch.no_grad():
-        head.bias += head.weight @ centre  # the same function of centred features
+        head.bias.add_(head.weight @ centre)  # the same function of centred features
     parameters = (head.weight, head.bias)
     average = [value.detach().clone() for value in parameters]
     try:
@@ -91,7 +91,7 @@ def train_privately(
         with torch.no_grad():
             for kept, value in zip(average, parameters, strict=True):
                 value.copy_(kept)
-            head.bias -= head.weight @ centre
+            head.bias.sub_(head.weight @ centre)
     finally:
         for value in parameters:  # the model stays in memory, what Opacus hung on it need not
             for name in ("grad_sample", "summed_grad"):
@@ -123,7 +123,8 @@ def _centre(seen: Tensor, units: Sequence[Unit], seed: int) -> Tensor:
     deviation = CENTRE.noise_multiplier * bound / len(units)
     noised = total / len(units) + deviation * torch.randn(width, generator=generator)
     share = 1.0 - deviation**2 * width / float(noised.square().sum())  # James & Stein 1961
-    return noised * max(0.0, share)
+    centre: Tensor = noised * max(0.0, share)
+    return centre
 
 
 def _optimiser(model: CellModel, recipe: Recipe, noise: Noisy, *, clip: float, units: int) -> DPOptimizer:

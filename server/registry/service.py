@@ -187,9 +187,13 @@ def _make_current(session: Session, principal: Principal, row: ModelVersion) -> 
 def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospital_id: str | None) -> ModelView:
     card = _card(row)
     if hospital_id is not None:
-        counts = {"examples": _only(card.examples, hospital_id), "boxes": _only(card.boxes, hospital_id)}
-        told = {"sites": card.sites, "cells": card.cells, "finders": card.finders}
-        own = {**{name: _only(figures, hospital_id) for name, figures in told.items()}, **counts}
+        own: dict[str, object] = {
+            "sites": _only(card.sites, hospital_id),
+            "cells": _only(card.cells, hospital_id),
+            "finders": _only(card.finders, hospital_id),
+            "examples": _only(card.examples, hospital_id),
+            "boxes": _only(card.boxes, hospital_id),
+        }
         card = card.model_copy(update=own)
     return ModelView(
         version=row.version,

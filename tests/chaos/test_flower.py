@@ -4,6 +4,7 @@ All of them in one run: `test_flower_kills`; the whole network, with real traine
 """
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,6 @@ def _pump(centre: Centre, run_id: str) -> bool:
     due: list[tuple[str, int]] = []
     outbox.dispatch_pending(centre.runtime.database, lambda kind, entry: due.append((kind, entry)))
     for kind, entry in due:
-        outbox.run_entry(
-            centre.runtime.database, entry, lambda payload, kind=kind: tasks.TASKS[kind](centre.runtime, payload)
-        )
+        outbox.run_entry(centre.runtime.database, entry, partial(tasks.TASKS[kind], centre.runtime))
     with centre.runtime.database.session(read_only=True) as session:
         return service.is_over(session, run_id)

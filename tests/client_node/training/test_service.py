@@ -99,6 +99,8 @@ def test_train_learns_and_evaluate_says_so(service: TrainingService, home: Path,
     }
     second, update = service.handle(train_request(2), update)
     assert isinstance(second, TrainReply)
+    assert first.train_loss is not None
+    assert second.train_loss is not None
     assert second.train_loss < first.train_loss
     assert second.received.accuracy > first.received.accuracy
 

@@ -11,7 +11,7 @@ CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.EOSINOPHIL)
 
 def cells(train: int = 60, val: int = 9, test: int = 12, *, in_group: int = 1) -> list[LabelledCell]:
     """Return so many cells of each class and split, ``in_group`` to a group."""
-    found = []
+    found: list[LabelledCell] = []
     for split, count in ((Split.TRAIN, train), (Split.VAL, val), (Split.TEST, test)):
         for cls in CLASSES:
             for number in range(count):

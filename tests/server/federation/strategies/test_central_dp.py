@@ -1,6 +1,7 @@
 """Noise at the centre: clipping, the noise's size, what is kept, and how it goes with what is within."""
 
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,12 +85,10 @@ def test_spent_rounds_are_kept_and_told_with_the_inner_state() -> None:
     assert spent <= 8.0
 
 
-def test_round_without_updates_fails_as_ever() -> None:
-    aggregation = build(
-        FedAvgParameters(),
-        folder=None,
-        privacy=RunPrivacy(measure=Measure.CENTRAL_DP),  # type: ignore[arg-type]
-    ).begin(Sent.of(1, wire_tensors(START)))
+def test_round_without_updates_fails_as_ever(tmp_path: Path) -> None:
+    aggregation = build(FedAvgParameters(), folder=tmp_path, privacy=RunPrivacy(measure=Measure.CENTRAL_DP)).begin(
+        Sent.of(1, wire_tensors(START))
+    )
     aggregation.close()
     with pytest.raises(RunFailedError):
         aggregation.result()
