@@ -71,8 +71,9 @@ def train_privately(
     seen = _features(model, source, entropy, between)
     centre = _centre(seen, units, entropy())
     head, optimiser = model.head, _optimiser(model, recipe, noise, clip=clip, units=len(units))
+    shift = centre.to(head.weight.device)
     with torch.no_grad():
-        head.bias.add_(head.weight @ centre)  # the same function of centred features
+        head.bias.add_(head.weight @ shift)  # the same function of centred features
     parameters = (head.weight, head.bias)
     average = [value.detach().clone() for value in parameters]
     try:
@@ -91,7 +92,7 @@ def train_privately(
         with torch.no_grad():
             for kept, value in zip(average, parameters, strict=True):
                 value.copy_(kept)
-            head.bias.sub_(head.weight @ centre)
+            head.bias.sub_(head.weight @ shift)
     finally:
         for value in parameters:  # the model stays in memory, what Opacus hung on it need not
             for name in ("grad_sample", "summed_grad"):

@@ -54,7 +54,7 @@ RECIPE: Final[Mapping[str, Value]] = MappingProxyType(
         "balance": "none",
         "batch_size": 1024,
         "local_epochs": 10,
-        "head_learning_rate": 0.1,
+        "head_learning_rate": 0.15,
         "input_size": 160,
         "views": 2,
         "head_epochs": 0,

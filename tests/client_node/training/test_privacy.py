@@ -16,6 +16,7 @@ from client_node.policy import load_policy
 from client_node.training import privacy as private
 from client_node.training import service as trainer
 from client_node.training.accounting import Noisy, epsilon_of
+from client_node.training.private_loop import CENTRE
 from client_node.training.service import TrainingService
 from shared.contracts.errors import ConfigError
 from shared.contracts.privacy import Privacy, PrivacyUnit
@@ -89,7 +90,7 @@ def test_private_round_tells_nothing_of_its_cells_and_is_charged(tmp_path: Path,
     assert (charge.run_key, charge.round, charge.steps, charge.released) == ("run-1", 1, 3, True)
     assert charge.sample_rate == pytest.approx(1 / 3)
     spent = Noisy(charge.noise_multiplier, charge.sample_rate, charge.steps)
-    assert reply.privacy.epsilon == pytest.approx(epsilon_of([spent], 1e-5))
+    assert reply.privacy.epsilon == pytest.approx(epsilon_of([spent, CENTRE], 1e-5))
     manifests = home / "training" / "manifests"
     first = TrainingManifest.model_validate_json((manifests / "run-1-r1.json").read_bytes())
     again, _ = _trained(service, start, _request(2, recipe=thirds))

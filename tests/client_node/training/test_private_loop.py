@@ -138,12 +138,11 @@ def test_every_run_has_noise_of_its_own_whatever_the_recipes_seed(
 def test_it_learns_and_more_noise_learns_less(maps: Maps) -> None:
     right = []
     for noise in (0.01, 300.0):
-        model, _ = _trained(maps, Noisy(noise, 1.0, 10))
+        model, _ = _trained(maps, Noisy(noise, 1.0, 40))
         with torch.inference_mode():
             said = model.head(model.features(torch.from_numpy(maps[:, 0]).float())).argmax(1).numpy()
         right.append(float((said == LABELS).mean()))
-    assert right[0] == 1.0
-    assert right[1] < 1.0
+    assert right[0] > 0.75 > right[1]  # 24 cells that hardly differ: by chance one in two
 
 
 def test_a_unit_of_many_cells_goes_through_in_parts(tmp_path: Path) -> None:
