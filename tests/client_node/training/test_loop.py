@@ -1,11 +1,15 @@
 """Local training on cached maps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.splits import Split
 from client_node.training.augment import STRENGTHS, SURROUND
-from client_node.training.loop import ABSENT_SHARE, Stepper, predict, train
+from client_node.training.loop import ABSENT_SHARE, Stepper, apart, predict, train
 from client_node.training.sources import CropSource, MapSource
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Augmentation, Balance, Recipe
@@ -158,3 +162,16 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out() -> None:
     assert torch.equal(first, torch.ones(2))
     assert scaler.get_scale() == pytest.approx(5e29)
     assert bool((second < 1.0).all())
+
+
+def test_those_that_say_when_to_stop_are_whole_groups_of_the_training_cells() -> None:
+    cells = [
+        LabelledCell(f"{n:064d}", Path("x"), None, CLASSES[n % 2], "s", f"g{n // 2}", Origin.IMPORT, "s", Split.TRAIN)
+        for n in range(400)
+    ]
+    taught, held = apart(cells)
+    assert sorted(cell.hash for cell in [*taught, *held]) == [cell.hash for cell in cells]
+    assert not {cell.group for cell in taught} & {cell.group for cell in held}
+    assert 0.06 < len(held) / len(cells) < 0.2
+    assert apart(list(reversed(cells)))[1] == list(reversed(held))
+    assert apart(cells[:40]) == (cells[:40], [])  # too few to say anything
