@@ -9,6 +9,7 @@ import server.audit.service as audit
 import server.outbox.service as outbox
 from server.accounts.schemas import Principal
 from server.federation import compatibility, repository, service
+from server.federation.privacy import RunPrivacy
 from server.federation.recipe import as_chosen
 from server.federation.schemas import RunPlan
 from server.federation.states import RunState
@@ -57,7 +58,8 @@ def resume(session: Session, principal: Principal, run_id: str) -> None:
         raise ConflictError(f"Run {running[0].id[:8]} is under way; wait for its end or stop it first.")
     strategy = strategies.parse(run.strategy, run.strategy_parameters)
     joined = len({node.hospital_id for node in repository.training_nodes(session)})
-    compatibility.check(strategy, min_sites=run.min_sites, hospitals=joined)
+    privacy = RunPrivacy.model_validate(run.privacy).kinds
+    compatibility.check(strategy, min_sites=run.min_sites, hospitals=joined, privacy=privacy)
     before = run.state
     run.stop_requested = run.pause_requested = False
     run.problem, run.ended_at, run.resumes = None, None, 0

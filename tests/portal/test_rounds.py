@@ -12,10 +12,12 @@ from server.accounts.roles import Role
 from server.federation import schedule
 from server.federation import service as federation
 from server.federation.book import RunBook
+from server.federation.privacy import Measure, RunPrivacy
 from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.strategies.registry import StrategyName
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import PrivacyUnit
 from shared.vision import backbones
 from tests.portal.client import Browser
 from tests.portal.factories import Network, play_round, start_run
@@ -337,6 +339,19 @@ def test_clone_fills_the_form_with_the_whole_plan(visitor: Browser, network: Net
     sent = visitor.post("/rounds", {"recipe.batch_size": "16", "balance": "focal", "recipe.seed": ""})
     run = RunView.model_validate(visitor.get(f"{sent.headers['location']}.json").json())
     assert (run.recipe.batch_size, run.recipe.balance.value, run.recipe.seed) == (16, "focal", 0)
+
+
+def test_clone_keeps_the_privacy_of_the_run(visitor: Browser, network: Network) -> None:
+    chosen = RunPrivacy(measure=Measure.DP_SGD, epsilon=3.0, unit=PrivacyUnit.IMAGE)
+    plan = RunPlan(classes=[CellClass.LYMPHOCYTE, CellClass.MONOCYTE], privacy=chosen)
+    with network.centre.runtime.database.session() as session:
+        run_id = federation.start_run(session, network.people["coordinator"], plan)
+        federation.fail(session, run_id, "whatever")
+    visitor.sign_in("coordinator")
+    page = visitor.get(f"/rounds?clone={run_id}").text
+    assert re.search(r'name="privacy" value="dp-sgd" checked', page)
+    assert not re.search(r'name="privacy" value="none" checked', page)
+    assert re.search(r'name="dp-sgd.epsilon"[^>]* value="3"', page)
 
 
 def test_a_plan_is_kept_as_a_schedule_shown_and_removed(visitor: Browser, network: Network) -> None:
