@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client_node.training.sources import MapSource
+from server.federation.strategies.port import Sent
+from server.federation.strategies.tensors import wire_tensors
+from server.federation.strategies.updates import verify
 from tests.bench.federation import arms as arms_module
-from tests.bench.federation.arm import Arm, Attack, Sites
+from tests.bench.federation.arm import STRENGTH, Arm, Attack, Sites
 from tests.bench.federation.arms import Played, played
-from tests.bench.federation.play import holdings, play
+from tests.bench.federation.codecs import Codec, Sender
+from tests.bench.federation.play import _attacked, _Hospital, holdings, play
 from tests.bench.model.bench import Bench
 from tests.bench.model.steps import Steps
 from tests.client_node.datasets.factories import COLUMNS
@@ -64,8 +69,17 @@ def test_cells_are_held_once_and_the_dishonest_are_left_out(bench: Bench) -> Non
     assert {everything.count(name) for name in everything} == {3}  # of five folds each cell trains in three
 
 
-@pytest.mark.parametrize("attack", Attack)
-def test_an_attack_does_harm_to_an_average(bench: Bench, attack: Attack) -> None:
-    sites = Sites(count=2, alpha=5.0)
-    honest, attacked = (Played(play(bench, Arm(sites, (1,), SMALL, attack=one))).f1() for one in (None, attack))
-    assert attacked < honest
+def test_a_bad_hospital_sends_what_passes_for_an_update_and_is_none() -> None:
+    received = {"head.weight": np.zeros((4, 50), np.float32)}
+    trained = {"head.weight": np.full((4, 50), 0.01, np.float32)}
+    sent = Sent.of(1, wire_tensors(received), received)
+    steps = {}
+    for attack in Attack:
+        bad = _Hospital("bad", MapSource(np.zeros((0, 1, 1, 1, 1), np.float16)), np.zeros(0, np.int64),
+                        Sender(Codec.FP16), attack)  # fmt: skip
+        steps[attack] = verify("bad", _attacked(bad, trained, sent), sent, examples=1).tensors["head.weight"]
+    honest = float(np.linalg.norm(trained["head.weight"]))
+    for step in steps.values():
+        assert np.linalg.norm(step.astype(np.float32)) == pytest.approx(STRENGTH * honest, rel=0.01)
+    assert steps[Attack.FLIPPED] == pytest.approx(-STRENGTH * 0.01, rel=0.01)
+    assert abs(float(steps[Attack.RANDOM].astype(np.float32).mean())) < STRENGTH * 0.01 / 3
