@@ -1,7 +1,7 @@
 """Where a site keeps the scale and shift of a model's channels: between rounds, and between runs of the same base.
 
-``H/training/normalisation/<key>/<run>.r<round>.safetensors``, the key made of all that the tensors depend on. They
-never leave as such: what a round sends back is one part of an average; see docs/personalisation.md.
+``H/training/normalisation/<key>/<run>.r<round>.safetensors``, the key made of all that the tensors depend on. What
+a round has learnt of them is sent back with its update, for the average; see docs/personalisation.md.
 """
 
 from collections.abc import Mapping

@@ -22,14 +22,16 @@ def over_seeds(measure: str, values: Sequence[float], *, goal: float | None = No
     return row(measure, mean, mean - reach, mean + reach, len(values), goal=goal, at_most=at_most)
 
 
-def paired(measure: str, ours: Hits, theirs: Hits, *, goal: float | None = None) -> list[Row]:
+def paired(
+    measure: str, ours: Hits, theirs: Hits, *, goal: float | None = None, middle: float | None = None
+) -> list[Row]:
     """Return how many points more of N cells are right by ours than by theirs, and the interval's lower bound.
 
     Each is how often a cell was right, over seeds or folds (0 to 1). The interval is by bootstrap over cells; ``goal``
-    is the lower bound's.
+    is the lower bound's, ``middle`` that of the difference itself.
     """
     difference = 100.0 * (ours - theirs)
-    whole = figure(f"{measure}, points", lambda some: float(difference[some].mean()), len(difference))
+    whole = figure(f"{measure}, points", lambda some: float(difference[some].mean()), len(difference), goal=middle)
     if goal is None:
         return [whole]
     return [whole, row(f"{measure}, points, lower bound", float(whole["low"] or 0.0), None, None, len(ours), goal=goal)]

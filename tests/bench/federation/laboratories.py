@@ -63,7 +63,8 @@ def measure(bench: Bench) -> Measured:
         best, shared, own = (gathered([one[place] for one in judged]) for place in range(3))
         name = lab.upper()
         rows += paired(f"{name}: global model against the best local one", shared, best, goal=_POINTS)
-        rows += paired(f"{name}: global model with the site's adapter against the best local one", own, best)
+        adapted = f"{name}: global model with the site's adapter against the best local one"
+        rows += paired(adapted, own, best, middle=0.0)
         rows += paired(f"{name}: the adapter's gain", own, shared)
         kept = sum(found[together(fold)].own(lab)[1] for fold in _folds(quick=bench.quick))
         notes.append(
