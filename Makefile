@@ -9,7 +9,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test lint format bench bench-model bench-federation screenshots clean
+.PHONY: help setup browser demo test chaos lint format bench bench-model bench-federation screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,11 @@ demo: setup ## run the whole platform on this machine: make demo ARGS="--data ..
 
 test: setup browser ## run every test (about 12 minutes on 2 cores)
 	@$(BIN)/python -m tests.run $(ARGS)
+
+chaos: setup ## kill every process of a federation in turn (about half an hour); build/kill-table.jsonl says what happened
+	@mkdir -p build
+	@HEMATOVISION_CHAOS=1 HEMATOVISION_KILL_TABLE=$(CURDIR)/build/kill-table.jsonl PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
 
 lint: setup ## format check, ruff, mypy strict, import rules, templates
 	@$(BIN)/ruff format --check .

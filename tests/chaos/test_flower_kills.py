@@ -22,11 +22,12 @@ from server.federation import service, tasks
 from server.federation.schemas import RunPlan, RunView
 from server.federation.states import RunState
 from shared.contracts.errors import HematovisionError
-from tests.chaos.table import write_down
+from tests.chaos.table import LONG, write_down
 from tests.e2e.flower_world import Centre, TestHospital, running_centre, trainers, wait_for
 from tests.server.federation.world import COORDINATOR, census, node_of
 
 pytestmark = [
+    LONG,
     pytest.mark.chaos,
     pytest.mark.servers,
     pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),

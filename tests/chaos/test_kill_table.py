@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from server.federation.states import RunState
-from tests.chaos.table import write_down
+from tests.chaos.table import LONG, write_down
 from tests.chaos.world import Network, network
 
-pytestmark = [pytest.mark.chaos, pytest.mark.servers]
+pytestmark = [LONG, pytest.mark.chaos, pytest.mark.servers]
 
 A = "hospital-a"
 VICTIMS = {
