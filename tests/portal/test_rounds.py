@@ -334,7 +334,7 @@ def test_clone_fills_the_form_with_the_whole_plan(visitor: Browser, network: Net
         "recipe.batch_size": "16",
         "fedadam.tau": "0.01",
     }
-    assert re.findall(r'value="(\w+)" checked', form) == ["lymphocyte", "monocyte", "fedadam"]
+    assert re.findall(r'value="(\w+)" checked', form) == ["lymphocyte", "monocyte", "fedadam", "none"]
     assert '<option value="focal" selected>' in form
     sent = visitor.post("/rounds", {"recipe.batch_size": "16", "balance": "focal", "recipe.seed": ""})
     run = RunView.model_validate(visitor.get(f"{sent.headers['location']}.json").json())
