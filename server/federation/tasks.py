@@ -118,11 +118,14 @@ def _fail(runtime: Runtime, run_id: str, problem: str) -> None:
 
 
 def stop(runtime: Runtime, payload: dict[str, Any]) -> None:
-    """End a run that never got as far as its ServerApp; a living ServerApp sees the stop flag by itself."""
+    """End a run that never got as far as its ServerApp; a living ServerApp sees the stop flag by itself.
+
+    The task may come late: a run that was resumed meanwhile is not to stop any more.
+    """
     run_id = str(payload["run_id"])
     with runtime.database.session() as session:
         run = repository.get(session, run_id)
-        if run is not None and run.flower_run_id is None:
+        if run is not None and run.stop_requested and run.flower_run_id is None:
             service.fail(session, run_id, "The run was stopped.")
 
 
