@@ -9,6 +9,7 @@ from safetensors.numpy import load
 from sqlmodel import Session, select
 
 import server.audit.service as audit
+import server.registry.service as registry
 from server.accounts.roles import Role
 from server.federation import checkpoints, repository, service, steering
 from server.federation.book import RunBook, SupersededError
@@ -240,26 +241,30 @@ def test_a_round_that_loses_hospitals_on_the_way_is_played_again(runtime: Runtim
     assert float(load(checkpoints.load(runtime.store, run_id, 1))["w"][0, 0]) == 1.0
 
 
+METRICS = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
+EVALUATION = EvaluateReply(
+    candidate=METRICS,
+    current=None,
+    calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+    seconds=0.1,
+)
+
+
+def _evaluates(node_id: int, deaths: list[Answer] | None = None) -> Site:
+    """Return a site that trains, and evaluates once it has died ``deaths``."""
+
+    def site(ask: Ask) -> Answer | None:
+        if isinstance(ask.request, TrainRequest):
+            return trains(node_id, step=0.0)(ask)
+        return deaths.pop() if deaths else Answer(node_id, EVALUATION.model_dump_json(), b"")
+
+    return site
+
+
 def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(runtime: Runtime) -> None:
     """Else the gate would not know what the candidate does there."""
     run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
-    deaths = [Answer(2, "", b"", problem="the relay died")]
-
-    metrics = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
-    calibration = CalibrationSummary(temperature=1.0, conformal_quantile=0.9)
-    evaluation = EvaluateReply(candidate=metrics, current=None, calibration=calibration, seconds=0.1)
-
-    def evaluates(node_id: int) -> Site:
-        def site(ask: Ask) -> Answer | None:
-            if isinstance(ask.request, TrainRequest):
-                return trains(node_id, step=0.0)(ask)
-            if node_id == 2 and deaths:
-                return deaths.pop()
-            return Answer(node_id, evaluation.model_dump_json(), b"")
-
-        return site
-
-    fleet = MemoryFleet({1: evaluates(1), 2: evaluates(2)})
+    fleet = MemoryFleet({1: _evaluates(1), 2: _evaluates(2, [Answer(2, "", b"", problem="the relay died")])})
     version = conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     view = _view(runtime, run_id)
     assert (view.state, view.model_version, sorted(view.per_site)) == (RunState.COMPLETED, version, ["north", "south"])
@@ -267,6 +272,25 @@ def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(run
         ("1", 1), ("1", 2), ("evaluate", 1), ("evaluate", 2), ("evaluate", 2),
     ]  # fmt: skip
     assert "south did not evaluate and is asked again" in [event.text for event in view.events]
+    with runtime.database.session(read_only=True) as session:
+        assert registry.model_view(session, COORDINATOR, version or "").gate.passed
+
+
+def test_a_hospital_that_stays_away_from_the_evaluation_blocks_the_candidate_and_not_the_run(runtime: Runtime) -> None:
+    run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
+    sites: dict[int, Site] = {1: _evaluates(1)}
+
+    def leave(_ask: Ask) -> Answer | None:
+        del sites[2]
+        return Answer(2, "", b"", problem="gone", offline=True)
+
+    sites[2] = lambda ask: (_evaluates(2) if isinstance(ask.request, TrainRequest) else leave)(ask)
+    version = conduct(runtime, run_id, MemoryFleet(sites), flower_run_id="7", breath_seconds=0)
+    view = _view(runtime, run_id)
+    assert (view.state, list(view.per_site)) == (RunState.COMPLETED, ["north"])
+    with runtime.database.session(read_only=True) as session:
+        gate = registry.model_view(session, COORDINATOR, version or "").gate
+    assert [(finding.hospital_id, finding.kind) for finding in gate.findings] == [("south", "unheard")]
 
 
 def test_a_hospital_that_is_too_slow_gets_one_more_chance_and_an_unwilling_one_none(runtime: Runtime) -> None:
