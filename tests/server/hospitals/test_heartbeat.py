@@ -77,3 +77,8 @@ def test_node_is_told_for_how_long_its_answer_is_awaited(runtime: Runtime) -> No
     assert _beat(runtime, "south").asked_seconds is not None
     book.end_round(1)
     assert _beat(runtime, "south").asked_seconds is None
+
+
+def test_node_of_an_earlier_version_reads_the_answer_while_all_is_well(runtime: Runtime) -> None:
+    """It refuses fields that it does not know."""
+    assert set(_beat(runtime, "north").model_dump(mode="json")) == {"current_model", "reports_waiting", "superlink"}
