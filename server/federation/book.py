@@ -112,15 +112,16 @@ class RunBook:
             return run.stop_requested or not run.state.active or self._superseded(run)
 
     def paused(self, done: int) -> bool:
-        """Pause after ``done`` rounds if the coordinator wants it; return whether."""
+        """Pause after ``done`` rounds if the coordinator wants it, and no stop; return whether."""
         with self._database.session(read_only=True) as session:
             if not self._run(session).pause_requested:
                 return False
         with self._writing() as session:
             run = self._run(session)
-            if run.pause_requested:
-                steering.pause(session, run, f"Paused after {done} of {run.rounds} rounds")
-            return run.state is RunState.PAUSED
+            if run.stop_requested or not run.pause_requested:
+                return False
+            steering.pause(session, run, f"Paused after {done} of {run.rounds} rounds")
+            return True
 
     def event(self, kind: str, text: str) -> None:
         """Add a line to the log book."""

@@ -109,6 +109,17 @@ def test_pause_in_the_last_round_leaves_the_candidate_unevaluated(runtime: Runti
     assert _view(runtime, run_id).state is RunState.PAUSED
 
 
+def test_a_stop_goes_before_a_pause(runtime: Runtime) -> None:
+    run_id = new_run(runtime, rounds=1)
+    book = RunBook(runtime.database, run_id)
+    book.begin("7")
+    _ask(runtime, lambda session: steering.request_pause(session, COORDINATOR, run_id))
+    _ask(runtime, lambda session: service.request_stop(session, COORDINATOR, run_id))
+    assert not book.paused(1)
+    book.fail("The run was stopped.")
+    assert _view(runtime, run_id).state is RunState.STOPPED
+
+
 def test_a_paused_run_blocks_no_other_and_can_be_stopped(runtime: Runtime) -> None:
     run_id = new_run(runtime)
     with runtime.database.session() as session:
