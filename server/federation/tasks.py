@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from server.federation import checkpoints, dry_run, repository, schedule, service, steering
-from server.federation.control import Control, open_control, openssh_to_pem
+from server.federation.control import Control, FlowerRun, open_control, openssh_to_pem
 from server.federation.publish import publish_app
 from server.federation.start import start_tensors
 from server.federation.states import RunState
@@ -150,17 +150,25 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
         return
     with _control(runtime) as control:
         for run_id, flower_run_id in carried.items():
-            status = control.run(flower_run_id)
-            if not status.finished:
+            if (status := _status(control, flower_run_id)) is None or not status.finished:
                 continue
             log.warning("federation.run_died", run_id=run_id, sub_status=status.sub_status)
             with runtime.database.session() as session:
                 problem = "The run's process ended before it had a result; see the SuperExec log."
                 steering.recover(session, run_id, str(flower_run_id), problem)
         for dry_run_id, flower_run_id in asked.items():
-            if control.run(flower_run_id).finished:
+            if (status := _status(control, flower_run_id)) is not None and status.finished:
                 with runtime.database.session() as session:
                     dry_run.fail(session, dry_run_id, "The question's process ended; see the SuperExec log.")
+
+
+def _status(control: Control, flower_run_id: int) -> FlowerRun | None:
+    """Return how a run stands; None where the SuperLink does not tell: the others are looked after all the same."""
+    try:
+        return control.run(flower_run_id)
+    except RunFailedError:
+        log.warning("federation.run_not_told", flower_run_id=flower_run_id)
+        return None
 
 
 def presence(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task

@@ -1,9 +1,14 @@
 """Background work of runs that comes late, or meets a SuperLink that is away or has forgotten a run."""
 
+import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from flwr.proto.control_pb2 import ListRunsRequest, ListRunsResponse
 
 from server.federation import service, steering, tasks
 from server.federation.book import RunBook
@@ -12,6 +17,8 @@ from server.federation.states import RunState
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
+from shared.crypto.pki import DemoCA
+from shared.processes.service import free_port
 from shared.storage import MemoryStore
 from tests.server.federation.fleet import new_run
 from tests.server.federation.world import COORDINATOR, new_database
@@ -21,7 +28,11 @@ from tests.server.federation.world import COORDINATOR, new_database
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
     database = new_database()
     home = tmp_path / "centre"
-    yield Runtime(ServerSettings(home=home), database, MemoryStore(), FileVault.create(home / "keys"))
+    vault = FileVault.create(home / "keys")
+    (home / "flower").mkdir()
+    DemoCA.create(home / "keys" / "ca")
+    settings = ServerSettings(home=home, superlink_control=f"127.0.0.1:{free_port()}")
+    yield Runtime(settings, database, MemoryStore(), vault)
     database.dispose()
 
 
@@ -47,3 +58,49 @@ def test_stop_ends_a_run_that_waits_for_its_launch(runtime: Runtime) -> None:
         service.request_stop(session, COORDINATOR, run_id)
     tasks.stop(runtime, {"run_id": run_id})
     assert _view(runtime, run_id).state is RunState.STOPPED
+
+
+class _SuperLink(BaseHTTPRequestHandler):
+    """Knows run 8, fails on run 7, forgot all others."""
+
+    def do_POST(self) -> None:
+        asked = ListRunsRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
+        answer = ListRunsResponse()
+        answer.run_dict[8].status.status = "running"
+        self.send_response({7: 500, 8: 200}.get(asked.run_id, 404))
+        self.end_headers()
+        self.wfile.write(answer.SerializeToString())
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Keep the tests' output clean."""
+
+
+@contextmanager
+def _superlink(runtime: Runtime) -> Iterator[None]:
+    """Answer the Control API for as long as the block lasts, under a certificate that the centre trusts."""
+    paths = DemoCA.load(runtime.settings.keys / "ca").issue_server(
+        "superlink", ["127.0.0.1"], runtime.settings.home / "tls"
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(paths.cert, paths.key)
+    host, _, port = runtime.settings.superlink_control.partition(":")
+    with ThreadingHTTPServer((host, int(port)), _SuperLink) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+def test_watch_looks_after_each_run_whatever_the_superlink_says_of_another(runtime: Runtime) -> None:
+    keys = {number: new_run(runtime) for number in (7, 8, 9)}
+    for number, run_id in keys.items():
+        RunBook(runtime.database, run_id).begin(str(number))
+    with _superlink(runtime):
+        tasks.watch(runtime, {})
+    assert {number: _view(runtime, run_id).state for number, run_id in keys.items()} == {
+        7: RunState.RUNNING,
+        8: RunState.RUNNING,
+        9: RunState.QUEUED,
+    }
