@@ -194,15 +194,20 @@ class RunBook:
             verb = "is refused" if refused else "is left out"
             service.write_event(session, self.run_id, "site", f"{hospital_id} {verb}: {reason[:_MAX_REASON]}")
 
-    def end_round(self, number: int) -> None:
-        """Complete a round's figures: means over sites are weighted by their validation cells."""
+    def end_round(self, number: int, *, whole: bool = True) -> None:
+        """Complete a round's figures: means over sites are weighted by their validation cells.
+
+        ``whole``: it left a checkpoint. Only then the run's tries are given back: one that fails in a round, dies and
+        is resumed would else go on for ever.
+        """
         with self._writing() as session:
             row = repository.get_round(session, self.run_id, number)
             if row is None:
                 raise NotFoundError("There is no such round.")
             self._count(session, number)
             row.ended_at = utc_now()
-            self._run(session).resumes = 0
+            if whole:
+                self._run(session).resumes = 0
             row.seconds = (row.ended_at - row.started_at).total_seconds()
             sites = [site for site in repository.site_rounds(session, self.run_id) if site.round == number]
             for site in sites:

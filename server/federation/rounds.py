@@ -162,7 +162,7 @@ class _Conductor:
         self._check_stop()
         self._close(number, aggregation)
         if aggregation.updates < min(plan.min_sites, len(sites)):
-            self._book.end_round(number)
+            self._book.end_round(number, whole=False)
             problem = (
                 f"Only {aggregation.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites}"
                 " are needed; see each hospital's reason in the round's table."

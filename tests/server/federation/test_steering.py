@@ -199,6 +199,24 @@ def test_a_whole_round_gives_the_tries_back(runtime: Runtime) -> None:
     assert _view(runtime, run_id).state is RunState.QUEUED
 
 
+def test_a_round_that_failed_gives_no_tries_back(runtime: Runtime) -> None:
+    run_id = new_run(runtime, rounds=1)
+    with runtime.database.session() as session:
+        session.get_one(Run, run_id).resumes = 3
+    asked: list[str] = []
+
+    def die(group: str) -> None:
+        asked.append(group)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    fleet = MemoryFleet({1: SITES[1], 2: silent}, before=die)
+    with pytest.raises(KeyboardInterrupt):
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    _ask(runtime, lambda session: steering.recover(session, run_id, "7", "It died."))
+    assert _view(runtime, run_id).state is RunState.FAILED
+
+
 @pytest.mark.parametrize(("asked", "state"), [("stop", RunState.STOPPED), ("pause", RunState.PAUSED)])
 def test_a_run_that_dies_when_it_was_to_end_is_not_resumed(runtime: Runtime, asked: str, state: RunState) -> None:
     run_id = new_run(runtime)
