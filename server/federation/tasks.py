@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
     """Prepare a queued run's start, publish the signed app and start the run; every failure ends the run visibly.
 
-    A run that is resumed has its start already, and waits for a server that is away: nobody may be looking.
+    A run that is resumed, or launched by a schedule, waits for a server that is away: nobody may be looking.
     """
     run_id = str(payload["run_id"])
     with runtime.database.session() as session:
@@ -37,12 +37,13 @@ def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
         run.state = RunState.STARTING
         recipe, past = Recipe.model_validate(run.recipe), list(run.past_flower_runs)
         prepared = run.base_sha256 is not None
+        waits = bool(past) or run.created_by == schedule.SCHEDULER.username
     try:
         if not prepared and not _prepared(runtime, run_id, recipe):
             return
         _start(runtime, run_id, past)
     except ServiceUnavailableError as error:
-        if past:
+        if waits:
             raise  # the outbox tries again
         _fail(runtime, run_id, error.message)
     except HematovisionError as error:

@@ -10,13 +10,15 @@ from threading import Thread
 import pytest
 from flwr.proto.control_pb2 import ListRunsRequest, ListRunsResponse
 
-from server.federation import service, steering, tasks
+from server.federation import schedule, service, steering, tasks
 from server.federation.book import RunBook
 from server.federation.schemas import RunView
 from server.federation.states import RunState
+from server.models import Run
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
+from shared.contracts.errors import ServiceUnavailableError
 from shared.crypto.pki import DemoCA
 from shared.processes.service import free_port
 from shared.storage import MemoryStore
@@ -104,3 +106,18 @@ def test_watch_looks_after_each_run_whatever_the_superlink_says_of_another(runti
         8: RunState.RUNNING,
         9: RunState.QUEUED,
     }
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")
+def test_first_launch_by_a_schedule_waits_for_the_superlink_and_one_by_a_person_tells_at_once(
+    runtime: Runtime,
+) -> None:
+    nightly, launched = new_run(runtime), new_run(runtime)
+    with runtime.database.session() as session:
+        session.get_one(Run, nightly).created_by = schedule.SCHEDULER.username
+    with pytest.raises(ServiceUnavailableError):
+        tasks.launch(runtime, {"run_id": nightly})
+    tasks.launch(runtime, {"run_id": launched})
+    assert _view(runtime, nightly).state is RunState.STARTING
+    assert _view(runtime, launched).state is RunState.FAILED
