@@ -244,7 +244,7 @@ def _verdict(row: ModelVersion, hospital_id: str | None) -> GateResult:
     verdict = GateResult.model_validate(row.gate)
     if hospital_id is None:
         return verdict
-    own = [finding for finding in verdict.findings if finding.hospital_id == hospital_id]
+    own = [finding for finding in verdict.findings if finding.hospital_id in (gate.EVERYWHERE, hospital_id)]
     notes = [note for note in verdict.notes if note.hospital_id == hospital_id]
     return GateResult(passed=verdict.passed, findings=own, notes=notes)
 
