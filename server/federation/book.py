@@ -225,9 +225,10 @@ class RunBook:
             )
 
     def evaluating(self) -> None:
-        """Mark the run as evaluating its candidate."""
+        """Mark the run as evaluating its candidate; what an evaluation before a resumption found is forgotten."""
         with self._writing() as session:
-            self._run(session).state = RunState.EVALUATING
+            run = self._run(session)
+            run.state, run.per_site = RunState.EVALUATING, None
             service.write_event(session, self.run_id, "evaluate", "The candidate is evaluated at every hospital")
 
     def evaluated(self, hospital_id: str, reply: EvaluateReply) -> None:

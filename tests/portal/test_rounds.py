@@ -355,6 +355,16 @@ def test_clone_keeps_the_privacy_of_the_run(visitor: Browser, network: Network) 
     assert re.search(r'name="dp-sgd.epsilon"[^>]* value="3"', page)
 
 
+def test_a_run_that_evaluates_cannot_be_paused(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    visitor.sign_in("coordinator")
+    assert f'action="/rounds/{book.run_id}/pause"' in visitor.get(f"/rounds/{book.run_id}").text
+    book.evaluating()
+    assert f'action="/rounds/{book.run_id}/pause"' not in visitor.get(f"/rounds/{book.run_id}").text
+    refused = visitor.post(f"/rounds/{book.run_id}/pause", Accept="application/json")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+
+
 def test_a_plan_is_kept_as_a_schedule_shown_and_removed(visitor: Browser, network: Network) -> None:
     visitor.sign_in("coordinator")
     fields: dict[str, str | list[str]] = {"rounds": "4", "day": "6", "at": "02:00", "least_labels": "200"}

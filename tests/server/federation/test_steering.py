@@ -340,6 +340,20 @@ def test_a_hospital_that_is_too_slow_gets_one_more_chance_and_an_unwilling_one_n
     assert len(fleet.asked) == 2
 
 
+def test_a_run_that_evaluates_is_not_paused_any_more_and_forgets_an_evaluation_before(runtime: Runtime) -> None:
+    run_id = new_run(runtime)
+    for number in ("7", "8"):
+        book = RunBook(runtime.database, run_id)
+        book.begin(number)
+        book.evaluating()
+        assert _view(runtime, run_id).per_site == {}
+        book.evaluated("north", EVALUATION)
+        with runtime.database.session() as session:
+            with pytest.raises(ConflictError, match="evaluating"):
+                steering.request_pause(session, COORDINATOR, run_id)
+            steering.recover(session, run_id, number, "It died.")
+
+
 def test_only_what_rests_can_be_resumed_and_only_by_coordinators(runtime: Runtime) -> None:
     run_id = new_run(runtime)
     with runtime.database.session() as session:
