@@ -112,15 +112,16 @@ class RunBook:
             return run.stop_requested or not run.state.active or self._superseded(run)
 
     def paused(self, done: int) -> bool:
-        """Pause after ``done`` rounds if the coordinator wants it; return whether."""
+        """Pause after ``done`` rounds if the coordinator wants it, and no stop; return whether."""
         with self._database.session(read_only=True) as session:
             if not self._run(session).pause_requested:
                 return False
         with self._writing() as session:
             run = self._run(session)
-            if run.pause_requested:
-                steering.pause(session, run, f"Paused after {done} of {run.rounds} rounds")
-            return run.state is RunState.PAUSED
+            if run.stop_requested or not run.pause_requested:
+                return False
+            steering.pause(session, run, f"Paused after {done} of {run.rounds} rounds")
+            return True
 
     def event(self, kind: str, text: str) -> None:
         """Add a line to the log book."""
@@ -193,15 +194,20 @@ class RunBook:
             verb = "is refused" if refused else "is left out"
             service.write_event(session, self.run_id, "site", f"{hospital_id} {verb}: {reason[:_MAX_REASON]}")
 
-    def end_round(self, number: int) -> None:
-        """Complete a round's figures: means over sites are weighted by their validation cells."""
+    def end_round(self, number: int, *, whole: bool = True) -> None:
+        """Complete a round's figures: means over sites are weighted by their validation cells.
+
+        ``whole``: it left a checkpoint. Only then the run's tries are given back: one that fails in a round, dies and
+        is resumed would else go on for ever.
+        """
         with self._writing() as session:
             row = repository.get_round(session, self.run_id, number)
             if row is None:
                 raise NotFoundError("There is no such round.")
             self._count(session, number)
             row.ended_at = utc_now()
-            self._run(session).resumes = 0
+            if whole:
+                self._run(session).resumes = 0
             row.seconds = (row.ended_at - row.started_at).total_seconds()
             sites = [site for site in repository.site_rounds(session, self.run_id) if site.round == number]
             for site in sites:
@@ -219,9 +225,10 @@ class RunBook:
             )
 
     def evaluating(self) -> None:
-        """Mark the run as evaluating its candidate."""
+        """Mark the run as evaluating its candidate; what an evaluation before a resumption found is forgotten."""
         with self._writing() as session:
-            self._run(session).state = RunState.EVALUATING
+            run = self._run(session)
+            run.state, run.per_site = RunState.EVALUATING, None
             service.write_event(session, self.run_id, "evaluate", "The candidate is evaluated at every hospital")
 
     def evaluated(self, hospital_id: str, reply: EvaluateReply) -> None:

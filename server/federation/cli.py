@@ -275,7 +275,11 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
 )
 def simulate(context: typer.Context) -> None:
     """Hand over to a process of its own: the hospitals it stands for are the node's software, not the centre's."""
-    if importlib.util.find_spec("deploy.simulate") is None:
+    try:
+        found = importlib.util.find_spec("deploy.simulate") is not None
+    except ModuleNotFoundError:  # `deploy` is absent itself.
+        found = False
+    if not found:
         raise DependencyMissingError("The simulation is not installed here: install hematovision whole, node and all.")
     done = subprocess.run([sys.executable, "-m", "deploy.simulate", *context.args], check=False)
     raise typer.Exit(done.returncode)

@@ -50,6 +50,9 @@ class FlowerRun:
         return self.status == "finished"
 
 
+_FORGOTTEN = FlowerRun("finished", "unknown", "The SuperLink does not know this run.")
+
+
 class Control:
     """A connection to the Control API; use `open_control`."""
 
@@ -87,9 +90,16 @@ class Control:
         return run_id
 
     def run(self, run_id: int) -> FlowerRun:
-        """Return how a run stands."""
-        with _translated():
-            answer = self._client.ListRuns(ListRunsRequest(run_id=run_id))
+        """Return how a run stands; one that the SuperLink does not know, whose database is another, has finished."""
+        try:
+            with _translated():
+                answer = self._client.ListRuns(ListRunsRequest(run_id=run_id))
+        except RunFailedError as error:
+            if not _unknown(error.__cause__):
+                raise
+            return _FORGOTTEN
+        if run_id not in answer.run_dict:
+            return _FORGOTTEN
         status = answer.run_dict[run_id].status
         return FlowerRun(status.status, status.sub_status, status.details)
 
@@ -108,6 +118,10 @@ def open_control(address: str, ca_file: Path) -> Iterator[Control]:
         yield Control(client)
     finally:
         client.close()
+
+
+def _unknown(cause: BaseException | None) -> bool:
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.NOT_FOUND
 
 
 @contextmanager

@@ -162,7 +162,7 @@ class _Conductor:
         self._check_stop()
         self._close(number, aggregation)
         if aggregation.updates < min(plan.min_sites, len(sites)):
-            self._book.end_round(number)
+            self._book.end_round(number, whole=False)
             problem = (
                 f"Only {aggregation.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites}"
                 " are needed; see each hospital's reason in the round's table."
@@ -191,6 +191,7 @@ class _Conductor:
         replies = self._evaluate(plan, body)
         if not replies:
             raise RunFailedError("No hospital evaluated the candidate, so it was not registered; launch the run again.")
+        examples = self._book.examples()
         candidate = Candidate(
             run_id=plan.run_id,
             recipe=plan.recipe,
@@ -198,13 +199,13 @@ class _Conductor:
             # What was evaluated is what is registered: the values that travelled.
             tensors=read_tensors(body),
             evaluations=replies,
-            examples=self._book.examples(),
+            examples=examples,
             cells=self._book.cells(plan.recipe),
             parent=plan.parent,
         )
         signed = build(self._runtime, candidate)
         with self._runtime.database.session() as session:
-            registry.register(session, signed, replies)
+            registry.register(session, signed, replies, trained=examples)
             self._book.complete(session, signed.card.version)
         return signed.card.version
 
@@ -229,7 +230,12 @@ class _Conductor:
             names = sorted(lost.values())
             verb = "is" if len(names) == 1 else "are"
             self._book.event("evaluate", f"{', '.join(names)} did not evaluate and {verb} asked again")
-            again = self._sample(plan)
+            try:
+                again = self._sample(plan)
+            except StoppedError:
+                raise
+            except RunFailedError:
+                break  # Too few came back; what the others answered stands, and the gate says who is missing.
             open_sites = {node: name for node, name in again.items() if name in names}
             if not open_sites:
                 break

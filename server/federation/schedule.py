@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sqlmodel import Session
 
 import server.audit.service as audit
@@ -18,6 +18,7 @@ from shared.contracts.errors import HematovisionError, NotFoundError
 WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _LATE: Final = timedelta(hours=1)
 """A time that passed longer ago, while the centre was away, is let go: a run of the night is not for the morning."""
+UNREADABLE: Final = "its plan cannot be read by this version; remove the schedule and keep the plan anew"
 SCHEDULER: Final = Principal(
     user_id="schedule", username="schedule", display_name="the schedule", role=Role.COORDINATOR, hospital_id=None
 )
@@ -40,7 +41,8 @@ class ScheduleView(BaseModel):
     when: str
     next_at: datetime
     least_labels: int
-    plan: RunPlan
+    plan: RunPlan | None
+    """None: it was kept by another version and cannot be read any more; see `UNREADABLE`."""
     created_by: str
     outcome: str
     run_id: str | None
@@ -86,7 +88,7 @@ def view(session: Session, principal: Principal) -> list[ScheduleView]:
             when=_words(row),
             next_at=_last_due(row, utc_now()) + _period(row),
             least_labels=row.least_labels,
-            plan=RunPlan.model_validate(row.plan),
+            plan=_plan(row),
             created_by=row.created_by,
             outcome=row.outcome,
             run_id=row.run_id,
@@ -114,10 +116,11 @@ def _consider(session: Session, row: RunSchedule, now: datetime) -> str | None:
         return None
     row.considered_at = due
     fresh = new_labels(session)
-    reason, key = _why_not(row, due, now, fresh), None
-    if reason is None:
+    plan, key = _plan(row), None
+    reason = UNREADABLE if plan is None else _why_not(row, due, now, fresh)
+    if plan is not None and reason is None:
         try:
-            key = service.start_run(session, SCHEDULER, RunPlan.model_validate(row.plan))
+            key = service.start_run(session, SCHEDULER, plan)
         except HematovisionError as error:
             reason = error.message
     if key is None:
@@ -126,6 +129,14 @@ def _consider(session: Session, row: RunSchedule, now: datetime) -> str | None:
     row.run_id, row.outcome = key, f"{due:%Y-%m-%d %H:%M} UTC: launched with {fresh} new labels"
     service.write_event(session, key, "run", f"By the schedule “{_words(row)}”: {fresh} new labels")
     return key
+
+
+def _plan(row: RunSchedule) -> RunPlan | None:
+    """Return the plan, or None: one that cannot be read must not stop the others."""
+    try:
+        return RunPlan.model_validate(row.plan)
+    except ValidationError:
+        return None
 
 
 def _why_not(row: RunSchedule, due: datetime, now: datetime, fresh: int) -> str | None:

@@ -49,7 +49,8 @@ def list_schedules(home: HomeOption = None, as_json: JsonOption = False) -> None
     table = Table("schedule", "when", "new labels", "rounds", "strategy", "the last time")
     for one in schedules:
         labels = f"≥ {one.least_labels}" if one.least_labels else ""
-        table.add_row(one.id, one.when, labels, str(one.plan.rounds), one.plan.strategy, one.outcome)
+        plan = (str(one.plan.rounds), one.plan.strategy) if one.plan else ("?", schedule.UNREADABLE)
+        table.add_row(one.id, one.when, labels, *plan, one.outcome)
     Console().print(table)
 
 

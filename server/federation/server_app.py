@@ -82,7 +82,8 @@ def _answer(message: Message) -> Answer:
         arrays = message.content.array_records.get(RECORD_ARRAYS)
         tensors = bytes(arrays[ARRAY_NAME].data) if arrays else b""
     except KeyError:
-        return Answer(node_id, "", b"", problem="The answer is not in the agreed form.")
+        reply = seal = b""
     if not isinstance(reply, str) or not isinstance(seal, str):
-        return Answer(node_id, "", b"", problem="The answer is not in the agreed form.")
+        # Not in the agreed form: the node's own doing, and no problem of Flower's, for which it would be asked again.
+        return Answer(node_id, "", b"")
     return Answer(node_id, reply, tensors, seal=seal)

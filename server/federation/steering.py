@@ -28,7 +28,7 @@ def request_pause(session: Session, principal: Principal, run_id: str) -> None:
     """Ask a run to pause once what is under way has ended.
 
     Raises:
-        ConflictError: it has ended, is paused already, or will stop.
+        ConflictError: it has ended, is paused already, will stop, or has played its last round.
     """
     service.require_launcher(principal)
     run = _get(session, run_id)
@@ -36,6 +36,8 @@ def request_pause(session: Session, principal: Principal, run_id: str) -> None:
         raise ConflictError(f"This run is {run.state.value}: there is nothing to pause.")
     if run.stop_requested:
         raise ConflictError("This run is stopping; it can be resumed once it has stopped.")
+    if run.state is RunState.EVALUATING:
+        raise ConflictError("This run is evaluating its candidate and is over in a moment; stop it if it must end now.")
     if run.pause_requested:
         return
     run.pause_requested = True

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from server.federation import checkpoints, dry_run, repository, schedule, service, steering
-from server.federation.control import Control, open_control, openssh_to_pem
+from server.federation.control import Control, FlowerRun, open_control, openssh_to_pem
 from server.federation.publish import publish_app
 from server.federation.start import start_tensors
 from server.federation.states import RunState
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
     """Prepare a queued run's start, publish the signed app and start the run; every failure ends the run visibly.
 
-    A run that is resumed has its start already, and waits for a server that is away: nobody may be looking.
+    A run that is resumed, or launched by a schedule, waits for a server that is away: nobody may be looking.
     """
     run_id = str(payload["run_id"])
     with runtime.database.session() as session:
@@ -37,12 +37,13 @@ def launch(runtime: Runtime, payload: dict[str, Any]) -> None:
         run.state = RunState.STARTING
         recipe, past = Recipe.model_validate(run.recipe), list(run.past_flower_runs)
         prepared = run.base_sha256 is not None
+        waits = bool(past) or run.created_by == schedule.SCHEDULER.username
     try:
         if not prepared and not _prepared(runtime, run_id, recipe):
             return
         _start(runtime, run_id, past)
     except ServiceUnavailableError as error:
-        if past:
+        if waits:
             raise  # the outbox tries again
         _fail(runtime, run_id, error.message)
     except HematovisionError as error:
@@ -118,11 +119,14 @@ def _fail(runtime: Runtime, run_id: str, problem: str) -> None:
 
 
 def stop(runtime: Runtime, payload: dict[str, Any]) -> None:
-    """End a run that never got as far as its ServerApp; a living ServerApp sees the stop flag by itself."""
+    """End a run that never got as far as its ServerApp; a living ServerApp sees the stop flag by itself.
+
+    The task may come late: a run that was resumed meanwhile is not to stop any more.
+    """
     run_id = str(payload["run_id"])
     with runtime.database.session() as session:
         run = repository.get(session, run_id)
-        if run is not None and run.flower_run_id is None:
+        if run is not None and run.stop_requested and run.flower_run_id is None:
             service.fail(session, run_id, "The run was stopped.")
 
 
@@ -147,17 +151,25 @@ def watch(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - 
         return
     with _control(runtime) as control:
         for run_id, flower_run_id in carried.items():
-            status = control.run(flower_run_id)
-            if not status.finished:
+            if (status := _status(control, flower_run_id)) is None or not status.finished:
                 continue
             log.warning("federation.run_died", run_id=run_id, sub_status=status.sub_status)
             with runtime.database.session() as session:
                 problem = "The run's process ended before it had a result; see the SuperExec log."
                 steering.recover(session, run_id, str(flower_run_id), problem)
         for dry_run_id, flower_run_id in asked.items():
-            if control.run(flower_run_id).finished:
+            if (status := _status(control, flower_run_id)) is not None and status.finished:
                 with runtime.database.session() as session:
                     dry_run.fail(session, dry_run_id, "The question's process ended; see the SuperExec log.")
+
+
+def _status(control: Control, flower_run_id: int) -> FlowerRun | None:
+    """Return how a run stands; None where the SuperLink does not tell: the others are looked after all the same."""
+    try:
+        return control.run(flower_run_id)
+    except RunFailedError:
+        log.warning("federation.run_not_told", flower_run_id=flower_run_id)
+        return None
 
 
 def presence(runtime: Runtime, payload: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of every task

@@ -19,6 +19,7 @@ from shared.contracts.enrolment import (
     Heartbeat,
     HeartbeatReply,
     LedgerTotals,
+    NodeMode,
 )
 from shared.contracts.errors import ForbiddenError, NotFoundError, UsageError
 
@@ -54,14 +55,25 @@ def heartbeat(session: Session, runtime: Runtime, node: NodePrincipal, beat: Hea
     row = _node(session, node.node_id)
     row.last_seen_at, row.software, row.mode = utc_now(), beat.software[:100], beat.mode
     row.heartbeat = beat.model_dump(mode="json")
-    asked = repository.asked_since(session, node.hospital_id)
     return HeartbeatReply(
         current_model=repository.current_model(session),
         reports_waiting=repository.reports_waiting(session, node.hospital_id),
         superlink=runtime.settings.superlink or None,
         lost_seconds=_seconds_since(row.lost_at),
-        asked_seconds=_seconds_since(asked),
+        asked_seconds=_seconds_since(_asked_since(session, node)),
     )
+
+
+def _asked_since(session: Session, node: NodePrincipal) -> datetime | None:
+    """Return since when this node's answer is awaited.
+
+    A round asks one node of each hospital and keeps only whose: where there are several none is told, for the others
+    would start their SuperNodes again and again.
+    """
+    approved = repository.nodes(session, hospital_id=node.hospital_id, state=EnrolmentState.APPROVED)
+    if [one.id for one in approved if one.mode is NodeMode.TRAINING] != [node.node_id]:
+        return None
+    return repository.asked_since(session, node.hospital_id)
 
 
 def list_hospitals(session: Session, principal: Principal) -> list[HospitalView]:

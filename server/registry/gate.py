@@ -6,7 +6,7 @@ model's recall on as many cells. Under `LEAST_SUPPORT` cells nothing is conclude
 as notes, and are judged over all hospitals together. See docs/gate.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from server.hospitals.service import MOST_TOLERANCE
@@ -24,12 +24,18 @@ EVERYWHERE: Final = ""
 _ROUNDING: Final = 1e-9
 
 
-def judge(evaluations: Mapping[str, EvaluateReply], tolerances: Mapping[str, float] | None = None) -> GateResult:
+def judge(
+    evaluations: Mapping[str, EvaluateReply],
+    tolerances: Mapping[str, float] | None = None,
+    *,
+    trained: Collection[str] = (),
+) -> GateResult:
     """Compare the candidate with the current model at every hospital, on that hospital's own held-out groups.
 
     Both as the hospital runs them, each with what it keeps of its own. ``tolerances``: hospital id → its own, where it
     is stricter than `TOLERANCE`. A hospital that runs no model yet cannot lose, and a single cell may always be lost.
-    A candidate that nobody could evaluate on any cell does not pass.
+    A candidate that nobody could evaluate on any cell does not pass, nor one that a hospital of ``trained``, which it
+    learnt from, did not evaluate: what it does there is not known.
     """
     findings: list[GateFinding] = []
     notes: list[GateFinding] = []
@@ -40,6 +46,7 @@ def judge(evaluations: Mapping[str, EvaluateReply], tolerances: Mapping[str, flo
             blocking, small = _recalls(hospital, reply.current, reply.as_run, tolerance)
             findings += blocking
             notes += small
+    findings += [_unheard(hospital) for hospital in sorted(set(trained) - set(evaluations))]
     findings += _everywhere(evaluations.values(), {finding.cls for finding in findings})
     return GateResult(passed=bool(evaluations) and not findings, findings=findings, notes=notes)
 
@@ -62,6 +69,11 @@ def _accuracy(hospital: str, reply: EvaluateReply, tolerance: float) -> Iterable
             text=f"Accuracy falls from {before.accuracy:.1%} to {after.accuracy:.1%} on {after.n} held-out cells"
             f" (at most {_points(tolerance)} may be lost).",
         )
+
+
+def _unheard(hospital: str) -> GateFinding:
+    text = "The hospital trained and did not evaluate: what the candidate does there is not known."
+    return GateFinding(hospital_id=hospital, kind="unheard", text=text)
 
 
 def _recalls(

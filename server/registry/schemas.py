@@ -17,7 +17,10 @@ class GateFinding(BaseModel):
     """Empty: all hospitals together."""
     text: str
     kind: str = ""
-    """``accuracy``, ``recall``, ``cells`` (none to evaluate on); empty for models from before it was told."""
+    """``accuracy``, ``recall``, ``cells`` (none to evaluate on), ``unheard`` (trained and did not evaluate).
+
+    Empty for models from before it was told.
+    """
     cls: CellClass | None = None
     before: float | None = None
     """Of the model that the hospital ran then."""

@@ -1,6 +1,6 @@
 """Rules of the model registry: registration, the gate, promotion, roll-back, what nodes are told and tell."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import TypeVar
 
@@ -27,10 +27,19 @@ _PROMOTERS = frozenset({Role.COORDINATOR, Role.ADMIN})
 _VIEWERS = _PROMOTERS | {Role.AUDITOR, Role.HOSPITAL_IT, Role.HEMATOLOGIST}
 
 
-def register(session: Session, signed: SignedModelCard, evaluations: Mapping[str, EvaluateReply]) -> None:
-    """Enter a signed version as a candidate, with the cross-site matrix and the gate's verdict."""
+def register(
+    session: Session,
+    signed: SignedModelCard,
+    evaluations: Mapping[str, EvaluateReply],
+    *,
+    trained: Collection[str] = (),
+) -> None:
+    """Enter a signed version as a candidate, with the cross-site matrix and the gate's verdict.
+
+    ``trained``: the hospitals that it learnt from.
+    """
     card = signed.card
-    verdict = gate.judge(evaluations, hospitals.tolerances(session))
+    verdict = gate.judge(evaluations, hospitals.tolerances(session), trained=trained)
     digest = sha256(canonical_bytes(card)).hexdigest()
     repository.add(
         session,
@@ -235,7 +244,7 @@ def _verdict(row: ModelVersion, hospital_id: str | None) -> GateResult:
     verdict = GateResult.model_validate(row.gate)
     if hospital_id is None:
         return verdict
-    own = [finding for finding in verdict.findings if finding.hospital_id == hospital_id]
+    own = [finding for finding in verdict.findings if finding.hospital_id in (gate.EVERYWHERE, hospital_id)]
     notes = [note for note in verdict.notes if note.hospital_id == hospital_id]
     return GateResult(passed=verdict.passed, findings=own, notes=notes)
 

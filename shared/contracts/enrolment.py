@@ -112,12 +112,15 @@ class Heartbeat(Contract):
 
 
 class HeartbeatReply(Contract):
-    """What the centre has for the node."""
+    """What the centre has for the node.
+
+    A node of an earlier version knows nothing of what is left out where it is None.
+    """
 
     current_model: Identifier | None
     reports_waiting: int
     superlink: str | None
-    lost_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    lost_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False, exclude_if=lambda value: value is None)
     """For so long the SuperLink has heard nothing of this node's SuperNode; None: it hears it, or does not know it."""
-    asked_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    asked_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False, exclude_if=lambda value: value is None)
     """For so long an answer of this node to a round is awaited; None: none is."""

@@ -128,8 +128,9 @@ class EvaluateRequest(Contract):
     base_sha256: Sha256
     recipe: Recipe
     participants: int = Field(ge=1, le=100_000)
-    privacy: Privacy | None = None
-    """What the candidate's training promised: an answer then tells nothing of the cells that it learnt from."""
+    privacy: Privacy | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the candidate's training promised: an answer then tells nothing of the cells that it learnt from. Left out
+    where it promised nothing: nodes of an earlier version do not know it."""
     nonce: Nonce = ""
 
 

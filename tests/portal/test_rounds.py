@@ -16,6 +16,7 @@ from server.federation.privacy import Measure, RunPrivacy
 from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.strategies.registry import StrategyName
+from server.models import RunSchedule
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import PrivacyUnit
 from shared.vision import backbones
@@ -354,6 +355,16 @@ def test_clone_keeps_the_privacy_of_the_run(visitor: Browser, network: Network) 
     assert re.search(r'name="dp-sgd.epsilon"[^>]* value="3"', page)
 
 
+def test_a_run_that_evaluates_cannot_be_paused(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    visitor.sign_in("coordinator")
+    assert f'action="/rounds/{book.run_id}/pause"' in visitor.get(f"/rounds/{book.run_id}").text
+    book.evaluating()
+    assert f'action="/rounds/{book.run_id}/pause"' not in visitor.get(f"/rounds/{book.run_id}").text
+    refused = visitor.post(f"/rounds/{book.run_id}/pause", Accept="application/json")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+
+
 def test_a_plan_is_kept_as_a_schedule_shown_and_removed(visitor: Browser, network: Network) -> None:
     visitor.sign_in("coordinator")
     fields: dict[str, str | list[str]] = {"rounds": "4", "day": "6", "at": "02:00", "least_labels": "200"}
@@ -363,9 +374,12 @@ def test_a_plan_is_kept_as_a_schedule_shown_and_removed(visitor: Browser, networ
     assert "0 labels have come home with reports since the last completed run" in page  # it has learnt from them all
     with network.centre.runtime.database.session() as session:
         [row] = schedule.view(session, network.people["coordinator"])
-        assert (row.plan.rounds, row.least_labels, row.created_by) == (4, 200, "coordinator")
+        assert (row.plan and row.plan.rounds, row.least_labels, row.created_by) == (4, 200, "coordinator")
     wrong = visitor.post("/schedules", {**fields, "at": "soon"}, Accept="application/json")
     assert (wrong.status_code, wrong.json()["message"]) == (400, "Give the time as HH:MM.")
+    with network.centre.runtime.database.session() as session:
+        session.get_one(RunSchedule, row.id).plan = {"rounds": "of another version"}
+    assert "A plan that this version cannot read" in visitor.get("/rounds").text
     visitor.post(f"/schedules/{row.id}/remove")
     assert "Every Sunday" not in visitor.get("/rounds").text
 

@@ -1,6 +1,7 @@
 """``hematovision-server federate``: the strategy, and steering, at the command line."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,11 @@ def test_a_hospitals_tolerance_is_set_and_taken_back(home: Path, call: Call) -> 
     assert "a hospital can be stricter" in call.error
     call("hospital", "tolerance", "north", *here)
     assert call.said.strip() == "north has the network's tolerance."
+
+
+def test_a_simulation_that_is_not_installed_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deploy", None)
+    for name in [name for name in sys.modules if name.startswith("deploy.")]:
+        monkeypatch.delitem(sys.modules, name)
+    call("federate", "simulate", status=ExitCode.DEPENDENCY_MISSING)
+    assert "The simulation is not installed here" in call.error

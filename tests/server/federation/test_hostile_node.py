@@ -28,7 +28,7 @@ from server.models import AuditEntry
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
-from shared.contracts.errors import HematovisionError
+from shared.contracts.errors import HematovisionError, RunFailedError
 from shared.contracts.training import CalibrationSummary, EvaluateReply, Refusal, SiteMetrics, TrainReply, TrainRequest
 from shared.storage import MemoryStore
 from shared.tensors import ARRAY_NAME, RECORD_ARRAYS, RECORD_CONFIG, STYPE
@@ -287,11 +287,25 @@ def test_any_message_from_a_node_becomes_an_answer(config: ConfigRecord | None, 
         content[RECORD_CONFIG] = config
     if arrays is not None:
         content[RECORD_ARRAYS] = arrays
-    asked = Message(RecordDict(), dst_node_id=1, message_type=MessageType.TRAIN)
-    asked.metadata.__dict__["_message_id"] = "m"
-    answer = _answer(Message(content, reply_to=asked))
+    answer = _answer(_sent(content))
+    assert answer.problem is None  # what comes from Flower itself: for that a hospital is asked again
     with pytest.raises(HematovisionError):
         raise _read(answer)
+
+
+def test_garbage_is_refused_and_not_asked_for_again(runtime: Runtime) -> None:
+    garbage = _answer(_sent(RecordDict({RECORD_CONFIG: ConfigRecord({"other": "x"})})))
+    run_id = new_run(runtime, rounds=1)
+    fleet = MemoryFleet({1: trains(1, step=1.0), 2: lambda _ask: replace(garbage, node_id=2)})
+    with pytest.raises(RunFailedError, match="Only 1 of 2"):
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    assert [node_id for _, node_id, _ in fleet.asked] == [1, 2]
+
+
+def _sent(content: RecordDict) -> Message:
+    asked = Message(RecordDict(), dst_node_id=1, message_type=MessageType.TRAIN)
+    asked.metadata.__dict__["_message_id"] = "m"
+    return Message(content, reply_to=asked)
 
 
 def _read(answer: Answer) -> Exception:

@@ -92,6 +92,17 @@ def test_a_time_that_the_centre_slept_through_is_let_go_with_a_reason(session: S
     assert row.outcome == "2026-11-29 02:00 UTC: not launched: the centre was away at 02:00 UTC"
 
 
+def test_a_plan_that_cannot_be_read_any_more_says_so_and_stops_no_other(session: Session) -> None:
+    broken, sound = _weekly(session), _weekly(session)
+    broken.plan = {**broken.plan, "strategy": "of another version"}
+    session.flush()
+    [run_id] = schedule.launch_due(session, SUNDAY)
+    assert sound.run_id == run_id
+    assert broken.outcome == f"2026-11-29 02:00 UTC: not launched: {schedule.UNREADABLE}"
+    shown = {view.id: view.plan for view in schedule.view(session, COORDINATOR)}
+    assert shown == {broken.id: None, sound.id: RunPlan(rounds=2)}
+
+
 def test_a_run_under_way_is_waited_for_until_the_next_time(session: Session) -> None:
     row = _weekly(session)
     service.start_run(session, COORDINATOR, RunPlan())

@@ -9,6 +9,7 @@ from safetensors.numpy import load
 from sqlmodel import Session, select
 
 import server.audit.service as audit
+import server.registry.service as registry
 from server.accounts.roles import Role
 from server.federation import checkpoints, repository, service, steering
 from server.federation.book import RunBook, SupersededError
@@ -108,6 +109,17 @@ def test_pause_in_the_last_round_leaves_the_candidate_unevaluated(runtime: Runti
     assert _view(runtime, run_id).state is RunState.PAUSED
 
 
+def test_a_stop_goes_before_a_pause(runtime: Runtime) -> None:
+    run_id = new_run(runtime, rounds=1)
+    book = RunBook(runtime.database, run_id)
+    book.begin("7")
+    _ask(runtime, lambda session: steering.request_pause(session, COORDINATOR, run_id))
+    _ask(runtime, lambda session: service.request_stop(session, COORDINATOR, run_id))
+    assert not book.paused(1)
+    book.fail("The run was stopped.")
+    assert _view(runtime, run_id).state is RunState.STOPPED
+
+
 def test_a_paused_run_blocks_no_other_and_can_be_stopped(runtime: Runtime) -> None:
     run_id = new_run(runtime)
     with runtime.database.session() as session:
@@ -187,6 +199,24 @@ def test_a_whole_round_gives_the_tries_back(runtime: Runtime) -> None:
     assert _view(runtime, run_id).state is RunState.QUEUED
 
 
+def test_a_round_that_failed_gives_no_tries_back(runtime: Runtime) -> None:
+    run_id = new_run(runtime, rounds=1)
+    with runtime.database.session() as session:
+        session.get_one(Run, run_id).resumes = 3
+    asked: list[str] = []
+
+    def die(group: str) -> None:
+        asked.append(group)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    fleet = MemoryFleet({1: SITES[1], 2: silent}, before=die)
+    with pytest.raises(KeyboardInterrupt):
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    _ask(runtime, lambda session: steering.recover(session, run_id, "7", "It died."))
+    assert _view(runtime, run_id).state is RunState.FAILED
+
+
 @pytest.mark.parametrize(("asked", "state"), [("stop", RunState.STOPPED), ("pause", RunState.PAUSED)])
 def test_a_run_that_dies_when_it_was_to_end_is_not_resumed(runtime: Runtime, asked: str, state: RunState) -> None:
     run_id = new_run(runtime)
@@ -240,26 +270,30 @@ def test_a_round_that_loses_hospitals_on_the_way_is_played_again(runtime: Runtim
     assert float(load(checkpoints.load(runtime.store, run_id, 1))["w"][0, 0]) == 1.0
 
 
+METRICS = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
+EVALUATION = EvaluateReply(
+    candidate=METRICS,
+    current=None,
+    calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+    seconds=0.1,
+)
+
+
+def _evaluates(node_id: int, deaths: list[Answer] | None = None) -> Site:
+    """Return a site that trains, and evaluates once it has died ``deaths``."""
+
+    def site(ask: Ask) -> Answer | None:
+        if isinstance(ask.request, TrainRequest):
+            return trains(node_id, step=0.0)(ask)
+        return deaths.pop() if deaths else Answer(node_id, EVALUATION.model_dump_json(), b"")
+
+    return site
+
+
 def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(runtime: Runtime) -> None:
     """Else the gate would not know what the candidate does there."""
     run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
-    deaths = [Answer(2, "", b"", problem="the relay died")]
-
-    metrics = SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75)
-    calibration = CalibrationSummary(temperature=1.0, conformal_quantile=0.9)
-    evaluation = EvaluateReply(candidate=metrics, current=None, calibration=calibration, seconds=0.1)
-
-    def evaluates(node_id: int) -> Site:
-        def site(ask: Ask) -> Answer | None:
-            if isinstance(ask.request, TrainRequest):
-                return trains(node_id, step=0.0)(ask)
-            if node_id == 2 and deaths:
-                return deaths.pop()
-            return Answer(node_id, evaluation.model_dump_json(), b"")
-
-        return site
-
-    fleet = MemoryFleet({1: evaluates(1), 2: evaluates(2)})
+    fleet = MemoryFleet({1: _evaluates(1), 2: _evaluates(2, [Answer(2, "", b"", problem="the relay died")])})
     version = conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     view = _view(runtime, run_id)
     assert (view.state, view.model_version, sorted(view.per_site)) == (RunState.COMPLETED, version, ["north", "south"])
@@ -267,6 +301,25 @@ def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(run
         ("1", 1), ("1", 2), ("evaluate", 1), ("evaluate", 2), ("evaluate", 2),
     ]  # fmt: skip
     assert "south did not evaluate and is asked again" in [event.text for event in view.events]
+    with runtime.database.session(read_only=True) as session:
+        assert registry.model_view(session, COORDINATOR, version or "").gate.passed
+
+
+def test_a_hospital_that_stays_away_from_the_evaluation_blocks_the_candidate_and_not_the_run(runtime: Runtime) -> None:
+    run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
+    sites: dict[int, Site] = {1: _evaluates(1)}
+
+    def leave(_ask: Ask) -> Answer | None:
+        del sites[2]
+        return Answer(2, "", b"", problem="gone", offline=True)
+
+    sites[2] = lambda ask: (_evaluates(2) if isinstance(ask.request, TrainRequest) else leave)(ask)
+    version = conduct(runtime, run_id, MemoryFleet(sites), flower_run_id="7", breath_seconds=0)
+    view = _view(runtime, run_id)
+    assert (view.state, list(view.per_site)) == (RunState.COMPLETED, ["north"])
+    with runtime.database.session(read_only=True) as session:
+        gate = registry.model_view(session, COORDINATOR, version or "").gate
+    assert [(finding.hospital_id, finding.kind) for finding in gate.findings] == [("south", "unheard")]
 
 
 def test_a_hospital_that_is_too_slow_gets_one_more_chance_and_an_unwilling_one_none(runtime: Runtime) -> None:
@@ -285,6 +338,20 @@ def test_a_hospital_that_is_too_slow_gets_one_more_chance_and_an_unwilling_one_n
     with pytest.raises(RunFailedError, match="Only 1 of 2"):
         conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
     assert len(fleet.asked) == 2
+
+
+def test_a_run_that_evaluates_is_not_paused_any_more_and_forgets_an_evaluation_before(runtime: Runtime) -> None:
+    run_id = new_run(runtime)
+    for number in ("7", "8"):
+        book = RunBook(runtime.database, run_id)
+        book.begin(number)
+        book.evaluating()
+        assert _view(runtime, run_id).per_site == {}
+        book.evaluated("north", EVALUATION)
+        with runtime.database.session() as session:
+            with pytest.raises(ConflictError, match="evaluating"):
+                steering.request_pause(session, COORDINATOR, run_id)
+            steering.recover(session, run_id, number, "It died.")
 
 
 def test_only_what_rests_can_be_resumed_and_only_by_coordinators(runtime: Runtime) -> None:

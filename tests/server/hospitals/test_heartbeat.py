@@ -15,10 +15,10 @@ from server.models.base import utc_now
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
-from shared.contracts.enrolment import Heartbeat, HeartbeatReply, LedgerTotals, NodeMode
+from shared.contracts.enrolment import EnrolmentState, Heartbeat, HeartbeatReply, LedgerTotals, NodeMode
 from shared.storage import MemoryStore
 from tests.server.federation.fleet import new_run
-from tests.server.federation.world import new_database, node_of
+from tests.server.federation.world import new_database, new_node, node_of
 
 BEAT = Heartbeat(
     software="test", mode=NodeMode.TRAINING, model_version=None, processes={}, ledger=LedgerTotals(), outbox=0
@@ -77,3 +77,21 @@ def test_node_is_told_for_how_long_its_answer_is_awaited(runtime: Runtime) -> No
     assert _beat(runtime, "south").asked_seconds is not None
     book.end_round(1)
     assert _beat(runtime, "south").asked_seconds is None
+
+
+def test_only_the_one_training_node_of_a_hospital_is_told_that_it_is_awaited(runtime: Runtime) -> None:
+    """A round asks one node of each hospital: the others would restart for nothing."""
+    book = RunBook(runtime.database, new_run(runtime))
+    book.begin("7")
+    book.begin_round(1, ["north", "south"], 1)
+    with runtime.database.session() as session:
+        session.add(new_node("north", node_id="second"))
+        session.add(new_node("south", node_id="reader", mode=NodeMode.INFERENCE))
+        session.add(new_node("south", node_id="gone", state=EnrolmentState.REVOKED))
+    assert _beat(runtime, "north").asked_seconds is None
+    assert _beat(runtime, "south").asked_seconds is not None
+
+
+def test_node_of_an_earlier_version_reads_the_answer_while_all_is_well(runtime: Runtime) -> None:
+    """It refuses fields that it does not know."""
+    assert set(_beat(runtime, "north").model_dump(mode="json")) == {"current_model", "reports_waiting", "superlink"}

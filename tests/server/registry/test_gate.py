@@ -40,6 +40,15 @@ def test_nothing_evaluated_blocks() -> None:
     assert not judge({"a": _reply(0.0, None, n=0)}).passed
 
 
+def test_a_hospital_that_trained_and_did_not_evaluate_blocks_by_its_name() -> None:
+    verdict = judge({"a": _reply(0.9, 0.9)}, trained=["a", "b"])
+    assert (verdict.passed, [(finding.hospital_id, finding.kind) for finding in verdict.findings]) == (
+        False,
+        [("b", "unheard")],
+    )
+    assert judge({"a": _reply(0.9, 0.9)}, trained=["a"]).passed
+
+
 BASOPHIL, BLAST = CellClass.BASOPHIL, CellClass.BLAST
 
 

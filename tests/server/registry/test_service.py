@@ -10,6 +10,7 @@ from server.accounts.roles import Role
 from server.models import AuditEntry, ModelVersion, Run
 from server.models.base import utc_now
 from server.registry import service
+from server.registry.schemas import GateFinding, GateResult
 from server.registry.states import ModelState
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ConflictError, ForbiddenError, GateBlockedError, NotFoundError, UsageError
@@ -138,6 +139,14 @@ def test_hospital_it_sees_its_own_row_of_the_matrix(session: Session) -> None:
     view = service.model_view(session, person(Role.HOSPITAL_IT, "south"), "hv-1")
     assert [row.hospital_id for row in view.matrix] == ["south"]
     assert (list(view.card.sites), list(view.card.examples)) == (["south"], ["south"])
+
+
+def test_hospital_it_sees_what_the_gate_found_at_its_hospital_and_over_all(session: Session) -> None:
+    _register(session, "hv-1")
+    findings = [GateFinding(hospital_id=hospital, kind="recall", text=".") for hospital in ("north", "south", "")]
+    session.get_one(ModelVersion, "hv-1").gate = GateResult(passed=False, findings=findings).model_dump(mode="json")
+    verdict = service.model_view(session, person(Role.HOSPITAL_IT, "south"), "hv-1").gate
+    assert [finding.hospital_id for finding in verdict.findings] == ["south", ""]
 
 
 def test_the_matrix_holds_the_candidate_what_is_in_use_and_each_sites_own(session: Session) -> None:
