@@ -279,18 +279,19 @@ class TrainingService:
         test = allowed_cells(self._home, "test", classes, purpose="evaluate")
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
-        plain = self._cells(request, model)
-        with own_worn(self._home, model, request) as has_own:
-            own = self._cells(request, model) if has_own else None
-        found = as_run_here(self._home, model, request.recipe, plain, own, between=self._between)
         hidden = private.hides_training(self._home, load_policy(self._home), request)
+        plain, own = self._cells(request, model, hidden=hidden), None
+        if not hidden:
+            with own_worn(self._home, model, request) as has_own:
+                own = self._cells(request, model) if has_own else None
+        found = as_run_here(self._home, model, request.recipe, plain, own, hidden=hidden, between=self._between)
         adapter, laboratory = self._adapter(plain, classes, hidden=hidden)
         fields = allowed_fields(self._home, "val", purpose="evaluate")
         return EvaluateReply(
             candidate=found.shared,
             own=None if hidden else found.own,
             own_parts=() if hidden else found.parts,
-            current=current_metrics(self._home, "test"),
+            current=current_metrics(self._home, "test", own=not hidden),
             calibration=adapter.summary.model_copy(update=self._stain(classes, "val" if hidden else "train")),
             laboratory=laboratory,
             seconds=time.monotonic() - begin,
@@ -298,9 +299,14 @@ class TrainingService:
             finder=finder_metrics(model, request.recipe, fields, found.view, between=self._between),
         )
 
-    def _cells(self, request: EvaluateRequest, model: CellModel) -> Cells:
-        """Return what the candidate says of the site's readable cells, in the plain view."""
-        return Cells(*(self._seen(request, model, split) for split in ("train", "val", "test")))
+    def _cells(self, request: EvaluateRequest, model: CellModel, *, hidden: bool = False) -> Cells:
+        """Return what the candidate says of the site's readable cells, in the plain view.
+
+        ``hidden`` leaves out the training cells: a candidate that fails on one of them would tell that it is there.
+        """
+        validation, test = self._seen(request, model, "val"), self._seen(request, model, "test")
+        taught = validation.first(0) if hidden else self._seen(request, model, "train")
+        return Cells(taught, validation, test)
 
     def _seen(self, request: EvaluateRequest, model: CellModel, split: str) -> Seen:
         classes = request.recipe.classes

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from client_node.analysis.model import read_card
 from client_node.budget import Budget, read_budget
 from client_node.cases.ledger import Ledger
 from client_node.datasets.catalogue import Catalogue
 from client_node.home import NodeHome
+from client_node.models.trial import run_trial
 from client_node.policy import load_policy
 from client_node.training import privacy as private
 from client_node.training import service as trainer
@@ -26,14 +28,18 @@ from shared.contracts.training import (
     DryRunRequest,
     EvaluateReply,
     EvaluateRequest,
+    OwnPart,
     Refusal,
     TrainingManifest,
     TrainReply,
     TrainRequest,
 )
 from shared.vision import backbones
+from shared.vision.export import export_onnx
 from shared.vision.model import build
+from shared.vision.precision import ONNX_FILE
 from shared.vision.weights import base_sha256
+from tests.client_node.analysis.models import install_model
 from tests.client_node.training.site import CLASSES, RECIPE, make_home
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -126,8 +132,37 @@ def test_evaluation_tells_nothing_of_the_training_cells(tmp_path: Path, start: A
     for hidden in (ask.model_copy(update={"privacy": EIGHT}), _after_private_run(home, ask)):
         reply = told(hidden)
         assert (reply.laboratory, reply.boxes) == (None, 0)
+        assert (reply.own, reply.own_parts) == (None, ())
         assert reply.candidate == plain.candidate
         assert reply.calibration.density != plain.calibration.density  # of validation cells now
+
+
+def test_the_model_in_use_is_judged_as_the_candidate_is(tmp_path: Path, start: Arrays) -> None:
+    """What training cells have shaped here shows in neither: head, normalisation, nor an evaluation that fails."""
+    home = make_home(tmp_path / "h", train=10, val=8, test=8)
+    learnt = TrainingService(home).handle(_request(recipe=RECIPE, privacy=None), start)[1]
+    mixed = {**learnt, "head.weight": np.roll(learnt["head.weight"], 1, axis=0)}
+    model = build(RECIPE.backbone, len(CLASSES))
+    model.load_trainable({name: torch.from_numpy(array) for name, array in mixed.items()})
+    folder = install_model(home)
+    card = read_card(folder).model_copy(update={"recipe": RECIPE})
+    (folder / "card.json").write_text(card.model_dump_json(by_alias=True))
+    export_onnx(model, RECIPE.input_size, folder / ONNX_FILE)
+    trial = run_trial(NodeHome(home), "test-1", None)
+    assert OwnPart.HEAD in trial.parts
+    ask = EvaluateRequest(run_key="run-2", base_sha256=BASE, recipe=RECIPE, participants=3)
+    found = {}
+    for name, request in {"open": ask, "hidden": ask.model_copy(update={"privacy": EIGHT})}.items():
+        reply, _ = TrainingService(home).handle(request, mixed)
+        assert isinstance(reply, EvaluateReply)
+        assert reply.current is not None
+        found[name] = reply
+    assert found["open"].own_parts == (OwnPart.HEAD,)
+    assert found["open"].current.accuracy > 0.8
+    hidden = found["hidden"]
+    assert (hidden.own, hidden.own_parts) == (None, ())
+    assert hidden.current is not None
+    assert hidden.current.accuracy == hidden.as_run.accuracy < 0.4  # the same network: nothing is lost by it
 
 
 def _after_private_run(home: Path, ask: EvaluateRequest) -> EvaluateRequest:
