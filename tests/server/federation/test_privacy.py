@@ -8,11 +8,13 @@ from opacus.accountants.rdp import RDPAccountant
 from safetensors.numpy import load
 from sqlmodel import Session
 
+import server.registry.service as registry
 from server.federation import checkpoints, service
 from server.federation.fleet import Answer, Ask
 from server.federation.privacy import Measure, RunPrivacy, central_epsilon, central_noise, choose
 from server.federation.rounds import conduct
 from server.federation.schemas import RunPlan
+from server.federation.start import start_tensors
 from server.federation.states import SiteState
 from server.federation.strategies.registry import StrategyName
 from server.models import Run
@@ -21,9 +23,19 @@ from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from shared.contracts.errors import HematovisionError, UsageError
 from shared.contracts.privacy import Privacy, PrivacyKind, PrivacySpent, PrivacyUnit
-from shared.contracts.training import Balance, CensusRequest, Recipe, TrainReply
+from shared.contracts.training import (
+    KNOWN_FILE,
+    Balance,
+    CalibrationSummary,
+    CensusRequest,
+    EvaluateReply,
+    FinderMetrics,
+    KnownLaboratory,
+    Recipe,
+    TrainReply,
+)
 from shared.storage import MemoryStore
-from tests.server.federation.fleet import MemoryFleet, Site, new_run, trains
+from tests.server.federation.fleet import RECEIVED, RECIPE, MemoryFleet, Site, new_run, trains
 from tests.server.federation.world import COORDINATOR, census, new_database, node_of
 
 DP_SGD = RunPrivacy(measure=Measure.DP_SGD)
@@ -158,6 +170,35 @@ def test_noise_is_asked_of_every_node_and_what_is_spent_is_kept(runtime: Runtime
     assert (south.epsilon, south.state) == (None, SiteState.REFUSED)
     assert "without the noise that was asked for" in (south.reason or "")
     assert any(event.text.endswith("ε 2.25 spent") for event in view.events)
+
+
+@pytest.mark.parametrize("measure", [Measure.NONE, Measure.CENTRAL_DP])
+def test_a_version_made_with_noise_at_the_centre_carries_no_hospitals_cells(runtime: Runtime, measure: Measure) -> None:
+    with runtime.database.session() as session:
+        service.store_census(session, node_of("north"), census(neutrophil=90, lymphocyte=80))
+    privacy = RunPrivacy() if measure is Measure.NONE else RunPrivacy(measure=measure, clip=1e-3)
+    run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors, privacy=privacy)
+    seen = KnownLaboratory(dye_of_cells=(0.5, 2.0))
+    told = EvaluateReply(
+        candidate=RECEIVED, current=None, calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+        laboratory=seen, seconds=0.1, boxes=30,
+        finder=FinderMetrics(fields=3, cells=30, found=29, extra=1, plain_found=25, plain_extra=2),
+    )  # fmt: skip
+
+    def evaluates(node_id: int) -> Site:
+        trained = trains(node_id, step=0.0)
+        return lambda ask: trained(ask) or Answer(node_id, told.model_dump_json(), b"")
+
+    version = conduct(runtime, run_id, MemoryFleet({1: evaluates(1), 2: evaluates(2)}), flower_run_id="7",
+                      breath_seconds=0)  # fmt: skip
+    assert version is not None
+    with runtime.database.session(read_only=True) as session:
+        card = registry.model_view(session, COORDINATOR, version).card
+    hidden = measure is Measure.CENTRAL_DP
+    assert sorted(card.sites) == ["north", "south"]
+    assert ({one.name for one in card.artefacts} >= {KNOWN_FILE}) is not hidden
+    told_of = [len(told) for told in (card.examples, card.cells, card.boxes, card.finders)]
+    assert told_of == ([0, 0, 0, 0] if hidden else [2, 1, 2, 2])
 
 
 def test_noise_at_the_centre_is_in_the_model_and_in_the_log_book(runtime: Runtime) -> None:
