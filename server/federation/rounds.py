@@ -302,8 +302,16 @@ def _train_reply(answer: Answer, plan: Plan) -> TrainReply:
     reply = read_reply(answer)
     if not isinstance(reply, TrainReply):
         raise DataInvalidError("The node's answer does not fit the request.")
-    if plan.privacy.asked is not None and reply.privacy is None:
+    promise, spent = plan.privacy, reply.privacy
+    if promise.asked is None:
+        return reply
+    if spent is None:
         raise DataInvalidError("The node trained without the noise that was asked for; update its software.")
+    if spent.unit is not promise.unit or spent.epsilon > promise.epsilon or spent.delta > promise.delta:
+        raise DataInvalidError(
+            f"The node says that it spent ε {spent.epsilon:g} at δ {spent.delta:g} for each {spent.unit.value}, which"
+            " is not what the run promises; update its software."
+        )
     return reply
 
 

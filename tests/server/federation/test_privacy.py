@@ -140,7 +140,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
     database.dispose()
 
 
-def _noisy(node_id: int, *, epsilon: float | None) -> Site:
+def _noisy(node_id: int, *, epsilon: float | None, delta: float = 1e-5, unit: PrivacyUnit = PrivacyUnit.IMAGE) -> Site:
     """A site that trains as asked; without ``epsilon`` as older software, that knows no noise."""
     trained = trains(node_id, step=1.0)
 
@@ -148,7 +148,7 @@ def _noisy(node_id: int, *, epsilon: float | None) -> Site:
         answer = trained(ask)
         if answer is None or epsilon is None:
             return answer
-        spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=epsilon, delta=1e-5, noise_multiplier=1.3)
+        spent = PrivacySpent(unit=unit, epsilon=epsilon, delta=delta, noise_multiplier=1.3)
         reply = TrainReply.model_validate_json(answer.reply).model_copy(update={"train_loss": None, "privacy": spent})
         return Answer(node_id, reply.model_dump_json(), answer.tensors)
 
@@ -170,6 +170,29 @@ def test_noise_is_asked_of_every_node_and_what_is_spent_is_kept(runtime: Runtime
     assert (south.epsilon, south.state) == (None, SiteState.REFUSED)
     assert "without the noise that was asked for" in (south.reason or "")
     assert any(event.text.endswith("ε 2.25 spent") for event in view.events)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "unit", "state"),
+    [
+        (8.0, 1e-5, PrivacyUnit.PATIENT, SiteState.REPLIED),
+        (8.01, 1e-5, PrivacyUnit.PATIENT, SiteState.REFUSED),
+        (2.0, 1e-4, PrivacyUnit.PATIENT, SiteState.REFUSED),
+        (2.0, 1e-5, PrivacyUnit.IMAGE, SiteState.REFUSED),
+    ],
+)
+def test_an_answer_that_does_not_keep_the_runs_promise_is_not_averaged(
+    runtime: Runtime, epsilon: float, delta: float, unit: PrivacyUnit, state: SiteState
+) -> None:
+    run_id = new_run(runtime, rounds=1, min_sites=1, privacy=DP_SGD.model_copy(update={"unit": PrivacyUnit.PATIENT}))
+    site = _noisy(2, epsilon=epsilon, delta=delta, unit=unit)
+    good = _noisy(1, epsilon=2.0, unit=PrivacyUnit.PATIENT)
+    with pytest.raises(HematovisionError):  # nobody evaluates
+        conduct(runtime, run_id, MemoryFleet({1: good, 2: site}), flower_run_id="7", breath_seconds=0)
+    with runtime.database.session(read_only=True) as session:
+        south = service.run_view(session, COORDINATOR, run_id).round_views[0].sites[1]
+    assert south.state is state
+    assert ("not what the run promises" in (south.reason or "")) is (state is SiteState.REFUSED)
 
 
 @pytest.mark.parametrize("measure", [Measure.NONE, Measure.CENTRAL_DP])
