@@ -4,6 +4,7 @@ A round is charged before it is trained, in `privacy.json` of the node's home: a
 spent what it may have released. Only a round whose update cannot have left is trained again for the same charge.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,16 @@ class PrivateRound:
     noise: Noisy
     clip: float
     spent: PrivacySpent
-    """By this run, once the round is trained."""
+    """By this run, once the round is trained: exact, for the node's own record."""
+    promised: float
+    """ε of the whole run."""
+
+    @property
+    def told(self) -> PrivacySpent:
+        """What the centre hears: exact figures follow from the number of cells, and so would tell it."""
+        epsilon = min(math.ceil(self.spent.epsilon * 100) / 100, self.promised)
+        noise = float(f"{self.spent.noise_multiplier:.2g}")
+        return self.spent.model_copy(update={"epsilon": epsilon, "noise_multiplier": noise})
 
 
 def is_private(privacy: Privacy | None) -> bool:
@@ -91,11 +101,11 @@ def planned(
             f"The run would go beyond this hospital's privacy budget for all runs together (ε ≤ {limit:g} at δ ="
             f" {policy.training.total_delta:g}): ask for a smaller ε or fewer rounds."
         )
-    _, delta, clip = _promise(privacy)
+    promised, delta, clip = _promise(privacy)
     round_ = Noisy(noise, rate, steps)
     epsilon = epsilon_of([*before, CENTRE, round_], delta)
     spent = PrivacySpent(unit=privacy.unit, epsilon=epsilon, delta=delta, noise_multiplier=noise)
-    return PrivateRound(units=units, noise=round_, clip=clip, spent=spent)
+    return PrivateRound(units=units, noise=round_, clip=clip, spent=spent, promised=promised)
 
 
 def charge(home: Path, policy: Policy, request: TrainRequest, round_: PrivateRound) -> None:

@@ -245,7 +245,7 @@ class TrainingService:
             received=received,
             seconds=round(time.monotonic() - begin),
             manifest_sha256=manifest,
-            privacy=noisy.spent,
+            privacy=noisy.told,
         )
         log.info("training.private_round_done", run_key=request.run_key, round=request.round, spent=noisy.spent.epsilon)
         private.release(self._home, request)

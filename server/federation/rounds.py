@@ -203,7 +203,8 @@ class _Conductor:
             if central
             else replies,
             examples={} if central else self._book.examples(),
-            cells={} if central else self._book.cells(plan.recipe),
+            # Beside a private answer's rounded count these would be the exact ones.
+            cells=self._book.cells(plan.recipe) if plan.privacy.measure is Measure.NONE else {},
             parent=plan.parent,
         )
         signed = build(self._runtime, candidate)

@@ -21,7 +21,7 @@ from client_node.training.accounting import Noisy, epsilon_of
 from client_node.training.private_loop import CENTRE
 from client_node.training.service import TrainingService
 from shared.contracts.errors import ConfigError
-from shared.contracts.privacy import Privacy, PrivacyUnit
+from shared.contracts.privacy import Privacy, PrivacySpent, PrivacyUnit
 from shared.contracts.training import (
     Balance,
     DryRunReply,
@@ -96,7 +96,10 @@ def test_private_round_tells_nothing_of_its_cells_and_is_charged(tmp_path: Path,
     assert (charge.run_key, charge.round, charge.steps, charge.released) == ("run-1", 1, 3, True)
     assert charge.sample_rate == pytest.approx(1 / 3)
     spent = Noisy(charge.noise_multiplier, charge.sample_rate, charge.steps)
-    assert reply.privacy.epsilon == pytest.approx(epsilon_of([spent, CENTRE], 1e-5))
+    exact = epsilon_of([spent, CENTRE], 1e-5)
+    assert charge.run_epsilon == exact
+    assert exact < reply.privacy.epsilon == round(reply.privacy.epsilon, 2) < exact + 0.01
+    assert charge.noise_multiplier != reply.privacy.noise_multiplier == float(f"{charge.noise_multiplier:.2g}")
     manifests = home / "training" / "manifests"
     first = TrainingManifest.model_validate_json((manifests / "run-1-r1.json").read_bytes())
     again, _ = _trained(service, start, _request(2, recipe=thirds))
@@ -106,6 +109,13 @@ def test_private_round_tells_nothing_of_its_cells_and_is_charged(tmp_path: Path,
     assert again.privacy is not None
     assert again.privacy.epsilon > reply.privacy.epsilon
     assert again.privacy.noise_multiplier == reply.privacy.noise_multiplier
+
+
+@pytest.mark.parametrize(("exact", "promised", "told"), [(2.001, 8.0, 2.01), (7.996, 8.0, 8.0), (2.001, 2.005, 2.005)])
+def test_epsilon_is_told_rounded_up_and_never_beyond_the_promise(exact: float, promised: float, told: float) -> None:
+    spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=exact, delta=1e-5, noise_multiplier=1.2345)
+    round_ = private.PrivateRound(units=(), noise=CENTRE, clip=1.0, spent=spent, promised=promised)
+    assert (round_.told.epsilon, round_.told.noise_multiplier) == (told, 1.2)
 
 
 def test_a_runs_rounds_together_keep_its_promise_and_no_round_more(tmp_path: Path, start: Arrays) -> None:
