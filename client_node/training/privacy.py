@@ -1,7 +1,8 @@
 """Private training as a hospital governs it: whose presence is hidden, with how much noise, and what it spends.
 
 A round is charged before it is trained, in `privacy.json` of the node's home: a trainer that is killed half-way has
-spent what it may have released. Only a round whose update cannot have left is trained again for the same charge.
+spent what it may have released. Only a round whose update cannot have left is trained again for the same charge; one
+that may have left is answered with the same update (`client_node.training.kept_update`), or charged again.
 """
 
 import math
@@ -128,6 +129,11 @@ def charge(home: Path, policy: Policy, request: TrainRequest, round_: PrivateRou
     )
     charges, delta = (*budget.charges, new), policy.training.total_delta
     _write(home, Budget(charges=charges, epsilon=epsilon_of(_spent(charges), delta), delta=delta))
+
+
+def is_charged(home: Path, request: TrainRequest) -> bool:
+    """Whether the record has this round of this run, released or not."""
+    return any(_is_of(one, request.run_key, request.round) for one in read_budget(home).charges)
 
 
 def release(home: Path, request: TrainRequest) -> None:

@@ -23,6 +23,7 @@ from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.candidate import finder_metrics
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import teach
+from client_node.training.kept_update import KeptUpdate
 from client_node.training.laboratory import told_laboratory
 from client_node.training.local import LocalNormalisation
 from client_node.training.loop import Labels, apart, predict, train
@@ -160,6 +161,8 @@ class TrainingService:
         cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
         policy = load_policy(self._home)
         policy.check_train(request, len(cells))
+        if (kept := self._kept(request, tensors)) is not None:
+            return kept
         self._planned(request, cells)  # refused before anything is computed
         model = self._loaded(request, tensors)
         validation, val_labels = self._split(request, model, "val")
@@ -248,8 +251,21 @@ class TrainingService:
             privacy=noisy.told,
         )
         log.info("training.private_round_done", run_key=request.run_key, round=request.round, spent=noisy.spent.epsilon)
+        KeptUpdate(self._home, request, tensors).keep(reply, update)
         private.release(self._home, request)
         return reply, update
+
+    def _kept(
+        self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]
+    ) -> tuple[TrainReply, Tensors] | None:
+        """Return what a private round that was charged has answered to this very request already."""
+        if not private.is_private(request.privacy) or not private.is_charged(self._home, request):
+            return None
+        kept = KeptUpdate(self._home, request, tensors).found()
+        if kept is not None:
+            private.release(self._home, request)  # it may have been killed before it wrote that down
+            log.info("training.private_round_sent_again", run_key=request.run_key, round=request.round)
+        return kept
 
     def _planned(self, request: TrainRequest, cells: list[LabelledCell]) -> private.PrivateRound | None:
         policy = load_policy(self._home)

@@ -1,5 +1,6 @@
 """Private rounds of a node: charged before training, within the budget, and telling nothing of the training cells."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,38 @@ def test_a_runs_rounds_together_keep_its_promise_and_no_round_more(tmp_path: Pat
     spent = [_trained(service, start, _request(number, rounds=2))[0].privacy for number in (1, 2)]
     assert spent[-1] is not None
     assert 7.5 < spent[-1].epsilon <= 8.0
-    assert "whose ε is spent" in _refused(home, start, _request(2, rounds=2))
+    other = {**start, "head.bias": start["head.bias"] + np.float16(1)}  # not the round that was trained
+    assert "whose ε is spent" in _refused(home, other, _request(2, rounds=2))
     assert len(read_budget(home).charges) == 2
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_lost_answer_of_the_last_round_is_sent_again_and_spends_nothing(
+    tmp_path: Path, start: Arrays, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    home = make_home(tmp_path / "h")
+    with monkeypatch.context() as patched:
+        if killed:  # after the update was kept, before that was written down
+            patched.setattr(private, "release", lambda *_: None)
+        first, update = _trained(TrainingService(home), start, _request(1, rounds=1))
+    assert read_budget(home).charges[0].released is not killed
+    again, same = _trained(TrainingService(home), start, _request(1, rounds=1, nonce="0" * 32, participants=2))
+    assert again == first
+    assert {name: array.tobytes() for name, array in same.items()} == {
+        name: array.tobytes() for name, array in update.items()
+    }
+    (charge,) = read_budget(home).charges
+    assert charge.released
+    (kept,) = (home / "training" / "private-last").iterdir()
+    body = kept.read_bytes()
+    kept.write_bytes(body[:100])  # damaged: trained anew, were there anything left to spend
+    assert "whose ε is spent" in _refused(home, start, _request(1, rounds=1))
+    kept.write_bytes(body)
+    NodeHome(home).budget.unlink()  # a record that knows nothing of it is charged
+    assert _trained(TrainingService(home), start, _request(1, rounds=1))[1]["head.weight"].tobytes() != (
+        update["head.weight"].tobytes()
+    )
+    assert len(read_budget(home).charges) == 1
 
 
 def test_evaluation_tells_nothing_of_the_training_cells(tmp_path: Path, start: Arrays) -> None:
@@ -168,6 +199,7 @@ def test_the_model_in_use_is_judged_as_the_candidate_is(tmp_path: Path, start: A
         assert reply.current is not None
         found[name] = reply
     assert found["open"].own_parts == (OwnPart.HEAD,)
+    assert found["open"].current is not None
     assert found["open"].current.accuracy > 0.8
     hidden = found["hidden"]
     assert (hidden.own, hidden.own_parts) == (None, ())
@@ -206,7 +238,8 @@ def test_killed_round_is_charged_once_and_a_lost_one_twice(
     _trained(TrainingService(home), start, _request())
     (again,) = read_budget(home).charges
     assert (again.released, again.noise_multiplier) == (True, charged.noise_multiplier)
-    _trained(TrainingService(home), start, _request())  # its answer was lost on the way
+    shutil.rmtree(home / "training" / "private-last")
+    _trained(TrainingService(home), start, _request())  # its answer was lost on the way, and is not here any more
     assert [one.round for one in read_budget(home).charges] == [1, 1]
 
 
