@@ -157,17 +157,18 @@ def current_model_dir(home: Path) -> Path:
     return Path(home) / "models" / version
 
 
-def load_model(folder: Path, *, precision: Precision | None = None) -> LoadedModel:
+def load_model(folder: Path, *, precision: Precision | None = None, own: bool = True) -> LoadedModel:
     """Load the model in ``folder``: card.json, model.onnx, known.json, and adapter.json where the site has fitted one.
 
     The signature was verified when the model was installed. Without the site's own adapter the card's calibration is
-    used. ``precision`` overrides the site's choice between the fp32 file and its INT8 form.
+    used. ``precision`` overrides the site's choice between the fp32 file and its INT8 form. ``own`` false loads the
+    signed network, whatever normalisation of its own the site keeps.
 
     Raises:
         ModelInvalidError: a file is missing or damaged.
     """
     card = read_card(folder)
-    engine = load_engine(folder, card.recipe, precision=precision)
+    engine = load_engine(folder, card.recipe, precision=precision, own=own)
     laboratories = _laboratories(folder)
     adapter = _adapter(folder / adapter_file(engine), card)
     return LoadedModel(card, engine, adapter, laboratories=laboratories, known=_known(laboratories))

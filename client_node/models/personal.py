@@ -31,6 +31,11 @@ class Seen:
     features: Floats
     labels: NDArray[np.int64]
 
+    def first(self, count: int) -> "Seen":
+        """Return the first ``count`` cells, or all where there are fewer."""
+        some = slice(count)
+        return Seen(self.cells[some], self.logits[some], self.features[some], self.labels[some])
+
 
 @dataclass(frozen=True, slots=True)
 class Form:

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
+from client_node.budget import read_budget
 from client_node.centre import Centre
 from client_node.home import NodeHome
 from client_node.models import store
@@ -23,6 +24,7 @@ from client_node.models.fetch import fetch_model
 from client_node.policy import Policy, load_policy
 from shared.contracts.enrolment import NodeMode
 from shared.contracts.errors import (
+    ConfigError,
     ConflictError,
     DataInvalidError,
     ExitCode,
@@ -33,6 +35,7 @@ from shared.contracts.errors import (
     SignatureInvalidError,
     UsageError,
 )
+from shared.contracts.model_card import SignedModelCard
 from shared.contracts.report import ModelDecision
 
 _TRIAL_SECONDS: Final = 900
@@ -95,10 +98,26 @@ def decide(home: NodeHome, version: str) -> ModelDecision:
         decision = _decision(version, "held", f"{found}: no better than chance")
     else:
         decision = _accepted(policy, version, found)
-    if not policy.figures_may_leave:
+    if not policy.figures_may_leave or _hides_training(home, policy, version):
         reason = f"{decision.decision} after a trial on own validation cells; its figures stay in the hospital"
         return _decision(version, decision.decision, reason)
     return decision.model_copy(update={"accuracy": trial.accuracy, "n": trial.n})
+
+
+def _hides_training(home: NodeHome, policy: Policy, version: str) -> bool:
+    """Whether the figures of a trial may not be told: the site's head and normalisation come of its training cells.
+
+    So it is where it trains with noise only, and for a version of a run in which it did; where its record or the card
+    cannot be read, too.
+    """
+    if policy.training.least_privacy != "none":
+        return True
+    try:
+        signed = SignedModelCard.model_validate_json((home.model(version) / store.CARD).read_bytes())
+        return bool(read_budget(home).of_run(signed.card.run_key))
+    except (OSError, ValidationError, ConfigError) as error:
+        log.warning("model.figures_kept", version=version, reason=str(error)[:200])
+        return True
 
 
 def try_model(home: NodeHome, version: str, *, against: str | None) -> Trial:

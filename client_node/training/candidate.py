@@ -23,15 +23,19 @@ from shared.vision.colour import SiteView
 from shared.vision.engine import Outputs
 from shared.vision.images import load_image
 from shared.vision.model import CellModel
+from shared.vision.precision import Precision
 from shared.vision.preprocessing import Pixels, cell_crop, to_input
 
 _BATCH = 16
 
 
-def current_view(home: Path) -> SiteView:
-    """Return how this site's cells are shown to the model in use; plain where there is none."""
+def current_view(home: Path, *, own: bool = True) -> SiteView:
+    """Return how this site's cells are shown to the model in use; plain where there is none.
+
+    ``own`` false asks for the view that the signed network has, where the site runs one with its own normalisation.
+    """
     try:
-        return load_model(current_model_dir(home)).adapter.view
+        return load_model(current_model_dir(home), precision=None if own else Precision.FP32, own=own).adapter.view
     except ModelInvalidError:
         return SiteView()
 

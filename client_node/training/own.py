@@ -38,10 +38,7 @@ class Cells:
     @property
     def form(self) -> Form:
         """What the site chooses by."""
-        taught = self.taught
-        some = slice(MOST_TAUGHT)
-        few = Seen(taught.cells[some], taught.logits[some], taught.features[some], taught.labels[some])
-        return Form(few, self.validation)
+        return Form(self.taught.first(MOST_TAUGHT), self.validation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +74,31 @@ def own_worn(home: Path, model: CellModel, request: EvaluateRequest) -> Iterator
 
 
 def as_run_here(
-    home: Path, model: CellModel, recipe: Recipe, plain: Cells, own: Cells | None = None, *, between: Between
+    home: Path,
+    model: CellModel,
+    recipe: Recipe,
+    plain: Cells,
+    own: Cells | None = None,
+    *,
+    hidden: bool = False,
+    between: Between,
 ) -> RunHere:
     """Return a candidate's figures.
 
     ``plain`` is what it says of the site's cells in the plain view; ``own`` is the same with the site's own
-    normalisation, which was learnt in the plain view and takes the place of another.
+    normalisation, which was learnt in the plain view and takes the place of another. ``hidden``: nothing of the
+    training cells may show, so the site has nothing of its own but the view.
     """
-    view = current_view(home)
+    view = current_view(home, own=not hidden)
     found = plain
     if suits(model, recipe, plain.validation.cells, plain.validation.logits, view, between=between):
         splits = (plain.taught.cells[:MOST_TAUGHT], plain.validation.cells, plain.test.cells)
         found = Cells(*(seen_in_view(model, recipe, cells, view, between=between) for cells in splits))
     else:
         view = SiteView()
+    if hidden:
+        figures = _metrics(found.test, None, recipe)
+        return RunHere(figures, figures, () if view.plain else (OwnPart.VIEW,), view)
     choice = choose(found.form, own.form if own else None)
     chosen = own if own and choice.normalisation else found
     flags = {

@@ -1,9 +1,11 @@
 """Private training as a hospital governs it: whose presence is hidden, with how much noise, and what it spends.
 
 A round is charged before it is trained, in `privacy.json` of the node's home: a trainer that is killed half-way has
-spent what it may have released. Only a round whose update cannot have left is trained again for the same charge.
+spent what it may have released. Only a round whose update cannot have left is trained again for the same charge; one
+that may have left is answered with the same update (`client_node.training.kept_update`), or charged again.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +39,16 @@ class PrivateRound:
     noise: Noisy
     clip: float
     spent: PrivacySpent
-    """By this run, once the round is trained."""
+    """By this run, once the round is trained: exact, for the node's own record."""
+    promised: float
+    """ε of the whole run."""
+
+    @property
+    def told(self) -> PrivacySpent:
+        """What the centre hears: exact figures follow from the number of cells, and so would tell it."""
+        epsilon = min(math.ceil(self.spent.epsilon * 100) / 100, self.promised)
+        noise = float(f"{self.spent.noise_multiplier:.2g}")
+        return self.spent.model_copy(update={"epsilon": epsilon, "noise_multiplier": noise})
 
 
 def is_private(privacy: Privacy | None) -> bool:
@@ -91,11 +102,11 @@ def planned(
             f"The run would go beyond this hospital's privacy budget for all runs together (ε ≤ {limit:g} at δ ="
             f" {policy.training.total_delta:g}): ask for a smaller ε or fewer rounds."
         )
-    _, delta, clip = _promise(privacy)
+    promised, delta, clip = _promise(privacy)
     round_ = Noisy(noise, rate, steps)
     epsilon = epsilon_of([*before, CENTRE, round_], delta)
     spent = PrivacySpent(unit=privacy.unit, epsilon=epsilon, delta=delta, noise_multiplier=noise)
-    return PrivateRound(units=units, noise=round_, clip=clip, spent=spent)
+    return PrivateRound(units=units, noise=round_, clip=clip, spent=spent, promised=promised)
 
 
 def charge(home: Path, policy: Policy, request: TrainRequest, round_: PrivateRound) -> None:
@@ -118,6 +129,11 @@ def charge(home: Path, policy: Policy, request: TrainRequest, round_: PrivateRou
     )
     charges, delta = (*budget.charges, new), policy.training.total_delta
     _write(home, Budget(charges=charges, epsilon=epsilon_of(_spent(charges), delta), delta=delta))
+
+
+def is_charged(home: Path, request: TrainRequest) -> bool:
+    """Whether the record has this round of this run, released or not."""
+    return any(_is_of(one, request.run_key, request.round) for one in read_budget(home).charges)
 
 
 def release(home: Path, request: TrainRequest) -> None:

@@ -43,6 +43,8 @@ CHUNK: Final = 128
 _MOMENTUM: Final = 0.9
 _UNIT_RATE: Final = 10.0
 """The recipe's rate of the head is one for AdamW; here a step is so many times that, in units of the clipping bound."""
+_MOST_FEATURE: Final = 60_000.0
+"""Below what half precision holds."""
 
 
 def _system_entropy() -> int:
@@ -101,7 +103,11 @@ def train_privately(
 
 
 def _features(model: CellModel, source: Source, entropy: Entropy, between: Between) -> Tensor:
-    """Return the tail's features of several looks at each cell: N × looks × F, half precision."""
+    """Return the tail's features of several looks at each cell: N × looks × F, half precision, all finite.
+
+    A centre could send a tail that overflows for one image alone: a number that is not finite cannot be clipped, and
+    the round would fail only where that image takes part.
+    """
     width, random = model.entry.feature_size, np.random.default_rng(entropy())
     looks = max(1, min(_MOST_LOOKS, _MEMORY // (2 * width * max(1, len(source)))))
     seen = torch.empty((len(source), looks, width), dtype=torch.float16)
@@ -110,7 +116,8 @@ def _features(model: CellModel, source: Source, entropy: Entropy, between: Betwe
         cells = np.arange(start, min(start + CHUNK // looks, len(source)))
         with torch.inference_mode():
             found = model.features(source.draw(np.repeat(cells, looks), random))
-        seen[cells] = found.reshape(len(cells), looks, width).cpu().half()
+        bounded = found.float().nan_to_num(nan=0.0).clamp(-_MOST_FEATURE, _MOST_FEATURE)
+        seen[cells] = bounded.reshape(len(cells), looks, width).cpu().half()
     return seen
 
 
@@ -156,7 +163,7 @@ def _chunks(units: Sequence[Unit], looks: int) -> Iterator[list[Unit]]:
 def _fill(
     model: CellModel, seen: Tensor, centre: Tensor, labels: Labels, units: Sequence[Unit], smoothing: float
 ) -> None:
-    """Put each unit's mean gradient where Opacus' optimiser looks for it."""
+    """Put each unit's mean gradient where Opacus' optimiser looks for it; what is not finite of a look counts as 0."""
     weight, bias = model.head.weight, model.head.bias
     for value in (weight, bias):
         value.grad_sample = torch.zeros((len(units), *value.shape), device=value.device)  # type: ignore[attr-defined]
@@ -173,7 +180,8 @@ def _fill(
         inputs = seen[torch.from_numpy(cells)[rows // looks], rows % looks].float() - centre
         on = weight.device
         found = gradients(weight, bias, inputs.to(on), wanted[part].to(on), smoothing)
-        for value, each in zip((weight, bias), found, strict=True):
+        for value, raw in zip((weight, bias), found, strict=True):
+            each = raw.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
             weighted = each * shares[part].to(on).view(-1, *[1] * (each.ndim - 1))
             value.grad_sample.index_add_(0, owners[part].to(on), weighted)  # type: ignore[attr-defined]
 

@@ -23,6 +23,7 @@ from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.candidate import finder_metrics
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import teach
+from client_node.training.kept_update import KeptUpdate
 from client_node.training.laboratory import told_laboratory
 from client_node.training.local import LocalNormalisation
 from client_node.training.loop import Labels, apart, predict, train
@@ -160,6 +161,8 @@ class TrainingService:
         cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
         policy = load_policy(self._home)
         policy.check_train(request, len(cells))
+        if (kept := self._kept(request, tensors)) is not None:
+            return kept
         self._planned(request, cells)  # refused before anything is computed
         model = self._loaded(request, tensors)
         validation, val_labels = self._split(request, model, "val")
@@ -245,11 +248,24 @@ class TrainingService:
             received=received,
             seconds=round(time.monotonic() - begin),
             manifest_sha256=manifest,
-            privacy=noisy.spent,
+            privacy=noisy.told,
         )
         log.info("training.private_round_done", run_key=request.run_key, round=request.round, spent=noisy.spent.epsilon)
+        KeptUpdate(self._home, request, tensors).keep(reply, update)
         private.release(self._home, request)
         return reply, update
+
+    def _kept(
+        self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]
+    ) -> tuple[TrainReply, Tensors] | None:
+        """Return what a private round that was charged has answered to this very request already."""
+        if not private.is_private(request.privacy) or not private.is_charged(self._home, request):
+            return None
+        kept = KeptUpdate(self._home, request, tensors).found()
+        if kept is not None:
+            private.release(self._home, request)  # it may have been killed before it wrote that down
+            log.info("training.private_round_sent_again", run_key=request.run_key, round=request.round)
+        return kept
 
     def _planned(self, request: TrainRequest, cells: list[LabelledCell]) -> private.PrivateRound | None:
         policy = load_policy(self._home)
@@ -279,18 +295,19 @@ class TrainingService:
         test = allowed_cells(self._home, "test", classes, purpose="evaluate")
         load_policy(self._home).check_train(request, len(test))
         model = self._loaded(request, tensors)
-        plain = self._cells(request, model)
-        with own_worn(self._home, model, request) as has_own:
-            own = self._cells(request, model) if has_own else None
-        found = as_run_here(self._home, model, request.recipe, plain, own, between=self._between)
         hidden = private.hides_training(self._home, load_policy(self._home), request)
+        plain, own = self._cells(request, model, hidden=hidden), None
+        if not hidden:
+            with own_worn(self._home, model, request) as has_own:
+                own = self._cells(request, model) if has_own else None
+        found = as_run_here(self._home, model, request.recipe, plain, own, hidden=hidden, between=self._between)
         adapter, laboratory = self._adapter(plain, classes, hidden=hidden)
         fields = allowed_fields(self._home, "val", purpose="evaluate")
         return EvaluateReply(
             candidate=found.shared,
             own=None if hidden else found.own,
             own_parts=() if hidden else found.parts,
-            current=current_metrics(self._home, "test"),
+            current=current_metrics(self._home, "test", own=not hidden),
             calibration=adapter.summary.model_copy(update=self._stain(classes, "val" if hidden else "train")),
             laboratory=laboratory,
             seconds=time.monotonic() - begin,
@@ -298,9 +315,14 @@ class TrainingService:
             finder=finder_metrics(model, request.recipe, fields, found.view, between=self._between),
         )
 
-    def _cells(self, request: EvaluateRequest, model: CellModel) -> Cells:
-        """Return what the candidate says of the site's readable cells, in the plain view."""
-        return Cells(*(self._seen(request, model, split) for split in ("train", "val", "test")))
+    def _cells(self, request: EvaluateRequest, model: CellModel, *, hidden: bool = False) -> Cells:
+        """Return what the candidate says of the site's readable cells, in the plain view.
+
+        ``hidden`` leaves out the training cells: a candidate that fails on one of them would tell that it is there.
+        """
+        validation, test = self._seen(request, model, "val"), self._seen(request, model, "test")
+        taught = validation.first(0) if hidden else self._seen(request, model, "train")
+        return Cells(taught, validation, test)
 
     def _seen(self, request: EvaluateRequest, model: CellModel, split: str) -> Seen:
         classes = request.recipe.classes

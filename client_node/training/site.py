@@ -17,6 +17,8 @@ from shared.contracts.errors import DataInvalidError, ModelInvalidError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import SiteMetrics
 from shared.vision.images import load_image
+from shared.vision.precision import Precision
+from shared.vision.site_head import SiteHead
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -52,28 +54,30 @@ def teaching_fields(home: Path, *, purpose: Purpose) -> list[LabelledField]:
     return fields if any(one.complete for one in fields) else []
 
 
-def current_metrics(home: Path, split: str) -> SiteMetrics | None:
+def current_metrics(home: Path, split: str, *, own: bool = True) -> SiteMetrics | None:
     """Return the figures of the model that the node runs now, with all that it has of the site's own.
 
-    None where it runs none or it cannot be loaded.
+    ``own`` false leaves out what training cells have shaped here: head, normalisation and INT8 form. None where the
+    node runs no model or it cannot be loaded.
     """
     try:
-        model = load_model(current_model_dir(home))
+        model = load_model(current_model_dir(home), precision=None if own else Precision.FP32, own=own)
     except ModelInvalidError as error:
         log.info("training.no_current_model", reason=error.message)
         return None
-    cells, logits = _run(model, allowed_cells(home, split, model.classes, purpose="evaluate"))
+    head = model.adapter.head if own else None
+    cells, logits = _run(model, head, allowed_cells(home, split, model.classes, purpose="evaluate"))
     return site_metrics(logits, positions(cells, model.classes), model.classes)
 
 
-def _run(model: LoadedModel, cells: Sequence[LabelledCell]) -> tuple[list[LabelledCell], Floats]:
+def _run(model: LoadedModel, head: SiteHead | None, cells: Sequence[LabelledCell]) -> tuple[list[LabelledCell], Floats]:
     """Return the cells that could be read, and their logits."""
     kept: list[LabelledCell] = []
     logits = [np.zeros((0, len(model.classes)), np.float32)]
     for chunk, images in _batches(cells, model):
         kept.extend(chunk)
         found = model.engine.run(images)
-        logits.append(applied(model.adapter.head, found.logits, found.features))
+        logits.append(applied(head, found.logits, found.features))
     return kept, np.concatenate(logits)
 
 

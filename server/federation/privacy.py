@@ -40,8 +40,8 @@ SENTENCES: Final[Mapping[Measure, str]] = MappingProxyType(
             "What leaves a hospital says almost nothing about any one image (or patient), not to the centre either."
         ),
         Measure.CENTRAL_DP: (
-            "Whoever gets the model cannot tell whether any one hospital took part; the centre still sees each update."
-            " Needs 20 hospitals, and very many for a good model."
+            "The model's numbers do not tell whether any one hospital took part; its card names who evaluated it, and"
+            " the centre still sees each update. Needs 20 hospitals, and very many for a good model."
         ),
     }
 )

@@ -11,6 +11,7 @@ from server.federation import checkpoints, steering
 from server.federation.answers import read_reply
 from server.federation.book import Plan, RunBook, SupersededError, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
+from server.federation.privacy import Measure
 from server.federation.seals import SealCheck
 from server.federation.strategies.build import build as build_strategy
 from server.federation.strategies.port import Aggregation, Result, Sent, Strategy
@@ -192,15 +193,19 @@ class _Conductor:
         if not replies:
             raise RunFailedError("No hospital evaluated the candidate, so it was not registered; launch the run again.")
         examples = self._book.examples()
+        central = plan.privacy.measure is Measure.CENTRAL_DP
         candidate = Candidate(
             run_id=plan.run_id,
             recipe=plan.recipe,
             base_sha256=plan.base_sha256,
             # What was evaluated is what is registered: the values that travelled.
             tensors=read_tensors(body),
-            evaluations=replies,
-            examples=examples,
-            cells=self._book.cells(plan.recipe),
+            evaluations={hospital: _without_cells(reply) for hospital, reply in replies.items()}
+            if central
+            else replies,
+            examples={} if central else examples,
+            # Beside a private answer's rounded count these would be the exact ones.
+            cells=self._book.cells(plan.recipe) if plan.privacy.measure is Measure.NONE else {},
             parent=plan.parent,
         )
         signed = build(self._runtime, candidate)
@@ -304,9 +309,25 @@ def _train_reply(answer: Answer, plan: Plan) -> TrainReply:
     reply = read_reply(answer)
     if not isinstance(reply, TrainReply):
         raise DataInvalidError("The node's answer does not fit the request.")
-    if plan.privacy.asked is not None and reply.privacy is None:
+    promise, spent = plan.privacy, reply.privacy
+    if promise.asked is None:
+        return reply
+    if spent is None:
         raise DataInvalidError("The node trained without the noise that was asked for; update its software.")
+    if spent.unit is not promise.unit or spent.epsilon > promise.epsilon or spent.delta > promise.delta:
+        raise DataInvalidError(
+            f"The node says that it spent ε {spent.epsilon:g} at δ {spent.delta:g} for each {spent.unit.value}, which"
+            " is not what the run promises; update its software."
+        )
     return reply
+
+
+def _without_cells(reply: EvaluateReply) -> EvaluateReply:
+    """Return what may go into a version whose tensors hide each hospital: nothing of its training cells or fields.
+
+    Its figures stay, since a node and the gate go by them: a card names who evaluated.
+    """
+    return reply.model_copy(update={"laboratory": None, "finder": None, "boxes": 0})
 
 
 def _evaluate_reply(answer: Answer) -> EvaluateReply:

@@ -55,10 +55,13 @@ class Privacy(Contract):
 
 
 class PrivacySpent(Contract):
-    """What a hospital's part in a run has spent so far, this round included."""
+    """What a hospital's part in a run has spent so far, this round included; rounded, since exact figures follow from
+    the number of its cells.
+    """
 
     unit: PrivacyUnit
     epsilon: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    """Rounded up to a hundredth."""
     delta: Delta
     noise_multiplier: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-    """Of this round's steps."""
+    """Of this round's steps, to two digits."""

@@ -81,37 +81,37 @@ class OnnxEngine:
         return Outputs(*self._session.run(list(Outputs._fields), {"images": batch}))
 
 
-def load_engine(model_dir: Path, recipe: Recipe, *, precision: Precision | None = None) -> Engine:
+def load_engine(model_dir: Path, recipe: Recipe, *, precision: Precision | None = None, own: bool = True) -> Engine:
     """Load the model in ``model_dir``: its ONNX file, or else base weights and ``delta.safetensors`` with torch.
 
     Torch steps in where there is no ONNX file, and, with a line in the log that says why, where the runtime is not
     installed or cannot load the file.
 
-    Both are those with the site's own normalisation where it keeps one. The site's INT8 form runs where the site has
-    one in use (`shared.vision.precision`) and a CPU does the work; a GPU is faster with the fp32 file. ``precision``
-    overrides that.
+    Both are those with the site's own normalisation where it keeps one, unless ``own`` is false. The site's INT8 form
+    runs where the site has one in use (`shared.vision.precision`) and a CPU does the work; a GPU is faster with the
+    fp32 file. ``precision`` overrides that.
 
     Raises:
         ModelInvalidError: neither file is there, or what is there is damaged or does not fit the recipe.
         DependencyMissingError, WeightsMissingError: what is there needs a package or weights that are not.
     """
-    delta = delta_file(model_dir)
+    delta = delta_file(model_dir) if own else model_dir / DELTA_FILE
     if not (model_dir / ONNX_FILE).is_file():
         if delta.is_file():
             return _torch(delta, recipe)
         raise ModelInvalidError("The model folder holds neither model.onnx nor delta.safetensors; install it again.")
     try:
-        return _onnx(model_dir, len(recipe.classes), precision)
+        return _onnx(model_dir, len(recipe.classes), precision, own=own)
     except (DependencyMissingError, ModelInvalidError) as error:
         return _instead(delta, recipe, error)
 
 
-def _onnx(model_dir: Path, classes: int, precision: Precision | None) -> Engine:
+def _onnx(model_dir: Path, classes: int, precision: Precision | None, *, own: bool) -> Engine:
     if precision is None:
         precision = precision_of(model_dir) if on_cpu() else Precision.FP32
     if precision is Precision.INT8:
         return OnnxEngine(model_dir / INT8_FILE, classes, device="cpu")
-    return OnnxEngine(whole_file(model_dir), classes)
+    return OnnxEngine(whole_file(model_dir) if own else model_dir / ONNX_FILE, classes)
 
 
 def _torch(delta: Path, recipe: Recipe) -> Engine:

@@ -88,6 +88,10 @@ def test_the_better_of_shared_and_own_analyses(site: NodeHome) -> None:
     assert plain is not None
     assert found is not None
     assert found.accuracy > plain.accuracy
+    bare = current_metrics(site.path, "test", own=False)
+    assert bare is not None
+    assert bare.accuracy < found.accuracy  # as it was signed, in the view chosen for that
+    assert load_model(folder, own=False).engine.name == "onnxruntime"
     assert trial.accuracy is not None
     assert trial.accuracy > 0.85
     assert not list(folder.glob(".trying*"))

@@ -12,6 +12,7 @@ from PIL import Image
 from sqlmodel import select
 
 from client_node.analysis.model import load_model
+from client_node.budget import Budget, Charge
 from client_node.centre import Centre as CentreClient
 from client_node.datasets.catalogue import Catalogue, Kind, NewItem
 from client_node.datasets.splits import Split
@@ -29,6 +30,7 @@ from shared.contracts.enrolment import NodeMode
 from shared.contracts.errors import ConflictError, ModelInvalidError, NotFoundError, ServiceUnavailableError
 from shared.contracts.model_card import ArtefactRef, SignedModelCard
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import PrivacyUnit
 from shared.contracts.report import ModelDecision
 from shared.contracts.training import (
     KNOWN_FILE,
@@ -225,6 +227,27 @@ def test_figures_stay_here_where_the_policy_allows_no_evaluation(site: Site, tmp
     assert decision is not None
     assert (decision.decision, decision.accuracy, decision.n) == ("installed", None, None)
     assert "1.000" not in decision.reason
+
+
+@pytest.mark.parametrize("why", ["policy", "record", "damaged record", "another run"])
+def test_figures_stay_here_where_the_model_was_trained_privately(site: Site, tmp_path: Path, why: str) -> None:
+    charge = Charge(
+        run_key="run-9" if why == "another run" else "run-1", round=1, unit=PrivacyUnit.IMAGE, noise_multiplier=1.0,
+        sample_rate=0.5, steps=2, centre_noise_multiplier=8.0, run_epsilon=3.0, run_delta=1e-5, released=True,
+    )  # fmt: skip
+    if why == "policy":
+        change_policy(site.home, 'least_privacy = "none"', 'least_privacy = "dp-image"')
+    else:
+        text = "{" if why == "damaged record" else Budget(charges=(charge,), epsilon=3.0, delta=1e-5).model_dump_json()
+        site.home.budget.write_text(text)
+    add_cells(site.home)
+    promote(site, tmp_path, "hv-1")
+    decision = check_model(site.home, site.client, reload=Reloads())
+    assert decision is not None
+    assert decision.decision == "installed"
+    tells = why == "another run"
+    assert (decision.accuracy, decision.n) == ((1.0, 32) if tells else (None, None))
+    assert ("1.000" in decision.reason) is tells
 
 
 @pytest.mark.parametrize("mode", list(NodeMode))

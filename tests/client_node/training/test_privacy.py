@@ -1,5 +1,6 @@
 """Private rounds of a node: charged before training, within the budget, and telling nothing of the training cells."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from client_node.analysis.model import read_card
 from client_node.budget import Budget, read_budget
 from client_node.cases.ledger import Ledger
 from client_node.datasets.catalogue import Catalogue
 from client_node.home import NodeHome
+from client_node.models.trial import run_trial
 from client_node.policy import load_policy
 from client_node.training import privacy as private
 from client_node.training import service as trainer
@@ -19,21 +22,25 @@ from client_node.training.accounting import Noisy, epsilon_of
 from client_node.training.private_loop import CENTRE
 from client_node.training.service import TrainingService
 from shared.contracts.errors import ConfigError
-from shared.contracts.privacy import Privacy, PrivacyUnit
+from shared.contracts.privacy import Privacy, PrivacySpent, PrivacyUnit
 from shared.contracts.training import (
     Balance,
     DryRunReply,
     DryRunRequest,
     EvaluateReply,
     EvaluateRequest,
+    OwnPart,
     Refusal,
     TrainingManifest,
     TrainReply,
     TrainRequest,
 )
 from shared.vision import backbones
+from shared.vision.export import export_onnx
 from shared.vision.model import build
+from shared.vision.precision import ONNX_FILE
 from shared.vision.weights import base_sha256
+from tests.client_node.analysis.models import install_model
 from tests.client_node.training.site import CLASSES, RECIPE, make_home
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -90,7 +97,10 @@ def test_private_round_tells_nothing_of_its_cells_and_is_charged(tmp_path: Path,
     assert (charge.run_key, charge.round, charge.steps, charge.released) == ("run-1", 1, 3, True)
     assert charge.sample_rate == pytest.approx(1 / 3)
     spent = Noisy(charge.noise_multiplier, charge.sample_rate, charge.steps)
-    assert reply.privacy.epsilon == pytest.approx(epsilon_of([spent, CENTRE], 1e-5))
+    exact = epsilon_of([spent, CENTRE], 1e-5)
+    assert charge.run_epsilon == exact
+    assert exact < reply.privacy.epsilon == round(reply.privacy.epsilon, 2) < exact + 0.01
+    assert charge.noise_multiplier != reply.privacy.noise_multiplier == float(f"{charge.noise_multiplier:.2g}")
     manifests = home / "training" / "manifests"
     first = TrainingManifest.model_validate_json((manifests / "run-1-r1.json").read_bytes())
     again, _ = _trained(service, start, _request(2, recipe=thirds))
@@ -102,14 +112,51 @@ def test_private_round_tells_nothing_of_its_cells_and_is_charged(tmp_path: Path,
     assert again.privacy.noise_multiplier == reply.privacy.noise_multiplier
 
 
+@pytest.mark.parametrize(("exact", "promised", "told"), [(2.001, 8.0, 2.01), (7.996, 8.0, 8.0), (2.001, 2.005, 2.005)])
+def test_epsilon_is_told_rounded_up_and_never_beyond_the_promise(exact: float, promised: float, told: float) -> None:
+    spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=exact, delta=1e-5, noise_multiplier=1.2345)
+    round_ = private.PrivateRound(units=(), noise=CENTRE, clip=1.0, spent=spent, promised=promised)
+    assert (round_.told.epsilon, round_.told.noise_multiplier) == (told, 1.2)
+
+
 def test_a_runs_rounds_together_keep_its_promise_and_no_round_more(tmp_path: Path, start: Arrays) -> None:
     home = make_home(tmp_path / "h")
     service = TrainingService(home)
     spent = [_trained(service, start, _request(number, rounds=2))[0].privacy for number in (1, 2)]
     assert spent[-1] is not None
     assert 7.5 < spent[-1].epsilon <= 8.0
-    assert "whose ε is spent" in _refused(home, start, _request(2, rounds=2))
+    other = {**start, "head.bias": start["head.bias"] + np.float16(1)}  # not the round that was trained
+    assert "whose ε is spent" in _refused(home, other, _request(2, rounds=2))
     assert len(read_budget(home).charges) == 2
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_lost_answer_of_the_last_round_is_sent_again_and_spends_nothing(
+    tmp_path: Path, start: Arrays, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    home = make_home(tmp_path / "h")
+    with monkeypatch.context() as patched:
+        if killed:  # after the update was kept, before that was written down
+            patched.setattr(private, "release", lambda *_: None)
+        first, update = _trained(TrainingService(home), start, _request(1, rounds=1))
+    assert read_budget(home).charges[0].released is not killed
+    again, same = _trained(TrainingService(home), start, _request(1, rounds=1, nonce="0" * 32, participants=2))
+    assert again == first
+    assert {name: array.tobytes() for name, array in same.items()} == {
+        name: array.tobytes() for name, array in update.items()
+    }
+    (charge,) = read_budget(home).charges
+    assert charge.released
+    (kept,) = (home / "training" / "private-last").iterdir()
+    body = kept.read_bytes()
+    kept.write_bytes(body[:100])  # damaged: trained anew, were there anything left to spend
+    assert "whose ε is spent" in _refused(home, start, _request(1, rounds=1))
+    kept.write_bytes(body)
+    NodeHome(home).budget.unlink()  # a record that knows nothing of it is charged
+    assert _trained(TrainingService(home), start, _request(1, rounds=1))[1]["head.weight"].tobytes() != (
+        update["head.weight"].tobytes()
+    )
+    assert len(read_budget(home).charges) == 1
 
 
 def test_evaluation_tells_nothing_of_the_training_cells(tmp_path: Path, start: Arrays) -> None:
@@ -126,8 +173,38 @@ def test_evaluation_tells_nothing_of_the_training_cells(tmp_path: Path, start: A
     for hidden in (ask.model_copy(update={"privacy": EIGHT}), _after_private_run(home, ask)):
         reply = told(hidden)
         assert (reply.laboratory, reply.boxes) == (None, 0)
+        assert (reply.own, reply.own_parts) == (None, ())
         assert reply.candidate == plain.candidate
         assert reply.calibration.density != plain.calibration.density  # of validation cells now
+
+
+def test_the_model_in_use_is_judged_as_the_candidate_is(tmp_path: Path, start: Arrays) -> None:
+    """What training cells have shaped here shows in neither: head, normalisation, nor an evaluation that fails."""
+    home = make_home(tmp_path / "h", train=10, val=8, test=8)
+    learnt = TrainingService(home).handle(_request(recipe=RECIPE, privacy=None), start)[1]
+    mixed = {**learnt, "head.weight": np.roll(learnt["head.weight"], 1, axis=0)}
+    model = build(RECIPE.backbone, len(CLASSES))
+    model.load_trainable({name: torch.from_numpy(array) for name, array in mixed.items()})
+    folder = install_model(home)
+    card = read_card(folder).model_copy(update={"recipe": RECIPE})
+    (folder / "card.json").write_text(card.model_dump_json(by_alias=True))
+    export_onnx(model, RECIPE.input_size, folder / ONNX_FILE)
+    trial = run_trial(NodeHome(home), "test-1", None)
+    assert OwnPart.HEAD in trial.parts
+    ask = EvaluateRequest(run_key="run-2", base_sha256=BASE, recipe=RECIPE, participants=3)
+    found = {}
+    for name, request in {"open": ask, "hidden": ask.model_copy(update={"privacy": EIGHT})}.items():
+        reply, _ = TrainingService(home).handle(request, mixed)
+        assert isinstance(reply, EvaluateReply)
+        assert reply.current is not None
+        found[name] = reply
+    assert found["open"].own_parts == (OwnPart.HEAD,)
+    assert found["open"].current is not None
+    assert found["open"].current.accuracy > 0.8
+    hidden = found["hidden"]
+    assert (hidden.own, hidden.own_parts) == (None, ())
+    assert hidden.current is not None
+    assert hidden.current.accuracy == hidden.as_run.accuracy < 0.4  # the same network: nothing is lost by it
 
 
 def _after_private_run(home: Path, ask: EvaluateRequest) -> EvaluateRequest:
@@ -161,7 +238,8 @@ def test_killed_round_is_charged_once_and_a_lost_one_twice(
     _trained(TrainingService(home), start, _request())
     (again,) = read_budget(home).charges
     assert (again.released, again.noise_multiplier) == (True, charged.noise_multiplier)
-    _trained(TrainingService(home), start, _request())  # its answer was lost on the way
+    shutil.rmtree(home / "training" / "private-last")
+    _trained(TrainingService(home), start, _request())  # its answer was lost on the way, and is not here any more
     assert [one.round for one in read_budget(home).charges] == [1, 1]
 
 

@@ -104,6 +104,53 @@ def test_one_unit_moves_the_head_no_further_than_its_clip(maps: Maps) -> None:
         assert 0.1 < float(turned.norm()) <= RECIPE.head_learning_rate * 10 * 1.001
 
 
+def test_a_tail_that_overflows_for_one_cell_alone_does_not_show_whether_it_is_there(maps: Maps) -> None:
+    marked, model = maps.copy(), _model()
+    marked[0, :, 0] = 60_000.0
+    with torch.no_grad():  # infinity times nothing, for the marked cell only
+        next(part for part in model.tail.modules() if isinstance(part, nn.Conv2d)).weight[0, 0] = 1e36
+        next(part for part in model.tail.modules() if isinstance(part, nn.BatchNorm2d)).weight[0] = 0.0
+    source = MapSource(marked)
+    with torch.inference_mode():
+        raw = model.features(source.draw(np.arange(COUNT), np.random.default_rng(0)))
+    assert [bool(row) for row in raw.isfinite().all(dim=1)] == [False, *[True] * (COUNT - 1)]
+    seen = private_loop._features(model, source, _seeds(), lambda: None)
+    assert seen.isfinite().all()
+    sums = []
+    for units in (ONE_EACH, ONE_EACH[1:]):
+        optimiser = private_loop._optimiser(model, RECIPE, Noisy(1e-9, 1.0, 1), clip=0.01, units=COUNT)
+        private_loop._fill(model, seen, torch.zeros(seen.shape[2]), LABELS, units, 0.05)
+        optimiser.clip_and_accumulate()
+        sums.append(torch.cat([_of(value, "summed_grad").ravel() for value in (model.head.weight, model.head.bias)]))
+        optimiser.zero_grad()
+    assert 0.0 < float((sums[0] - sums[1]).norm()) <= 0.01 * 1.001
+    train_privately(
+        model, source, LABELS, ONE_EACH, RECIPE, Noisy(1.0, 1.0, 2), clip=0.01, between=lambda: None, entropy=_seeds()
+    )
+    assert model.head.weight.isfinite().all()
+
+
+def test_gradients_that_are_not_finite_count_as_nothing() -> None:
+    model = _model()
+    with torch.no_grad():
+        model.head.weight[0] = 1e38
+        model.head.weight[1] = -1e38  # as a centre may send it: the logits of any bright cell overflow
+    seen = torch.full((2, 1, model.head.in_features), 0.0).half()
+    seen[0] = 50_000.0
+    private_loop._fill(model, seen, torch.zeros(seen.shape[2]), LABELS[:2], ONE_EACH[:2], 0.05)
+    of_weight, of_bias = (_of(value, "grad_sample") for value in (model.head.weight, model.head.bias))
+    assert of_weight.isfinite().all()
+    assert not of_weight[0].any()
+    assert of_bias[1].any()
+
+
+def _of(value: torch.Tensor, name: str) -> torch.Tensor:
+    """What Opacus hangs on a parameter."""
+    found = getattr(value, name)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
 def test_noise_has_the_stated_size_and_comes_without_any_unit(maps: Maps) -> None:
     noise, rate, clip = 2.0, 1e-9, 0.5  # nobody is drawn: all that moves the head is noise
     model, before = _trained(maps, Noisy(noise, rate, 1), clip=clip)

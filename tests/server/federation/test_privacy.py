@@ -8,11 +8,13 @@ from opacus.accountants.rdp import RDPAccountant
 from safetensors.numpy import load
 from sqlmodel import Session
 
+import server.registry.service as registry
 from server.federation import checkpoints, service
 from server.federation.fleet import Answer, Ask
 from server.federation.privacy import Measure, RunPrivacy, central_epsilon, central_noise, choose
 from server.federation.rounds import conduct
 from server.federation.schemas import RunPlan
+from server.federation.start import start_tensors
 from server.federation.states import SiteState
 from server.federation.strategies.registry import StrategyName
 from server.models import Run
@@ -21,9 +23,19 @@ from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from shared.contracts.errors import HematovisionError, UsageError
 from shared.contracts.privacy import Privacy, PrivacyKind, PrivacySpent, PrivacyUnit
-from shared.contracts.training import Balance, CensusRequest, Recipe, TrainReply
+from shared.contracts.training import (
+    KNOWN_FILE,
+    Balance,
+    CalibrationSummary,
+    CensusRequest,
+    EvaluateReply,
+    FinderMetrics,
+    KnownLaboratory,
+    Recipe,
+    TrainReply,
+)
 from shared.storage import MemoryStore
-from tests.server.federation.fleet import MemoryFleet, Site, new_run, trains
+from tests.server.federation.fleet import RECEIVED, RECIPE, MemoryFleet, Site, new_run, trains
 from tests.server.federation.world import COORDINATOR, census, new_database, node_of
 
 DP_SGD = RunPrivacy(measure=Measure.DP_SGD)
@@ -128,7 +140,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
     database.dispose()
 
 
-def _noisy(node_id: int, *, epsilon: float | None) -> Site:
+def _noisy(node_id: int, *, epsilon: float | None, delta: float = 1e-5, unit: PrivacyUnit = PrivacyUnit.IMAGE) -> Site:
     """A site that trains as asked; without ``epsilon`` as older software, that knows no noise."""
     trained = trains(node_id, step=1.0)
 
@@ -136,7 +148,7 @@ def _noisy(node_id: int, *, epsilon: float | None) -> Site:
         answer = trained(ask)
         if answer is None or epsilon is None:
             return answer
-        spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=epsilon, delta=1e-5, noise_multiplier=1.3)
+        spent = PrivacySpent(unit=unit, epsilon=epsilon, delta=delta, noise_multiplier=1.3)
         reply = TrainReply.model_validate_json(answer.reply).model_copy(update={"train_loss": None, "privacy": spent})
         return Answer(node_id, reply.model_dump_json(), answer.tensors)
 
@@ -158,6 +170,59 @@ def test_noise_is_asked_of_every_node_and_what_is_spent_is_kept(runtime: Runtime
     assert (south.epsilon, south.state) == (None, SiteState.REFUSED)
     assert "without the noise that was asked for" in (south.reason or "")
     assert any(event.text.endswith("ε 2.25 spent") for event in view.events)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "unit", "state"),
+    [
+        (8.0, 1e-5, PrivacyUnit.PATIENT, SiteState.REPLIED),
+        (8.01, 1e-5, PrivacyUnit.PATIENT, SiteState.REFUSED),
+        (2.0, 1e-4, PrivacyUnit.PATIENT, SiteState.REFUSED),
+        (2.0, 1e-5, PrivacyUnit.IMAGE, SiteState.REFUSED),
+    ],
+)
+def test_an_answer_that_does_not_keep_the_runs_promise_is_not_averaged(
+    runtime: Runtime, epsilon: float, delta: float, unit: PrivacyUnit, state: SiteState
+) -> None:
+    run_id = new_run(runtime, rounds=1, min_sites=1, privacy=DP_SGD.model_copy(update={"unit": PrivacyUnit.PATIENT}))
+    site = _noisy(2, epsilon=epsilon, delta=delta, unit=unit)
+    good = _noisy(1, epsilon=2.0, unit=PrivacyUnit.PATIENT)
+    with pytest.raises(HematovisionError):  # nobody evaluates
+        conduct(runtime, run_id, MemoryFleet({1: good, 2: site}), flower_run_id="7", breath_seconds=0)
+    with runtime.database.session(read_only=True) as session:
+        south = service.run_view(session, COORDINATOR, run_id).round_views[0].sites[1]
+    assert south.state is state
+    assert ("not what the run promises" in (south.reason or "")) is (state is SiteState.REFUSED)
+
+
+@pytest.mark.parametrize("measure", list(Measure))
+def test_a_version_of_a_private_run_carries_no_hospitals_cells(runtime: Runtime, measure: Measure) -> None:
+    with runtime.database.session() as session:
+        service.store_census(session, node_of("north"), census(neutrophil=90, lymphocyte=80))
+    privacy = RunPrivacy(measure=measure, clip=1e-3)
+    run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors, privacy=privacy)
+    seen = KnownLaboratory(dye_of_cells=(0.5, 2.0))
+    told = EvaluateReply(
+        candidate=RECEIVED, current=None, calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+        laboratory=seen, seconds=0.1, boxes=30,
+        finder=FinderMetrics(fields=3, cells=30, found=29, extra=1, plain_found=25, plain_extra=2),
+    )  # fmt: skip
+
+    def evaluates(node_id: int) -> Site:
+        trained = _noisy(node_id, epsilon=2.0) if measure is Measure.DP_SGD else trains(node_id, step=0.0)
+        return lambda ask: trained(ask) or Answer(node_id, told.model_dump_json(), b"")
+
+    version = conduct(runtime, run_id, MemoryFleet({1: evaluates(1), 2: evaluates(2)}), flower_run_id="7",
+                      breath_seconds=0)  # fmt: skip
+    assert version is not None
+    with runtime.database.session(read_only=True) as session:
+        card = registry.model_view(session, COORDINATOR, version).card
+    hidden = measure is Measure.CENTRAL_DP
+    assert sorted(card.sites) == ["north", "south"]
+    assert ({one.name for one in card.artefacts} >= {KNOWN_FILE}) is not hidden
+    told_of = [len(rows) for rows in (card.examples, card.cells, card.boxes, card.finders)]
+    cells = 1 if measure is Measure.NONE else 0
+    assert told_of == ([0, 0, 0, 0] if hidden else [2, cells, 2, 2])
 
 
 def test_noise_at_the_centre_is_in_the_model_and_in_the_log_book(runtime: Runtime) -> None:
