@@ -90,9 +90,11 @@ def _superlink(runtime: Runtime) -> Iterator[None]:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield
-        server.shutdown()
-        thread.join()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_watch_looks_after_each_run_whatever_the_superlink_says_of_another(runtime: Runtime) -> None:
