@@ -30,7 +30,7 @@ from client_node.models.update import check_model
 from client_node.policy import load_policy
 from client_node.silence import TrainerPulse, seconds_since_heard, why_restart
 from client_node.status import AgentStatus, only_agent, write_status
-from client_node.supernode import restart_delay, supernode_command
+from client_node.supernode import SUPEREXEC, restart_delay, supernode_command
 from shared.contracts.enrolment import Heartbeat, HeartbeatReply, NodeMode
 from shared.contracts.errors import ConfigError, HematovisionError, ServiceUnavailableError
 from shared.contracts.training import Census
@@ -117,7 +117,7 @@ class Agent:
         if self._config.mode is NodeMode.TRAINING:
             keepers["trainer"] = self._resident("trainer")
             keepers["supernode"] = Keeper(
-                "supernode", self._supernode, ready=self._supernode_ready, delay=restart_delay
+                "supernode", self._supernode, ready=self._supernode_ready, delay=restart_delay, parts=(SUPEREXEC,)
             )
         return keepers
 

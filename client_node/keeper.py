@@ -1,9 +1,10 @@
 """Keeps one child process alive: starts it, starts it again with a growing pause, and says how it is."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+import psutil
 import structlog
 
 from shared.contracts.errors import HematovisionError
@@ -12,6 +13,7 @@ from shared.processes import Service
 _STEADY_SECONDS: Final = 60.0
 _FIRST_DELAY: Final = 1.0
 _LONGEST_DELAY: Final = 30.0
+_LOOK_SECONDS: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -21,12 +23,24 @@ def usual_delay(failures: int) -> float:
     return min(_FIRST_DELAY * 2.0 ** min(failures, 10), _LONGEST_DELAY)
 
 
+def _is(process: psutil.Process, word: str) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and any(word in one for one in process.cmdline())
+    except psutil.Error:
+        return False
+
+
 class Keeper:
-    """A child of the agent. ``make`` builds the service anew for each start, ``ready`` says when it serves."""
+    """A child of the agent. ``make`` builds the service anew for each start, ``ready`` says when it serves.
+
+    ``parts`` are words in the command lines of processes below it without which it is of no use: where one of them
+    was there and has ended, the child is started again. A SuperNode, for one, goes on without its SuperExec, and hands
+    nothing on any more.
+    """
 
     def __init__(
         self, name: str, make: Callable[[], Service], *, ready: Callable[[], bool],
-        delay: Callable[[int], float] = usual_delay,
+        delay: Callable[[int], float] = usual_delay, parts: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.name = name
         self.problem = ""
@@ -39,6 +53,9 @@ class Keeper:
         self._next = 0.0
         self._was_ready = False
         self._hung = ""
+        self._parts = parts
+        self._seen: set[str] = set()
+        self._look = 0.0
 
     @property
     def up_seconds(self) -> float:
@@ -64,6 +81,8 @@ class Keeper:
         if self._service is not None and self._service.alive:
             if now - self._started > _STEADY_SECONDS:
                 self._failures, self.problem = 0, ""
+            if lost := self._lost_parts(self._service, now):
+                self.restart(f"its {', '.join(sorted(lost))} had ended")
             return
         if self._service is not None:
             self._ended(self._service, now)
@@ -81,6 +100,14 @@ class Keeper:
             self._service = None
         self.problem = ""
 
+    def _lost_parts(self, service: Service, now: float) -> set[str]:
+        if not self._parts or now < self._look:
+            return set()
+        self._look = now + _LOOK_SECONDS
+        there = {part for part in self._parts if any(_is(process, part) for process in service.processes())}
+        lost, self._seen = self._seen - there, self._seen | there
+        return lost
+
     def _end_hung(self, service: Service, now: float) -> None:
         self.problem, self._hung = f"{self.name} was started again: {self._hung}", ""
         log.warning("process.hung", process_name=self.name, reason=self.problem)
@@ -96,7 +123,7 @@ class Keeper:
         self._failures += 1
 
     def _start(self, now: float) -> None:
-        self._was_ready = False
+        self._was_ready, self._seen = False, set()
         try:
             self._service = self._make().start()
         except (HematovisionError, OSError) as error:

@@ -23,6 +23,8 @@ _LONGEST_DELAY_SECONDS = 15.0
 """A SuperNode restarted after a kill is refused (Flower's exit code 305; status 1) while the SuperLink still believes
 its predecessor alive, for about 60 s: short enough a pause to be back soon after, long enough to cost nothing."""
 _POLL_SECONDS = "0.2"
+SUPEREXEC = "flower-superexec"
+"""The SuperNode's own helper. Killed, it is not started again by the SuperNode, which then hands no message on."""
 RELEASE_KEY_ID = "fpk_release"
 _TRUSTED = re.compile(rf"\A{RELEASE_KEY_ID}: '(ssh-ed25519 [^'\n]+)'\n\Z")
 

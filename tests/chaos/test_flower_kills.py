@@ -16,7 +16,7 @@ import pytest
 
 import server.outbox.service as outbox
 from client_node.keeper import Keeper
-from client_node.supernode import restart_delay
+from client_node.supernode import SUPEREXEC, restart_delay
 from deploy.services.object_store import StoreAddress
 from server.federation import service, tasks
 from server.federation.schemas import RunPlan, RunView
@@ -94,6 +94,7 @@ def over(tmp_path_factory: pytest.TempPathFactory, object_store: StoreAddress) -
             lambda: centre.node_service(north),
             ready=lambda: time.monotonic() - begin > 3,
             delay=restart_delay,
+            parts=(SUPEREXEC,),
         )
         world = World(centre, north, keeper)
         north.before_reply = lambda: _kill(world)
