@@ -93,7 +93,7 @@ def _missed(parts: Sequence[Part], file: Path) -> list[str]:
     notes = tomllib.loads(file.read_text())
     rows = [row for part in parts if part.found for row in part.found.rows if row["holds"] is False]
     if not rows:
-        return ["", "Every goal is met." if any(part.found for part in parts) else ""]
+        return ["", "Every goal that was measured is met." if any(part.found for part in parts) else ""]
     lines = ["", "### Goals that were missed", ""]
     for row in rows:
         note = notes.get(str(row["measure"]), {})
