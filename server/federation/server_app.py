@@ -46,11 +46,14 @@ class GridFleet:
         """Send, then yield answers as they arrive; see `Fleet`."""
         end = time.monotonic() + seconds
         messages = [_message(node_id, ask, group=group, ttl=seconds) for node_id, ask in asks.items()]
-        waiting = {message_id for message_id in self._grid.push_messages(messages) if message_id}
+        sent = dict(zip(self._grid.push_messages(messages), asks, strict=True))
+        waiting = {message_id for message_id in sent if message_id}
         while waiting and time.monotonic() < end and not stopped():
             for reply in self._grid.pull_messages(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
-                yield _answer(reply)
+                # Flower's own word on a lost node does not come from that node.
+                lost = sent.get(reply.metadata.reply_to_message_id) if reply.has_error() else None
+                yield _answer(reply, reply.metadata.src_node_id if lost is None else lost)
             if waiting:
                 time.sleep(_POLL_SECONDS)
 
@@ -71,8 +74,7 @@ def _message_type(ask: Ask) -> str:
     return MessageType.QUERY
 
 
-def _answer(message: Message) -> Answer:
-    node_id = message.metadata.src_node_id
+def _answer(message: Message, node_id: int) -> Answer:
     if message.has_error():
         problem = message.error.reason or f"Flower error {message.error.code}"
         return Answer(node_id, "", b"", problem=problem, offline=message.error.code == ErrorCode.NODE_UNAVAILABLE)

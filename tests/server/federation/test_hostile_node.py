@@ -287,14 +287,14 @@ def test_any_message_from_a_node_becomes_an_answer(config: ConfigRecord | None, 
         content[RECORD_CONFIG] = config
     if arrays is not None:
         content[RECORD_ARRAYS] = arrays
-    answer = _answer(_sent(content))
+    answer = _answer(_sent(content), 1)
     assert answer.problem is None  # what comes from Flower itself: for that a hospital is asked again
     with pytest.raises(HematovisionError):
         raise _read(answer)
 
 
 def test_garbage_is_refused_and_not_asked_for_again(runtime: Runtime) -> None:
-    garbage = _answer(_sent(RecordDict({RECORD_CONFIG: ConfigRecord({"other": "x"})})))
+    garbage = _answer(_sent(RecordDict({RECORD_CONFIG: ConfigRecord({"other": "x"})})), 1)
     run_id = new_run(runtime, rounds=1)
     fleet = MemoryFleet({1: trains(1, step=1.0), 2: lambda _ask: replace(garbage, node_id=2)})
     with pytest.raises(RunFailedError, match="Only 1 of 2"):
