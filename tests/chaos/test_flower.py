@@ -4,17 +4,16 @@ All of them in one run: `test_flower_kills`; the whole network, with real traine
 """
 
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-import server.outbox.service as outbox
 from deploy.services.object_store import StoreAddress
 from server.federation import service, tasks
 from server.federation.schemas import RunPlan
 from server.federation.states import RunState
 from shared.processes import is_listening
+from tests.chaos.worker import work_off
 from tests.e2e.flower_world import Centre, running_centre, trainers, wait_for
 from tests.server.federation.world import COORDINATOR, census, node_of
 
@@ -96,9 +95,6 @@ def test_run_whose_serverapp_was_killed_goes_on_in_another_flower_run(
 def _pump(centre: Centre, run_id: str) -> bool:
     """Do what the worker does: look after runs, carry out what is due; return whether the run is over."""
     tasks.watch(centre.runtime, {})
-    due: list[tuple[str, int]] = []
-    outbox.dispatch_pending(centre.runtime.database, lambda kind, entry: due.append((kind, entry)))
-    for kind, entry in due:
-        outbox.run_entry(centre.runtime.database, entry, partial(tasks.TASKS[kind], centre.runtime))
+    work_off(centre.runtime)
     with centre.runtime.database.session(read_only=True) as session:
         return service.is_over(session, run_id)

@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 import psutil
 import pytest
 
-import server.outbox.service as outbox
 from client_node.keeper import Keeper
 from client_node.supernode import SUPEREXEC, restart_delay
 from deploy.services.object_store import StoreAddress
@@ -23,6 +21,7 @@ from server.federation.schemas import RunPlan, RunView
 from server.federation.states import RunState
 from shared.contracts.errors import HematovisionError
 from tests.chaos.table import LONG, write_down
+from tests.chaos.worker import work_off
 from tests.e2e.flower_world import Centre, TestHospital, running_centre, trainers, wait_for
 from tests.server.federation.world import COORDINATOR, census, node_of
 
@@ -102,7 +101,7 @@ def over(tmp_path_factory: pytest.TempPathFactory, object_store: StoreAddress) -
         helpers = [
             threading.Thread(target=_again, args=(ended, 0.5, keeper.tick)),
             threading.Thread(target=_again, args=(ended, 1.0, centre.supervisor.revive)),
-            threading.Thread(target=_again, args=(ended, 1.0, lambda: _work(centre))),
+            threading.Thread(target=_again, args=(ended, 1.0, lambda: work_off(centre.runtime))),
             threading.Thread(target=_again, args=(ended, 15.0, lambda: tasks.watch(centre.runtime, {}))),
         ]
         with trainers(north, south):
@@ -142,14 +141,6 @@ def _again(ended: threading.Event, seconds: float, work: Callable[[], object]) -
     while not ended.wait(seconds):
         with suppress(HematovisionError):  # a server that is away is tried again
             work()
-
-
-def _work(centre: Centre) -> None:
-    """Carry out what is due, as a worker does."""
-    due: list[tuple[str, int]] = []
-    outbox.dispatch_pending(centre.runtime.database, lambda kind, entry: due.append((kind, entry)))
-    for kind, entry in due:
-        outbox.run_entry(centre.runtime.database, entry, partial(tasks.TASKS[kind], centre.runtime))
 
 
 def _tell(world: World) -> None:

@@ -6,7 +6,6 @@ that it depends on. Defaults are chosen on validation groups; nothing is chosen 
 
 import argparse
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,10 +25,9 @@ from tests.bench.model.bench import Bench
 from tests.bench.model.collect import collected
 from tests.bench.model.machine import device
 from tests.bench.model.page import page
-from tests.bench.model.plan import Plan
-from tests.bench.model.run import FAILURES
 from tests.bench.model.say import say
 from tests.bench.model.section import Section
+from tests.bench.model.series import measure_all
 from tests.bench.model.steps import Steps
 
 ROOT: Final = Path(__file__).resolve().parents[3]
@@ -43,21 +41,8 @@ SECTIONS: Final[tuple[Section, ...]] = (
 
 
 def measure(bench: Bench, sections: Sequence[Section], *, again: frozenset[str], docs: Path) -> list[str]:
-    """Measure the sections, those named in ``again`` in any case, and write after each what there is.
-
-    One that fails does not keep the others from being measured; return the names of those.
-    """
-    plan, failed = Plan(bench, sections), []
-    for section in sections:
-        begun = plan.begin(section)
-        try:
-            section.run(bench, again=section.name in again)
-        except FAILURES:
-            traceback.print_exc()
-            failed.append(section.name)
-        plan.done(section, begun)
-        compose(bench, docs)
-    return failed
+    """Measure the sections and write after each what there is; see `measure_all`."""
+    return measure_all(bench, sections, again=again, then=lambda _section, _measured: compose(bench, docs))
 
 
 def compose(bench: Bench, docs: Path) -> None:

@@ -6,14 +6,11 @@ test group.
 """
 
 import argparse
-import subprocess
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from shared.contracts.errors import HematovisionError
 from tests.bench.model import (
     ablation,
     backbones,
@@ -35,9 +32,9 @@ from tests.bench.model.bench import Bench
 from tests.bench.model.collect import collected
 from tests.bench.model.machine import device
 from tests.bench.model.page import page
-from tests.bench.model.plan import Plan
 from tests.bench.model.say import say
 from tests.bench.model.section import Section
+from tests.bench.model.series import measure_all
 from tests.bench.model.steps import Steps
 
 ROOT: Final = Path(__file__).resolve().parents[3]
@@ -49,27 +46,17 @@ SECTIONS: Final[tuple[Section, ...]] = (
     backbones.SECTION, lab.HEATMAP, lab.WARMUP, lab.PRUNING,
 )  # fmt: skip
 """In the order of the page; the figures that matter most are measured first."""
-FAILURES: Final = (HematovisionError, RuntimeError, OSError, ValueError, subprocess.CalledProcessError)
 
 
 def measure(bench: Bench, sections: Sequence[Section], *, again: frozenset[str], docs: Path) -> list[str]:
-    """Measure the sections, those named in ``again`` in any case, and write after each what there is.
+    """Measure the sections and write after each what there is; see `measure_all`."""
 
-    One that fails does not keep the others from being measured; return the names of those.
-    """
-    plan, failed = Plan(bench, sections), []
-    for section in sections:
-        begun = plan.begin(section)
-        try:
-            section.run(bench, again=section.name in again)
-        except FAILURES:
-            traceback.print_exc()
-            failed.append(section.name)
-        plan.done(section, begun)
+    def then(section: Section, measured: bool) -> None:
         compose(bench, docs)
-        if "both" in section.models and section.name not in failed:
+        if measured and "both" in section.models:
             drawing.kept_model(bench)
-    return failed
+
+    return measure_all(bench, sections, again=again, then=then)
 
 
 def compose(bench: Bench, docs: Path) -> None:
