@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from shared.contracts.errors import ModelInvalidError
+from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.contracts.model_card import ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.vision import backbones, calibration, preprocessing
 from shared.vision.boxes import OUTPUTS
 from shared.vision.engine import Engine, Outputs, load_engine

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from client_node.analysis import quality
 from client_node.datasets.images import write_atomic
 from shared.contracts.analysis import Quality
-from shared.contracts.training import Gamut, KnownLaboratory
+from shared.contracts.laboratory import Gamut, KnownLaboratory
 from shared.vision.preprocessing import balanced, white_point
 
 Pixels = NDArray[np.uint8]

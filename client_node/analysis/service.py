@@ -26,9 +26,9 @@ from client_node.datasets.images import file_sha256, read_limited
 from client_node.policy import load_analysis_policy
 from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Quality, Smear
 from shared.contracts.errors import DataInvalidError
+from shared.contracts.laboratory import Gamut
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Gamut
 from shared.statistics import differential
 from shared.vision import gamut
 from shared.vision.images import load_image

@@ -10,8 +10,8 @@ from client_node.models.store import CARD, DECISION, present
 from client_node.policy import load_policy
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ModelInvalidError, SignatureInvalidError
+from shared.contracts.laboratory import KNOWN_FILE
 from shared.contracts.model_card import SignedModelCard
-from shared.contracts.training import KNOWN_FILE
 from shared.crypto.signing import VerifyKey
 from shared.space import space_guard
 

@@ -13,8 +13,8 @@ from client_node.policy import load_policy
 from client_node.training.cache import Between
 from client_node.training.site import allowed_cells, allowed_fields
 from shared.contracts.errors import DataInvalidError
+from shared.contracts.laboratory import KnownLaboratory
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KnownLaboratory
 from shared.vision import gamut
 from shared.vision.images import load_image
 from shared.vision.known import known_space

@@ -42,6 +42,7 @@ from shared.contracts.errors import (
     ServiceUnavailableError,
     UsageError,
 )
+from shared.contracts.laboratory import KnownLaboratory
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import (
     CensusReply,
@@ -50,7 +51,6 @@ from shared.contracts.training import (
     DryRunRequest,
     EvaluateReply,
     EvaluateRequest,
-    KnownLaboratory,
     Refusal,
     Reply,
     Request,

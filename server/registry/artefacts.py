@@ -18,9 +18,14 @@ from server.models.base import utc_now
 from server.registry.known import known_laboratories
 from server.runtime import Runtime
 from shared.contracts.canonical import canonical_bytes
+from shared.contracts.laboratory import KNOWN_FILE, Dye, Triple
 from shared.contracts.model_card import ArtefactRef, ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KNOWN_FILE, CalibrationSummary, Dye, EvaluateReply, Recipe, Triple
+from shared.contracts.training import (
+    CalibrationSummary,
+    EvaluateReply,
+    Recipe,
+)
 from shared.vision import backbones
 
 DELTA = "delta.safetensors"

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from shared.contracts.training import MOST_LABORATORIES, KnownLaboratories, KnownLaboratory, KnownSpace
+from shared.contracts.laboratory import MOST_LABORATORIES, KnownLaboratories, KnownLaboratory, KnownSpace
 from shared.vision.known import space_of
 
 MOST_REACH: Final = 3.0

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.contracts.training import CalibrationSummary, Dye, Triple
+from shared.contracts.laboratory import Dye, Triple
+from shared.contracts.training import (
+    CalibrationSummary,
+)
 from shared.vision import dye
 from shared.vision.dye import FACTORS, STAINED, Factor, Macenko, Reinhard
 from shared.vision.preprocessing import Pixels

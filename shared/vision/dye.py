@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from pydantic import BaseModel, ConfigDict, Field
 from skimage.color import lab2rgb, rgb2lab
 
-from shared.contracts.training import Dye, Triple
+from shared.contracts.laboratory import Dye, Triple
 from shared.vision.preprocessing import WHITE, Pixels
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.contracts.training import Gamut
+from shared.contracts.laboratory import Gamut
 from shared.vision.preprocessing import WHITE, Pixels, balanced, white_point
 
 Bins = NDArray[np.int64]

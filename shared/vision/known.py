@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.contracts.training import MOST_FEATURES, KnownLaboratory, KnownSpace
+from shared.contracts.laboratory import MOST_FEATURES, KnownLaboratory, KnownSpace
 from shared.vision import space
 from shared.vision.space import Features, Floats, Space
 

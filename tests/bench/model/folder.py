@@ -11,8 +11,12 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from client_node.datasets.catalogue import LabelledCell
+from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.contracts.model_card import ArtefactRef, ModelCard
-from shared.contracts.training import KNOWN_FILE, CalibrationSummary, KnownLaboratories, KnownLaboratory, Recipe
+from shared.contracts.training import (
+    CalibrationSummary,
+    Recipe,
+)
 from shared.vision import backbones, calibration, colour, dye, preprocessing
 from shared.vision.device import placed, torch_device
 from shared.vision.engine import DELTA_FILE, ONNX_FILE

@@ -20,8 +20,8 @@ from client_node.analysis.ranges import (
 )
 from client_node.analysis.rules import Evidence, flags, load_rules
 from shared.contracts.analysis import Quality
+from shared.contracts.laboratory import KnownLaboratory
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KnownLaboratory
 from shared.vision.colour import SiteView
 from tests.client_node.analysis.factories import draw_field, make_cells, make_quality
 

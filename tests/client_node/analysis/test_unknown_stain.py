@@ -10,8 +10,8 @@ from PIL import Image
 from client_node.analysis.fields import find_cells
 from client_node.analysis.model import load_model
 from client_node.analysis.service import Analyser
+from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.vision import backbones, calibration, gamut, preprocessing
 from tests.client_node.analysis.factories import draw_field, save
 from tests.client_node.analysis.models import make_model

@@ -23,8 +23,14 @@ from server.registry.artefacts import Candidate, artefact_key, build
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
+from shared.contracts.laboratory import KNOWN_FILE
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import KNOWN_FILE, EvaluateReply, EvaluateRequest, Recipe, TrainRequest
+from shared.contracts.training import (
+    EvaluateReply,
+    EvaluateRequest,
+    Recipe,
+    TrainRequest,
+)
 from shared.storage import MemoryStore
 from shared.vision import backbones
 from shared.vision.engine import ONNX_FILE

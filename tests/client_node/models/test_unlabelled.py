@@ -11,7 +11,7 @@ from client_node.analysis.service import Analyser
 from client_node.home import NodeHome
 from client_node.models.trial import choose_without_labels, run_trial
 from shared.contracts.errors import ConflictError, NotFoundError, UsageError
-from shared.contracts.training import KNOWN_FILE, KnownLaboratories, KnownLaboratory
+from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.vision.calibration import Adapter
 from shared.vision.colour import SiteView
 from shared.vision.dye import Reinhard

@@ -28,16 +28,14 @@ from server.registry.artefacts import artefact_key
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.enrolment import NodeMode
 from shared.contracts.errors import ConflictError, ModelInvalidError, NotFoundError, ServiceUnavailableError
+from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.contracts.model_card import ArtefactRef, SignedModelCard
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import PrivacyUnit
 from shared.contracts.report import ModelDecision
 from shared.contracts.training import (
-    KNOWN_FILE,
     CalibrationSummary,
     EvaluateReply,
-    KnownLaboratories,
-    KnownLaboratory,
     SiteMetrics,
 )
 from shared.crypto.signing import SigningKey

@@ -22,15 +22,14 @@ from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from shared.contracts.errors import HematovisionError, UsageError
+from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratory
 from shared.contracts.privacy import Privacy, PrivacyKind, PrivacySpent, PrivacyUnit
 from shared.contracts.training import (
-    KNOWN_FILE,
     Balance,
     CalibrationSummary,
     CensusRequest,
     EvaluateReply,
     FinderMetrics,
-    KnownLaboratory,
     Recipe,
     TrainReply,
 )

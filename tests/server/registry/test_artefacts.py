@@ -3,7 +3,12 @@
 import pytest
 
 from server.registry.artefacts import default_calibration
-from shared.contracts.training import CalibrationSummary, Dye, EvaluateReply, SiteMetrics
+from shared.contracts.laboratory import Dye
+from shared.contracts.training import (
+    CalibrationSummary,
+    EvaluateReply,
+    SiteMetrics,
+)
 
 FOUND = SiteMetrics(n=50, loss=0.4, accuracy=0.9, macro_f1=0.9)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from server.registry.known import known_laboratories
-from shared.contracts.training import MOST_LABORATORIES, Gamut, KnownLaboratory
+from shared.contracts.laboratory import MOST_LABORATORIES, Gamut, KnownLaboratory
 from shared.vision.known import known_space
 
 SIZE = 24

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.color import rgb2lab
 
-from shared.contracts.training import CalibrationSummary, Dye
+from shared.contracts.laboratory import Dye
+from shared.contracts.training import (
+    CalibrationSummary,
+)
 from shared.vision import dye
 from shared.vision.colour import SiteView, views_towards
 from shared.vision.dye import MOST_TURN, Macenko, Reinhard, dye_of, macenko, recoloured, reinhard, stained_pixels

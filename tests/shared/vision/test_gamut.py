@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from shared.contracts.laboratory import Gamut
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Gamut
 from shared.vision import gamut
 from shared.vision.colour import SiteView
 from shared.vision.gamut import BINS, LEAST_IMAGES, colours, strangeness

@@ -7,12 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from shared.contracts.laboratory import MOST_FEATURES, KnownLaboratory, KnownSpace
 from shared.contracts.training import (
-    MOST_FEATURES,
     CalibrationSummary,
     EvaluateReply,
-    KnownLaboratory,
-    KnownSpace,
     SiteMetrics,
 )
 from shared.vision.calibration import Adapter, FeatureSpace, apply, fit_adapter
