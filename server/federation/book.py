@@ -111,11 +111,15 @@ class RunBook:
             run = self._run(session)
             return run.stop_requested or not run.state.active or self._superseded(run)
 
+    def pause_requested(self) -> bool:
+        """Whether the coordinator wants the run to pause."""
+        with self._database.session(read_only=True) as session:
+            return self._run(session).pause_requested
+
     def paused(self, done: int) -> bool:
         """Pause after ``done`` rounds if the coordinator wants it, and no stop; return whether."""
-        with self._database.session(read_only=True) as session:
-            if not self._run(session).pause_requested:
-                return False
+        if not self.pause_requested():
+            return False
         with self._writing() as session:
             run = self._run(session)
             if run.stop_requested or not run.pause_requested:

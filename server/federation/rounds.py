@@ -24,6 +24,10 @@ from shared.contracts.training import EvaluateReply, EvaluateRequest, TrainReply
 
 _FIRST_GRACE_SECONDS = 20.0
 _GRACE_SECONDS = 3.0
+_LOOK_SECONDS = 1.0
+_RETURN_SECONDS = 120.0
+"""So long a hospital that was lost may take to be connected again before it is asked once more: Flower refuses a
+SuperNode for about 60 s after its predecessor was killed, and its agent tries every 15 s."""
 _STOP_CHECK_SECONDS = 2.0
 BREATH_SECONDS = 2.0
 """Between rounds: pages look once a second, and a coordinator should see a round's end before the next one starts."""
@@ -38,8 +42,10 @@ class StoppedError(RunFailedError):
 class LostError(RunFailedError):
     """Too few hospitals took part, and some of those that did not were lost on the way rather than unwilling."""
 
-    def __init__(self, message: str, *, broken: bool) -> None:
+    def __init__(self, message: str, *, hospitals: set[str], broken: bool) -> None:
         super().__init__(message)
+        self.hospitals = hospitals
+        """Who was lost."""
         self.tries = steering.MOST_RESUMES if broken else 1
         """A process that died is back soon; who merely was too slow is likely to be so again."""
 
@@ -128,6 +134,7 @@ class _Conductor:
                 if tried > error.tries:
                     raise
                 self._book.event("round", f"{error.message} It is played again ({tried} of {error.tries}).")
+                self._await_return(error.hospitals)
         return None
 
     def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
@@ -147,17 +154,18 @@ class _Conductor:
         self._book.begin_round(number, sorted(sites.values()), down)
         sent = Sent.of(number, body, tensors, state)
         aggregation = self._strategy.begin(sent)
-        heard, broken = set[str](), False
+        silent, broken = set(sites.values()), set[str]()
         for answer, hospital in self._answers(plan, sites, ask, group=str(number)):
             traffic = Traffic(up=len(answer.tensors) + len(answer.reply), down=down)
-            heard.add(hospital)
+            silent.discard(hospital)
             try:
                 reply = _train_reply(answer, plan)
                 aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic, code=error.code)
                 # Its SuperNode, its relay or its trainer has died; what a policy refuses has another code.
-                broken |= bool(answer.problem) or error.code == ServiceUnavailableError.code
+                if answer.problem or error.code == ServiceUnavailableError.code:
+                    broken.add(hospital)
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
@@ -168,8 +176,8 @@ class _Conductor:
                 f"Only {aggregation.updates} of {len(sites)} hospitals took part in round {number}, {plan.min_sites}"
                 " are needed; see each hospital's reason in the round's table."
             )
-            if broken or heard != set(sites.values()):
-                raise LostError(problem, broken=broken)
+            if broken or silent:
+                raise LostError(problem, hospitals=broken | silent, broken=bool(broken))
             raise RunFailedError(problem)
         result = aggregation.result()
         checkpoints.save(self._runtime.store, plan.run_id, number, result.tensors, result.state)
@@ -235,6 +243,7 @@ class _Conductor:
             names = sorted(lost.values())
             verb = "is" if len(names) == 1 else "are"
             self._book.event("evaluate", f"{', '.join(names)} did not evaluate and {verb} asked again")
+            self._await_return(set(names))
             try:
                 again = self._sample(plan)
             except StoppedError:
@@ -277,6 +286,28 @@ class _Conductor:
                 heard.add(answer.node_id)
                 yield sealed(answer), sites[answer.node_id]
 
+    def _await_return(self, hospitals: set[str]) -> None:
+        """Give hospitals that were lost the time to connect again; return at once where they are connected.
+
+        A coordinator who wants the run to pause or to stop does not wait for them.
+        """
+        end = time.monotonic() + _RETURN_SECONDS
+        told = False
+        while time.monotonic() < end and not self._book.pause_requested():
+            self._check_stop()
+            away = hospitals & self._away()
+            if not away:
+                return
+            if not told:
+                self._book.event("round", f"Waiting for {', '.join(sorted(away))} to be connected again")
+                told = True
+            time.sleep(_LOOK_SECONDS)
+
+    def _away(self) -> set[str]:
+        """Return the hospitals none of whose approved nodes is connected."""
+        welcome, online = self._book.welcome(), self._fleet.online()
+        return set(welcome.values()) - {hospital for node, hospital in welcome.items() if node in online}
+
     def _sample(self, plan: Plan) -> dict[int, str]:
         """Return the approved nodes that are connected, once enough are; one node for each hospital.
 
@@ -298,7 +329,7 @@ class _Conductor:
                 raise RunFailedError(
                     f"{len(hospitals)} hospitals are connected, {plan.min_sites} are needed; see the nodes page."
                 )
-            time.sleep(1.0)
+            time.sleep(_LOOK_SECONDS)
 
     def _check_stop(self) -> None:
         if self._stop():
