@@ -111,7 +111,9 @@ class Keeper:
     def _end_hung(self, service: Service, now: float) -> None:
         self.problem, self._hung = f"{self.name} was started again: {self._hung}", ""
         log.warning("process.hung", process_name=self.name, reason=self.problem)
-        service.kill()  # what hangs does not listen
+        # Asked first: a SuperNode that still listens takes its leave of the SuperLink, which would refuse its successor
+        # for about 60 s else. What does not listen is killed after the service's grace.
+        service.stop()
         self._service, self._next = None, now
 
     def _ended(self, service: Service, now: float) -> None:

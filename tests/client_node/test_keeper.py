@@ -15,7 +15,11 @@ from shared.processes import Service
 
 _PART = "part-of-the-child"
 _CHILD = f"""
-import subprocess, sys, time
+import pathlib, signal, subprocess, sys, time
+def leave(*_):
+    pathlib.Path(sys.argv[1]).touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, leave)
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "-".join({_PART.split("-")})])
 time.sleep(600)
 """
@@ -24,7 +28,7 @@ time.sleep(600)
 @pytest.fixture
 def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
-    argv = [sys.executable, "-c", _CHILD]
+    argv = [sys.executable, "-c", _CHILD, str(tmp_path / "left")]
     made = Keeper(
         "child", lambda: Service("child", argv, log_path=tmp_path / "child.log"), ready=lambda: True, parts=(_PART,)
     )
@@ -46,7 +50,7 @@ def part(keeper: Keeper) -> psutil.Process | None:
     return None
 
 
-def test_a_child_that_lost_a_part_is_started_again(keeper: Keeper) -> None:
+def test_a_child_that_lost_a_part_takes_its_leave_and_is_started_again(keeper: Keeper, tmp_path: Path) -> None:
     first = part(keeper)
     assert first is not None
     for _ in range(5):
@@ -54,6 +58,7 @@ def test_a_child_that_lost_a_part_is_started_again(keeper: Keeper) -> None:
         time.sleep(0.06)
     assert first.is_running()
     assert keeper.problem == ""
+    assert not (tmp_path / "left").exists()
     first.kill()
     time.sleep(0.1)
     for _ in range(5):
@@ -63,3 +68,4 @@ def test_a_child_that_lost_a_part_is_started_again(keeper: Keeper) -> None:
     assert second is not None
     assert second.pid != first.pid
     assert keeper.problem == f"child was started again: its {_PART} had ended"
+    assert (tmp_path / "left").exists()
