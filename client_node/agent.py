@@ -31,7 +31,7 @@ from client_node.policy import load_policy
 from client_node.silence import TrainerPulse, seconds_since_heard, why_restart
 from client_node.status import AgentStatus, only_agent, write_status
 from client_node.supernode import SUPEREXEC, restart_delay, supernode_command
-from shared.contracts.enrolment import Heartbeat, HeartbeatReply, NodeMode
+from shared.contracts.enrolment import HEARTBEAT_PROTOCOL, Heartbeat, HeartbeatReply, NodeMode
 from shared.contracts.errors import ConfigError, HematovisionError, ServiceUnavailableError
 from shared.contracts.training import Census
 from shared.processes import Service, free_port
@@ -152,7 +152,7 @@ class Agent:
         beat = Heartbeat(
             software=software(), mode=self._config.mode, model_version=current_version(self._home),
             processes=self._processes(), ledger=Ledger(self._home).totals(), outbox=Outbox(self._home).waiting(),
-            attention=self._attention(),
+            attention=self._attention(), protocol=HEARTBEAT_PROTOCOL,
         )  # fmt: skip
         away = bool(self._heart.status.problem)
         reply = self._centre.heartbeat(beat)

@@ -41,6 +41,8 @@ __all__ = [
     "tolerances",
 ]
 ONLINE_SECONDS = 30
+_SILENCE_PROTOCOL = 2
+"""From this of the heartbeat on, a node reads for how long it was not heard."""
 MOST_TOLERANCE = 0.02
 """What the network lets a hospital lose by a model; the gate of the registry goes by it."""
 
@@ -55,12 +57,13 @@ def heartbeat(session: Session, runtime: Runtime, node: NodePrincipal, beat: Hea
     row = _node(session, node.node_id)
     row.last_seen_at, row.software, row.mode = utc_now(), beat.software[:100], beat.mode
     row.heartbeat = beat.model_dump(mode="json")
+    tells_silence = beat.protocol >= _SILENCE_PROTOCOL
     return HeartbeatReply(
         current_model=repository.current_model(session),
         reports_waiting=repository.reports_waiting(session, node.hospital_id),
         superlink=runtime.settings.superlink or None,
-        lost_seconds=_seconds_since(row.lost_at),
-        asked_seconds=_seconds_since(_asked_since(session, node)),
+        lost_seconds=_seconds_since(row.lost_at) if tells_silence else None,
+        asked_seconds=_seconds_since(_asked_since(session, node)) if tells_silence else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
@@ -96,8 +97,16 @@ class LedgerTotals(Contract):
     last_at: datetime | None = None
 
 
+HEARTBEAT_PROTOCOL: Final = 2
+"""What this software speaks: 1 knows no ``lost_seconds`` and ``asked_seconds``."""
+
+
 class Heartbeat(Contract):
-    """POST /api/node/v1/heartbeat, every few seconds."""
+    """POST /api/node/v1/heartbeat, every few seconds.
+
+    The centre is brought to a new version before its nodes: it understands what an earlier node leaves out, each field
+    added since protocol 1 having a default.
+    """
 
     software: str
     mode: NodeMode
@@ -109,12 +118,15 @@ class Heartbeat(Contract):
     """Entries waiting to be sent."""
     attention: tuple[str, ...] = ()
     """One-line remedies for what needs attention."""
+    protocol: int = Field(default=1, ge=1)
+    """What the node can read of the answer: `HEARTBEAT_PROTOCOL` of its software."""
 
 
 class HeartbeatReply(Contract):
     """What the centre has for the node.
 
-    A node of an earlier version knows nothing of what is left out where it is None.
+    A node refuses fields that it does not know: what came later is told from the protocol on that has it, and left out
+    where it is None.
     """
 
     current_model: Identifier | None

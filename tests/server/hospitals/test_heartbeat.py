@@ -15,14 +15,32 @@ from server.models.base import utc_now
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
-from shared.contracts.enrolment import EnrolmentState, Heartbeat, HeartbeatReply, LedgerTotals, NodeMode
+from shared.contracts.enrolment import (
+    HEARTBEAT_PROTOCOL,
+    EnrolmentState,
+    Heartbeat,
+    HeartbeatReply,
+    LedgerTotals,
+    NodeMode,
+)
 from shared.storage import MemoryStore
 from tests.server.federation.fleet import new_run
-from tests.server.federation.world import new_database, new_node, node_of
+from tests.server.federation.world import COORDINATOR, new_database, new_node, node_of
 
 BEAT = Heartbeat(
-    software="test", mode=NodeMode.TRAINING, model_version=None, processes={}, ledger=LedgerTotals(), outbox=0
+    software="test",
+    mode=NodeMode.TRAINING,
+    model_version=None,
+    processes={},
+    ledger=LedgerTotals(),
+    outbox=0,
+    protocol=HEARTBEAT_PROTOCOL,
 )
+FIRST_BEAT = (
+    b'{"software":"hematovision 0.1.0","mode":"training","model_version":null,"processes":{"agent":"running"},'
+    b'"ledger":{"cases":0,"bytes_cases":0,"bytes_updates":0,"last_at":null},"outbox":0}'
+)
+"""As nodes of protocol 1 send it: their software must be able to read the answer."""
 
 
 @pytest.fixture
@@ -92,6 +110,18 @@ def test_only_the_one_training_node_of_a_hospital_is_told_that_it_is_awaited(run
     assert _beat(runtime, "south").asked_seconds is not None
 
 
-def test_node_of_an_earlier_version_reads_the_answer_while_all_is_well(runtime: Runtime) -> None:
-    """It refuses fields that it does not know."""
-    assert set(_beat(runtime, "north").model_dump(mode="json")) == {"current_model", "reports_waiting", "superlink"}
+def test_node_of_an_earlier_version_is_understood_and_reads_the_answer_in_the_middle_of_a_round(
+    runtime: Runtime,
+) -> None:
+    """It leaves out what came later, and refuses an answer with fields that it does not know."""
+    book = RunBook(runtime.database, new_run(runtime))
+    book.begin("7")
+    book.begin_round(1, ["north", "south"], 1)
+    with runtime.database.session() as session:
+        runs.keep_presence(session, set(), utc_now() - timedelta(seconds=70))
+    assert {"lost_seconds", "asked_seconds"} < set(_beat(runtime, "north").model_dump(mode="json"))
+    with runtime.database.session() as session:
+        reply = service.heartbeat(session, runtime, node_of("north"), Heartbeat.model_validate_json(FIRST_BEAT))
+        (view,) = [node for node in service.list_hospitals(session, COORDINATOR)[0].nodes if node.id == "node-north"]
+    assert set(reply.model_dump(mode="json")) == {"current_model", "reports_waiting", "superlink"}
+    assert (view.processes, view.attention) == ({"agent": "running"}, [])
