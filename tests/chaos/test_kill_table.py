@@ -11,9 +11,10 @@ import httpx
 import psutil
 import pytest
 
+from server.federation.schemas import RunView
 from server.federation.states import RunState
 from tests.chaos.table import LONG, write_down
-from tests.chaos.world import Network, network
+from tests.chaos.world import Network, network, whole_rounds
 
 pytestmark = [LONG, pytest.mark.chaos, pytest.mark.servers]
 
@@ -40,35 +41,49 @@ _LONGEST = 600.0
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     with network(tmp_path_factory.mktemp("chaos")) as running:
         running.launch(_ROUNDS)
-        running.wait(lambda: len(running.whole_rounds()) >= 1, 600, "the first round")
+        running.wait(lambda: bool(whole_rounds(running.view())), 600, "the first round")
         yield running
 
 
-def _in_mid_round(net: Network) -> bool:
-    """Whether hospital A is being asked at this moment, and its relay has the request."""
-    last = net.view().round_views[-1:]
-    return bool(last) and last[0].ended_at is None and bool(net.find(A, "flwr-clientapp"))
+def _killed_in_mid_round(net: Network, victim: str) -> RunView | None:
+    """Kill the victim if hospital A is being asked at this moment and its relay has the request.
 
-
-@pytest.mark.parametrize("victim", list(VICTIMS))
-def test_a_killed_process_costs_at_most_one_round(net: Network, victim: str) -> None:
+    Return the run as it stood then, or None where nothing was killed.
+    """
     service, words = VICTIMS[victim]
-    net.wait(lambda: _in_mid_round(net) and bool(net.find(service, words)), 400, "the middle of a round")
-    before = net.view()
-    whole = len(net.whole_rounds())
-    under_way = before.round_views[-1].round
+    view = net.view()
+    if not view.round_views or view.round_views[-1].ended_at is not None or not net.find(A, "flwr-clientapp"):
+        return None
     killed = net.find(service, words)
     for process in killed:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    begin = time.monotonic()
-    net.wait(lambda: len(net.whole_rounds()) >= whole + 1, _LONGEST, f"a whole round after the {victim}'s death")
-    seconds = time.monotonic() - begin
+    return view if killed else None
+
+
+@pytest.mark.parametrize("victim", list(VICTIMS))
+def test_a_killed_process_costs_at_most_one_round(net: Network, victim: str) -> None:
+    lines, log = len(net.said), len(net.agent_log(A))
+    moments: list[RunView] = []
+
+    def killed() -> bool:
+        moments.extend(filter(None, [_killed_in_mid_round(net, victim)]))
+        return bool(moments)
+
+    net.wait(killed, 400, "the middle of a round")
+    begin, before = time.monotonic(), moments[0]
+    whole = len(whole_rounds(before))
+    under_way = before.round_views[-1].round
+    net.wait(lambda: len(whole_rounds(net.view())) > whole, _LONGEST, f"a whole round after the {victim}'s death")
+    seconds = round(time.monotonic() - begin, 1)
     after = net.view()
     seen = {line.id for line in before.events}
     story = [line.text for line in after.events if line.id not in seen]
     starts = [text for text in story if text.startswith(f"Round {under_way} starts")]
-    write_down(victim, seconds=seconds, round_under_way=under_way, played_again=len(starts), story=story)
+    noticed = net.said[lines:] + net.agent_log(A)[log:]
+    write_down(
+        victim, seconds=seconds, round_under_way=under_way, played_again=len(starts), noticed=noticed, story=story
+    )
     assert not after.state.over
     # Every round before the one under way stays as it was: only that one may have been played again.
     assert [row for row in after.round_views if row.round < under_way] == before.round_views[:-1]

@@ -4,6 +4,7 @@ What ends is started again by what would do so in a hospital or at the centre: t
 agents themselves) the launcher in the place of an init system.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from server.settings import load_settings
 from shared.processes import Service, Supervisor, free_port
 
 Victim = Callable[[], list[psutil.Process]]
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 @dataclass
@@ -55,9 +57,13 @@ class Network:
         with self.database.session(read_only=True) as session:
             return service.run_view(session, COMMAND_LINE, self.run_id)
 
-    def whole_rounds(self) -> list[RoundView]:
-        """Return the rounds that ended with both hospitals."""
-        return [row for row in self.view().round_views if row.ended_at and row.replied == 2]
+    def agent_log(self, hospital: str) -> list[str]:
+        """Return what a hospital's agent said of the processes that it looks after."""
+        try:
+            lines = self.service(hospital).log_path.read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        return [_COLOUR.sub("", line) for line in lines if "process." in line]
 
     def wait(self, condition: Callable[[], bool], seconds: float, what: str) -> float:
         """Return after how many seconds ``condition`` held; fail where the run ends before."""
@@ -82,6 +88,11 @@ class Network:
                 if words in " ".join(process.cmdline()):
                     found.append(process)
         return found
+
+
+def whole_rounds(view: RunView) -> list[RoundView]:
+    """Return the rounds that ended with both hospitals."""
+    return [row for row in view.round_views if row.ended_at and row.replied == 2]
 
 
 @contextmanager
