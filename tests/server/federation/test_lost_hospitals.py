@@ -121,17 +121,21 @@ def test_a_hospital_that_stays_away_is_waited_for_in_vain_for_a_while_only(
     assert [node for _, node, _ in fleet.asked] == [1, 2]
 
 
-def test_a_coordinator_who_stops_or_pauses_the_run_does_not_wait(runtime: Runtime) -> None:
-    for ask, state in ((service.request_stop, RunState.STOPPED), (steering.request_pause, RunState.PAUSED)):
-        run_id, fleet = _run(runtime), _fleet(away=10**6)
-        fleet.when_away = _once(runtime, lambda session, ask=ask, key=run_id: ask(session, COORDINATOR, key))
-        if state is RunState.STOPPED:
-            with pytest.raises(StoppedError):
-                _conduct(runtime, run_id, fleet)
-        else:
-            assert _conduct(runtime, run_id, fleet) is None
-        assert _view(runtime, run_id).state is state
-        assert [node for _, node, _ in fleet.asked] == [1, 2]
+def test_a_coordinator_who_stops_the_run_does_not_wait(runtime: Runtime) -> None:
+    run_id, fleet = _run(runtime), _fleet(away=10**6)
+    fleet.when_away = _once(runtime, lambda session: service.request_stop(session, COORDINATOR, run_id))
+    with pytest.raises(StoppedError):
+        _conduct(runtime, run_id, fleet)
+    assert _view(runtime, run_id).state is RunState.STOPPED
+    assert [node for _, node, _ in fleet.asked] == [1, 2]
+
+
+def test_a_coordinator_who_pauses_the_run_does_not_wait(runtime: Runtime) -> None:
+    run_id, fleet = _run(runtime), _fleet(away=10**6)
+    fleet.when_away = _once(runtime, lambda session: steering.request_pause(session, COORDINATOR, run_id))
+    assert _conduct(runtime, run_id, fleet) is None
+    assert _view(runtime, run_id).state is RunState.PAUSED
+    assert [node for _, node, _ in fleet.asked] == [1, 2]
 
 
 def _once(runtime: Runtime, what: Callable[[Session], object]) -> Callable[[], None]:
