@@ -393,12 +393,14 @@ def _print_run(view: RunView) -> None:
     console.print(f"Privacy: {view.privacy.text}", highlight=False)
     if any(site.epsilon is not None for row in view.round_views for site in row.sites):
         spent = {site.hospital_id: site.epsilon for row in view.round_views for site in row.sites if site.epsilon}
-        console.print("Spent: " + ", ".join(f"{name} ε {epsilon:.2f}" for name, epsilon in sorted(spent.items())))
+        console.print("Spent: " + ", ".join(f"{name} ε {epsilon:g}" for name, epsilon in sorted(spent.items())))
+    if view.epsilon is not None:
+        console.print(f"Spent of every hospital, by noise at the centre: ε {view.epsilon:.2f}", highlight=False)
     rounds = Table("round", "replied", "seconds", "loss", "accuracy", "MB up", "MB down")
     for row in view.round_views:
         rounds.add_row(
             str(row.round),
-            f"{row.replied}/{row.sampled}",
+            f"{row.replied}/{row.sampled}" + ("" if row.whole or row.ended_at is None else ", does not count"),
             f"{row.seconds:.0f}" if row.seconds is not None else "…",
             f"{row.loss:.3f}" if row.loss is not None else "",
             _percent(row.accuracy),

@@ -16,7 +16,7 @@ from server.federation.privacy import Measure, RunPrivacy
 from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.strategies.registry import StrategyName
-from server.models import RunSchedule
+from server.models import Run, RunSchedule
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import PrivacyUnit
 from shared.vision import backbones
@@ -182,6 +182,35 @@ def test_launch_form_offers_privacy_and_the_run_page_tells_what_is_spent(visitor
     assert "<dt>Privacy</dt><dd>dp-sgd (unit image, ε 4, δ 1e-05, clip 1)</dd>" in page
     assert '<th scope="col" class="n">ε spent</th>' in page
     assert page.count('<td class="n">1.25</td>') == len(network.nodes)
+
+
+def test_run_page_tells_what_noise_at_the_centre_has_spent(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    with network.centre.runtime.database.session() as session:
+        chosen = RunPrivacy(measure=Measure.CENTRAL_DP)
+        session.get_one(Run, book.run_id).privacy = chosen.model_dump(mode="json")
+    for number, spent in ((1, 4.321), (2, 6.5)):
+        play_round(network, book, number, central=spent)
+    play_round(network, book, 3, whole=False, central=8.0)
+    visitor.sign_in("coordinator")
+    assert "ε 6.50 spent of every hospital so far" in visitor.get(f"/rounds/{book.run_id}").text
+    run = visitor.get(f"/rounds/{book.run_id}.json").json()
+    assert (run["epsilon"], [one["epsilon"] for one in run["round_views"]]) == (6.5, [4.321, 6.5, None])
+
+
+def test_a_round_that_left_no_model_counts_for_nothing(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    play_round(network, book, 1)
+    play_round(network, book, 2, missing="b", whole=False)
+    book.fail("Too few hospitals took part.")
+    visitor.sign_in("coordinator")
+    row = visitor.get("/rounds").text.partition(f'href="/rounds/{book.run_id}"')[2].partition("</tr>")[0]
+    assert '<td class="n nowrap">1 of 3</td>' in row
+    page = visitor.get(f"/rounds/{book.run_id}").text
+    assert page.count("does not count") == 1
+    assert "1 of 3 rounds done" in page
+    run = visitor.get(f"/rounds/{book.run_id}.json").json()
+    assert (run["rounds_done"], [one["whole"] for one in run["round_views"]]) == (1, [True, False])
 
 
 def test_launch_with_a_privacy_that_cannot_be_is_refused_with_a_sentence(visitor: Browser) -> None:
