@@ -128,7 +128,7 @@ class RunView(RunSummary):
     """By their titles."""
     privacy: RunPrivacy
     epsilon: float | None
-    """What noise at the centre has spent of every hospital so far. At the hospitals each spends its own: see `sites`."""
+    """What noise at the centre has spent of every hospital so far; noise at the hospitals: see `SiteRoundView`."""
     min_sites: int
     classes: list[CellClass]
     local_epochs: int

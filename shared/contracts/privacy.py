@@ -55,16 +55,14 @@ class Privacy(Contract):
 
 
 class PrivacySpent(Contract):
-    """What a hospital's part in a run has spent so far, this round included; rounded, since exact figures follow from
-    the number of its cells.
+    """What a hospital's part in a run has spent so far, this round included; ε alone, rounded, and not how it was made:
+    the exact figure, and the noise, follow from the number of its units, and so would tell it.
     """
 
     unit: PrivacyUnit
     epsilon: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-    """Rounded up to a hundredth."""
+    """Rounded up to a tenth."""
     delta: Delta
-    noise_multiplier: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-    """Of this round's steps, to two digits."""
 
 
 class ModelPrivacy(Contract):

@@ -189,7 +189,7 @@ def play_round(
         elif not (open_end and site == sites[-1]):
             reply = _reply(number, place)
             if epsilon is not None:
-                spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=epsilon, delta=1e-5, noise_multiplier=1.0)
+                spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=epsilon, delta=1e-5)
                 reply = reply.model_copy(update={"privacy": spent})
             book.replied(number, site, reply, traffic)
     if not open_end:

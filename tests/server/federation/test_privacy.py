@@ -148,7 +148,7 @@ def _noisy(node_id: int, *, epsilon: float | None, delta: float = 1e-5, unit: Pr
         answer = trained(ask)
         if answer is None or epsilon is None:
             return answer
-        spent = PrivacySpent(unit=unit, epsilon=epsilon, delta=delta, noise_multiplier=1.3)
+        spent = PrivacySpent(unit=unit, epsilon=epsilon, delta=delta)
         reply = TrainReply.model_validate_json(answer.reply).model_copy(update={"train_loss": None, "privacy": spent})
         return Answer(node_id, reply.model_dump_json(), answer.tensors)
 
