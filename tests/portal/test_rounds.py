@@ -229,7 +229,21 @@ def test_second_launch_is_refused_while_one_is_under_way(visitor: Browser, netwo
     visitor.sign_in("coordinator")
     answer = visitor.post("/rounds", {"rounds": "1"}, Accept="application/json")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
-    assert 'action="/rounds"' not in visitor.get("/rounds").text
+    page = visitor.get("/rounds").text
+    assert not any(way in page for way in ('action="/rounds"', 'action="/dry-runs"'))
+
+
+def test_a_later_run_is_scheduled_while_one_is_under_way(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    visitor.sign_in("coordinator")
+    page = visitor.get("/rounds").text
+    assert re.search(r'<form class="form launch" method="post" action="/schedules"', page)
+    assert 'Watch the run under way</a><a class="btn" href="#launch">Schedule a run</a>' in page
+    assert "is under way: another can be launched" in page
+    assert visitor.post("/schedules", {"rounds": "4", "day": "6", "at": "02:00"}).status_code == 303
+    assert "Every Sunday at 02:00 UTC" in visitor.get("/rounds").text
+    book.fail("It ends.")
+    assert 'action="/rounds"' in visitor.get("/rounds").text
 
 
 def test_run_page_tells_its_state_in_words_with_a_table_under_every_chart(visitor: Browser, network: Network) -> None:
