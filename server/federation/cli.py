@@ -95,7 +95,9 @@ def start(
     augmentation: Annotated[str | None, _part("How far looks at a cell go: mild, strong.")] = None,
     views: Annotated[int | None, _part("Looks kept of each cell in front of frozen stages.")] = None,
     balance: Annotated[str | None, _part("What is done about rare classes: sampler, logit, focal, none.")] = None,
-    local_normalisation: Annotated[bool | None, _part("Each hospital keeps its own normalisation.")] = None,
+    local_normalisation: Annotated[
+        bool | None, _part("Each hospital keeps its own normalisation (FedBN) [off].")
+    ] = None,
     seed: Annotated[int | None, _part("Of all random numbers.")] = None,
     privacy: _Privacy = Measure.NONE,
     epsilon: _Epsilon = None,

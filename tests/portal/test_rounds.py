@@ -16,7 +16,7 @@ from server.federation.privacy import Measure, RunPrivacy
 from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.strategies.registry import StrategyName
-from server.models import Run, RunSchedule
+from server.models import DryRun, Run, RunSchedule
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import PrivacyUnit
 from shared.vision import backbones
@@ -131,7 +131,7 @@ def test_launch_form_offers_the_recipe_and_the_run_page_tells_it(visitor: Browse
         "balance": ["sampler", "logit", "focal", "none"],
         "day": [*map(str, range(7)), "daily"],
     }
-    assert {"frozen_stages", "ema"} < set(re.findall(r'<input[^>]* name="(\w+)"', form))
+    assert {"frozen_stages", "ema", "local_normalisation"} < set(re.findall(r'<input[^>]* name="(\w+)"', form))
     chosen: dict[str, str | list[str]] = {
         "backbone": "resnet50", "frozen_stages": "0", "augmentation": "strong", "balance": "logit", "ema": " 0.9 ",
     }  # fmt: skip
@@ -143,6 +143,30 @@ def test_launch_form_offers_the_recipe_and_the_run_page_tells_it(visitor: Browse
     told = visitor.get(answer.headers["location"]).text
     assert "Recipe: resnet50, strong looks, rare classes weighed in the loss" in told
     assert "<dt>Frozen stages</dt><dd>none, all learn</dd>" in told
+
+
+def test_launch_form_offers_own_normalisation_off_unless_chosen(visitor: Browser, network: Network) -> None:
+    """The choice outlives a dry run's form and the plan of a run like it."""
+    box = re.compile(r'<input[^>]*name="local_normalisation"[^>]*>')
+    visitor.sign_in("coordinator")
+    assert [("checked" in found) for found in box.findall(visitor.get("/rounds").text)] == [False]
+    asked = visitor.post("/dry-runs", {"rounds": "1", "local_normalisation": "true"}).headers["location"]
+    with network.centre.runtime.database.session() as session:
+        row = session.get_one(DryRun, asked.rpartition("/")[2])
+        row.ended_at = row.created_at
+    [value] = re.findall(r'name="recipe.local_normalisation" value="(\w+)"', visitor.get(asked).text)
+    answer = visitor.post("/rounds", {"rounds": "1", "recipe.local_normalisation": value})
+    page = visitor.get(answer.headers["location"]).text
+    assert "<dt>Normalisation</dt><dd>each hospital&#39;s own</dd>" in page
+    assert "rare classes drawn more often, own normalisation</summary>" in page
+    run_id = answer.headers["location"].rpartition("/")[2]
+    with network.centre.runtime.database.session() as session:
+        federation.fail(session, run_id, "whatever")
+    again = visitor.get(f"/rounds?clone={run_id}").text
+    assert [("checked" in found) for found in box.findall(again)] == [True]
+    assert "recipe.local_normalisation" not in again
+    off = visitor.post("/rounds", {"rounds": "1"}).headers["location"]
+    assert RunView.model_validate(visitor.get(f"{off}.json").json()).recipe.local_normalisation is False
 
 
 def test_launch_with_empty_fields_is_what_a_launch_starts_from(visitor: Browser) -> None:
