@@ -34,8 +34,8 @@ class LocalNormalisation:
 
         In its first round of a run that is what another run has left, if ``loss`` (of the model on the site's training
         cells) is less with it: that run may have led elsewhere. A round with differential privacy begins only with what
-        a round of its own run has left, and only with one that was trained, and accounted for, in the same way: what the
-        round learns leaves, and anything else was learnt without this run's noise.
+        a round of its own run has left that was trained, and accounted for, in the same way: what it learns leaves, and
+        anything else was learnt without this run's noise.
         """
         if self._kept is None:
             return

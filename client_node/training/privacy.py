@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from client_node.budget import Budget, Charge, read_budget
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.home import NodeHome
 from client_node.policy import Policy
 from client_node.policy_sections import EVERY

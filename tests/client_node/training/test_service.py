@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from client_node.datasets.catalogue import Catalogue, Kind, MarkedObject, NewItem
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Kind, MarkedObject, NewItem
 from client_node.datasets.splits import Split
 from client_node.training.finder import teach
 from client_node.training.service import TrainingService
