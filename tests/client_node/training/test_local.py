@@ -1,12 +1,10 @@
 """Rounds in which a site's normalisation is its own: what stays, what is sent, and what the candidate is told to be."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from client_node.models.normalisation import OwnNormalisation
 from client_node.training.local import LocalNormalisation
@@ -24,13 +22,7 @@ BASE = base_sha256(backbones.get(RECIPE.backbone))
 LOCAL = RECIPE.model_copy(update={"local_normalisation": True})
 NAMES = normalisation_names(build(RECIPE.backbone, len(CLASSES)))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Private rounds of a node: charged before training, within the budget, and telling nothing of the training cells."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,7 @@ BASE = base_sha256(backbones.get(RECIPE.backbone))
 ASKED = RECIPE.model_copy(update={"balance": Balance.NONE, "batch_size": 32, "local_epochs": 1})
 EIGHT = Privacy.model_validate({"kind": "dp-sgd", "epsilon": 8.0, "delta": 1e-5, "clip": 1.0})
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
