@@ -9,25 +9,21 @@ from typing import Annotated
 
 import typer
 
+from client_node import model_cli, policy_cli
 from client_node.analysis.method import Method
+from client_node.commands import HomeOption, initialised, reload
 from client_node.home import HOME_VARIABLE, NodeHome
 from shared.cli import JsonOption, emit, run
 from shared.contracts.case import Priority
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 from shared.contracts.errors import DependencyMissingError, UsageError
-from shared.vision.precision import Precision
 
 app = typer.Typer(name="hematovision-node", help="Run a hospital's node of Hematovision.", add_completion=False)
-model_app = typer.Typer(help="The model that analyses here.")
-app.add_typer(model_app, name="model")
-policy_app = typer.Typer(help="What this hospital allows; only a person here ever changes it.")
-app.add_typer(policy_app, name="policy")
-rules_app = typer.Typer(help="The rules by which smears are flagged.")
-app.add_typer(rules_app, name="rules")
-weights_app = typer.Typer(help="Pretrained weights of the networks that can be trained here.")
-app.add_typer(weights_app, name="weights")
+app.add_typer(model_cli.model_app, name="model")
+app.add_typer(policy_cli.policy_app, name="policy")
+app.add_typer(policy_cli.rules_app, name="rules")
+app.add_typer(model_cli.weights_app, name="weights")
 
-HomeOption = Annotated[Path, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")]
 SignedOption = Annotated[bool, typer.Option("--signed", help="Only cells whose label came with a signed report.")]
 
 
@@ -118,7 +114,7 @@ def analyze(
     if (context is not None or priority is not None) and not send:
         raise UsageError("--context and --priority go with --send.")
     if send:
-        _initialised(home)
+        initialised(home)
     output = analyze_and_send(NodeHome(home), paths, send=send, context_file=context, priority=priority)
     emit(output.document(), as_json=as_json, text=output.text())
 
@@ -148,58 +144,6 @@ def evaluate(
     if out is not None:
         lines.append(f"Look at {out / 'index.html'}")
     emit(output, as_json=as_json, text="\n".join(lines))
-
-
-@policy_app.command("show")
-def policy_show(home: HomeOption, as_json: JsonOption = False) -> None:
-    """Say in plain words what this hospital's policy allows."""
-    from client_node.policy_command import show_policy
-
-    output = show_policy(NodeHome(home))
-    emit(output, as_json=as_json, text=output.text())
-
-
-@policy_app.command("check")
-def policy_check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A draft of policy.toml.")],
-    home: Annotated[Path | None, typer.Option("--home", envvar=HOME_VARIABLE, help="The node's home folder.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a draft before it is put in place: name every wrong line, or say what it would allow."""
-    from client_node.policy_command import check_policy
-    from shared.contracts.errors import ExitCode
-
-    output = check_policy(file, NodeHome(home) if home is not None else None)
-    emit(output, as_json=as_json, text=output.text())
-    if not output.sound:
-        raise typer.Exit(ExitCode.CONFIG)
-
-
-@rules_app.command("show")
-def rules_show(home: HomeOption, as_json: JsonOption = False) -> None:
-    """Say when each rule fires, and which of them this site has changed."""
-    from client_node.analysis.rules import load_rules
-    from client_node.rules_command import lines, show_text
-
-    output = lines(load_rules(home), load_rules())
-    emit(output, as_json=as_json, text=show_text(output))
-
-
-@rules_app.command("check")
-def rules_check(
-    home: HomeOption,
-    data: Annotated[Path, typer.Option("--data", help="Smears with labelled cells (labels.csv).")],
-    model: Annotated[Path | None, typer.Option("--model", help="A model's folder, instead of the current one.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure each rule on labelled smears: what it finds, what it misses, how many it sends to a reader."""
-    from client_node.analysis.rule_check import check_rules
-    from client_node.rules_command import check_text
-    from shared.progress import progress
-
-    with progress("Checking rules") as reporter:
-        output = check_rules(home, data, model_dir=model, progress=reporter)
-    emit(output, as_json=as_json, text=check_text(output))
 
 
 @app.command()
@@ -258,7 +202,7 @@ def teach(
         emit(listed, as_json=as_json, text=listed.text())
         return
     output = teach_class(place, cls, images or []) if cls is not None else forget_class(place, forget or "")
-    _reload(home)
+    reload(home)
     emit(output, as_json=as_json, text=output.text())
 
 
@@ -299,7 +243,7 @@ def ledger(
     """Show every byte that left the building, after checking that nobody changed the list."""
     from client_node.cases.ledger import Ledger
 
-    _initialised(home)
+    initialised(home)
     book = Ledger(home)
     verified, totals, entries = book.verify(), book.totals(), book.entries(subject=subject, limit=limit)
     document = {"verified": verified, "totals": totals, "entries": list(entries)}
@@ -310,119 +254,6 @@ def ledger(
     ]
     lines.append(f"{verified} entries, chain intact; {totals.cases} cases, {totals.bytes_cases} bytes")
     emit(document, as_json=as_json, text="\n".join(lines))
-
-
-@model_app.command("rollback")
-def model_rollback(home: HomeOption, as_json: JsonOption = False) -> None:
-    """Go back to the model before the current one."""
-    from client_node.models.update import rollback
-
-    _initialised(home)
-    decision = rollback(NodeHome(home))
-    _reload(home)
-    emit(decision, as_json=as_json, text=f"{decision.version} is left: {decision.reason}.")
-
-
-@model_app.command("accept")
-def model_accept(
-    version: Annotated[str, typer.Argument(help="A version that this node holds.")],
-    home: HomeOption,
-    as_json: JsonOption = False,
-) -> None:
-    """Install a model that was held."""
-    from client_node.models.update import accept
-
-    _initialised(home)
-    decision = accept(NodeHome(home), version)
-    _reload(home)
-    emit(decision, as_json=as_json, text=f"{decision.version} analyses from now on.")
-
-
-@model_app.command("quantise")
-def model_quantise(
-    home: HomeOption,
-    version: Annotated[str | None, typer.Option("--version", help="Instead of the current model.")] = None,
-    most_loss: Annotated[float, typer.Option("--most-loss", min=0, max=1, help="Accuracy that may be lost.")] = 0.01,
-    least_speed_up: Annotated[float, typer.Option("--least-speed-up", min=0, help="Else it is not worth it.")] = 1.1,
-    as_json: JsonOption = False,
-) -> None:
-    """Make the model's INT8 form from this site's cells, and use it if it is as good and faster here."""
-    from client_node.models.quantise import quantise_model
-    from shared.progress import progress
-
-    with progress("Quantising") as reporter:
-        output = quantise_model(
-            NodeHome(home), version, most_loss=most_loss, least_speed_up=least_speed_up, progress=reporter
-        )
-    if output.kept:
-        _reload(home)
-    emit(output, as_json=as_json, text=output.text())
-
-
-@model_app.command("precision")
-def model_precision(
-    precision: Annotated[Precision, typer.Argument(help="fp32, or int8 once it was made.")],
-    home: HomeOption,
-    version: Annotated[str | None, typer.Option("--version", help="Instead of the current model.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say which form of the model analyses: the signed fp32 file or the INT8 form made here."""
-    from client_node.models.quantise import switch_precision
-
-    now = switch_precision(NodeHome(home), precision, version)
-    _reload(home)
-    emit({"precision": now.value}, as_json=as_json, text=f"{now.value} analyses from now on.")
-
-
-@model_app.command("view")
-def model_view(home: HomeOption, as_json: JsonOption = False) -> None:
-    """Without labels, bring this site's dye near to what the model knows, by the smears analysed here."""
-    from client_node.models.trial import choose_without_labels
-
-    _initialised(home)
-    found = choose_without_labels(NodeHome(home))
-    _reload(home)
-    emit(found, as_json=as_json, text=found.text())
-
-
-@weights_app.command("add")
-def weights_add(
-    backbone: Annotated[str, typer.Argument(help="The network's name, see `weights list`.")],
-    file: Annotated[Path, typer.Argument(help="Its weights: .safetensors, or a torch state.")],
-    sha256: Annotated[str, typer.Option("--sha256", help="The checksum that the file's publisher states.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Check a file of pretrained weights and keep a copy for this installation."""
-    from shared.vision import backbones
-    from shared.vision.weights import add_weights
-
-    target = add_weights(backbones.get(backbone), file, sha256)
-    emit({"backbone": backbone, "file": str(target)}, as_json=as_json, text=f"{backbone} can be trained here now.")
-
-
-@weights_app.command("list")
-def weights_list(as_json: JsonOption = False) -> None:
-    """Name every network that can be trained, and whether its pretrained weights are here."""
-    from shared.vision import backbones
-    from shared.vision.weights import available
-
-    rows = {name: available(backbones.get(name)) for name in backbones.names()}
-    lines = [f"{name:<24} {place or f'missing ({backbones.get(name).hub})'}" for name, place in rows.items()]
-    emit(rows, as_json=as_json, text="\n".join(lines))
-
-
-def _initialised(home: Path) -> None:
-    NodeHome(home).config()
-
-
-def _reload(home: Path) -> None:
-    from contextlib import suppress
-
-    from client_node import ipc
-    from shared.contracts.errors import ServiceUnavailableError
-
-    with suppress(ServiceUnavailableError):  # not running: it loads the current model when it starts
-        ipc.call(ipc.socket_path(home, "analyser"), {"op": "reload"}, timeout=180.0)
 
 
 def _why(problem: str | None) -> str:

@@ -16,7 +16,8 @@ RARE: Final = {
 
 def recipe_summary(recipe: Recipe) -> str:
     """``tf_efficientnet_lite0, mild looks, rare classes drawn more often``."""
-    return f"{recipe.backbone}, {LOOKS[recipe.augmentation]} looks, rare classes {RARE[recipe.balance]}"
+    summary = f"{recipe.backbone}, {LOOKS[recipe.augmentation]} looks, rare classes {RARE[recipe.balance]}"
+    return f"{summary}, own normalisation" if recipe.local_normalisation else summary
 
 
 def recipe_lines(recipe: Recipe) -> list[tuple[str, str]]:

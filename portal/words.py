@@ -145,7 +145,7 @@ def run_headline(run: RunView) -> str:
 
 def minutes_left(run: RunView) -> str:
     """A guess from the rounds so far: ``about 6 min``; empty before the first has ended."""
-    finished = [view.seconds for view in run.round_views if view.seconds is not None]
+    finished = [view.seconds for view in run.round_views if view.whole and view.seconds is not None]
     if not finished:
         return ""
     mean = sum(finished) / len(finished)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel, current_model_dir
 from client_node.analysis.store import Box, Pixels, SmearStore
-from client_node.datasets.catalogue import cell_hash
 from client_node.datasets.images import read_limited
+from client_node.datasets.labelled import cell_hash
 from shared.contracts.analysis import Cell, Smear
 from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.vision.images import load_image

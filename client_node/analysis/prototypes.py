@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from client_node.analysis.model import LoadedModel, Reading
 from client_node.analysis.references import Floats, Progress, Space, index_of, key_of, normalised
-from client_node.datasets.catalogue import as_predicted
 from client_node.datasets.images import ImageStore, read_limited, write_atomic
+from client_node.datasets.labelled import as_predicted
 from client_node.datasets.splits import Split
 from shared.contracts.errors import (
     ConfigError,

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from client_node.analysis.model import LoadedModel, adapter_file
-from client_node.datasets.catalogue import Catalogue, LabelledCell, Origin
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.images import write_atomic
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.errors import DataInvalidError, NothingToDoError
 from shared.contracts.ontology import CellClass

@@ -24,9 +24,9 @@ from client_node.analysis.rules import (
 )
 from client_node.analysis.service import Analyser, evidence
 from client_node.analysis.smears import SmearPlan, plan_smears, smear_flags
-from client_node.datasets.catalogue import Kind
 from client_node.datasets.importers.candidate import Candidate
 from client_node.datasets.importers.csv import candidates
+from client_node.datasets.labelled import Kind
 from shared.contracts.analysis import Cell, Flag, Quality
 from shared.contracts.errors import NoLabelsError
 from shared.contracts.ontology import CellClass, parse_class

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from client_node.datasets.catalogue import Box
+from client_node.datasets.labelled import Box
 from shared.contracts.ontology import CellClass
 
 Plane = NDArray[np.float32]

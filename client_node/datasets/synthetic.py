@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from client_node.datasets import painter
-from client_node.datasets.catalogue import Box
 from client_node.datasets.images import write_atomic
+from client_node.datasets.labelled import Box
 from client_node.datasets.splits import Split
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from shared.contracts.training import Recipe
@@ -25,6 +25,8 @@ Arrays = dict[str, NDArray[np.float32]]
 _ROUNDS: Final = 2
 """Of a run; one that is asked for again begins from the one before."""
 _RUNS: Final = 4
+_NOISED: Final = "noised"
+"""In a file's metadata, where what it holds was learnt with differential privacy."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +41,13 @@ class OwnNormalisation:
         self._home = Path(home)
         self._folder = self._home / "training" / "normalisation" / sha256(repr(facts).encode()).hexdigest()[:24]
 
-    def before(self, run_key: str, number: int) -> Arrays | None:
-        """Return what the run's last round before round ``number`` left; None: it is this site's first."""
-        return self._first([file for file in reversed(self._rounds(run_key)) if _round(file) < number])
+    def before(self, run_key: str, number: int, *, noised: bool = False) -> Arrays | None:
+        """Return what the run's last round before round ``number`` left; None: it is this site's first.
+
+        ``noised``: the last of those whose training added noise that was accounted for, whatever came between.
+        """
+        files = [file for file in reversed(self._rounds(run_key)) if _round(file) < number]
+        return self._first([file for file in files if _is_noised(file)] if noised else files)
 
     def of_others(self, run_key: str) -> Arrays | None:
         """Return what the newest other run left."""
@@ -51,9 +57,12 @@ class OwnNormalisation:
         """Return what the run's last round left, else the newest of another run."""
         return self._first([*reversed(self._rounds(run_key)), *self._newest()])
 
-    def keep(self, run_key: str, number: int, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Keep what a round has learnt; raises `NoSpaceError` where the disk is full."""
-        body = save({name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()})
+    def keep(
+        self, run_key: str, number: int, tensors: Mapping[str, NDArray[np.float32]], *, noised: bool = False
+    ) -> None:
+        """Keep what a round has learnt, and whether with noise; raises `NoSpaceError` where the disk is full."""
+        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+        body = save(arrays, {_NOISED: "yes"} if noised else None)
         with space_guard(self._home):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(self._folder / f"{run_key}.r{number:04d}.safetensors", body)
@@ -79,6 +88,14 @@ class OwnNormalisation:
             except (OSError, SafetensorError, ValueError):
                 log.warning("training.normalisation_damaged", file=file.name)
         return None
+
+
+def _is_noised(file: Path) -> bool:
+    try:
+        with safe_open(file, framework="numpy") as kept:
+            return (kept.metadata() or {}).get(_NOISED) == "yes"
+    except (OSError, SafetensorError):
+        return False
 
 
 def _run(file: Path) -> str:

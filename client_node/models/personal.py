@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client_node.datasets.catalogue import LabelledCell, as_predicted
+from client_node.datasets.labelled import LabelledCell, as_predicted
 from shared.contracts.ontology import CellClass
 from shared.vision.calibration import balanced_loss
 from shared.vision.site_head import CLEARLY, SiteHead, better, chosen_head

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
 from client_node.analysis.model import LoadedModel, load_model
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell
 from client_node.home import NodeHome
 from client_node.ipc import Lease
 from client_node.models import store

@@ -18,7 +18,8 @@ from client_node.analysis import ranges
 from client_node.analysis.detection.compare import compare
 from client_node.analysis.model import LoadedModel, adapter_file, load_model
 from client_node.analysis.ranges import Look, SiteRanges
-from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell, as_predicted
 from client_node.home import NodeHome
 from client_node.ipc import Lease
 from client_node.models import store

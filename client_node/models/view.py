@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel
-from client_node.datasets.catalogue import LabelledCell, as_predicted
+from client_node.datasets.labelled import LabelledCell, as_predicted
 from shared.contracts.errors import DataInvalidError
 from shared.vision import backbones, calibration, colour, dye, preprocessing
 from shared.vision.colour import SiteView

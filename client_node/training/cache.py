@@ -20,7 +20,7 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.training import augment
 from shared.contracts.errors import DataInvalidError, NoSpaceError
 from shared.vision import preprocessing

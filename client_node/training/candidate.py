@@ -11,7 +11,7 @@ import torch
 
 from client_node.analysis.detection.compare import compare
 from client_node.analysis.model import current_model_dir, load_model
-from client_node.datasets.catalogue import LabelledCell, LabelledField
+from client_node.datasets.labelled import LabelledCell, LabelledField
 from client_node.models.personal import Seen, seen
 from client_node.models.view import CLEARLY, LEAST_CELLS
 from client_node.training.cache import Between

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client_node.datasets.catalogue import LabelledCell, LabelledField
+from client_node.datasets.labelled import LabelledCell, LabelledField
 from client_node.training import augment
 from client_node.training.cache import Between, Maps
 from client_node.training.places import Example, crop, field_examples, single_examples, targets

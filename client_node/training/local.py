@@ -26,21 +26,22 @@ class LocalNormalisation:
     def __init__(self, home: Path, request: TrainRequest) -> None:
         recipe = request.recipe
         self._request = request
+        self._noised = request.privacy is not None and request.privacy.kind is not PrivacyKind.NONE
         self._kept = OwnNormalisation(home, recipe, request.base_sha256) if recipe.local_normalisation else None
 
     def put_on(self, model: CellModel, loss: Callable[[], float]) -> None:
         """Give a model that was received the site's normalisation, if the site has one.
 
         In its first round of a run that is what another run has left, if ``loss`` (of the model on the site's training
-        cells) is less with it: that run may have led elsewhere. A round with differential privacy does not begin with
-        it: it was learnt without this run's noise, and what the round learns leaves.
+        cells) is less with it: that run may have led elsewhere. A round with differential privacy begins only with what
+        a round of its own run has left that was trained, and accounted for, in the same way: what it learns leaves, and
+        anything else was learnt without this run's noise.
         """
         if self._kept is None:
             return
         request = self._request
-        mine = self._kept.before(request.run_key, request.round)
-        noisy = request.privacy is not None and request.privacy.kind is not PrivacyKind.NONE
-        other = self._kept.of_others(request.run_key) if mine is None and not noisy else None
+        mine = self._kept.before(request.run_key, request.round, noised=self._noised)
+        other = self._kept.of_others(request.run_key) if mine is None and not self._noised else None
         own = mine or other
         if own is None:
             return
@@ -57,4 +58,4 @@ class LocalNormalisation:
         """Keep what the round has learnt; raises `NoSpaceError` where the disk is full."""
         if self._kept is not None:
             found = {name: value.cpu().numpy() for name, value in normalisation_of(model).items()}
-            self._kept.keep(self._request.run_key, self._request.round, found)
+            self._kept.keep(self._request.run_key, self._request.round, found, noised=self._noised)

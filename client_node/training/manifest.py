@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import NoSpaceError
 from shared.contracts.training import TrainingManifest, TrainRequest

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_node.analysis.detection import Box, overlap, propose
-from client_node.datasets.catalogue import MarkedObject
+from client_node.datasets.labelled import MarkedObject
 from shared.contracts.objects import ObjectKind
 from shared.vision.boxes import BOX_VALUES, KINDS, encode
 from shared.vision.preprocessing import CELL_FRACTION, Pixels, cell_crop

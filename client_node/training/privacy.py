@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from client_node.budget import Budget, Charge, read_budget
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.home import NodeHome
 from client_node.policy import Policy
 from client_node.policy_sections import EVERY
@@ -45,10 +45,9 @@ class PrivateRound:
 
     @property
     def told(self) -> PrivacySpent:
-        """What the centre hears: exact figures follow from the number of cells, and so would tell it."""
-        epsilon = min(math.ceil(self.spent.epsilon * 100) / 100, self.promised)
-        noise = float(f"{self.spent.noise_multiplier:.2g}")
-        return self.spent.model_copy(update={"epsilon": epsilon, "noise_multiplier": noise})
+        """What the centre hears: the exact figure follows from the number of units, and so would tell it."""
+        epsilon = min(math.ceil(self.spent.epsilon * 10) / 10, self.promised)
+        return self.spent.model_copy(update={"epsilon": epsilon})
 
 
 def is_private(privacy: Privacy | None) -> bool:
@@ -105,7 +104,7 @@ def planned(
     promised, delta, clip = _promise(privacy)
     round_ = Noisy(noise, rate, steps)
     epsilon = epsilon_of([*before, CENTRE, round_], delta)
-    spent = PrivacySpent(unit=privacy.unit, epsilon=epsilon, delta=delta, noise_multiplier=noise)
+    spent = PrivacySpent(unit=privacy.unit, epsilon=epsilon, delta=delta)
     return PrivateRound(units=units, noise=round_, clip=clip, spent=spent, promised=promised)
 
 

@@ -8,7 +8,8 @@ import structlog
 from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel, current_model_dir, load_model
-from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell, LabelledField
 from client_node.models.personal import applied
 from client_node.policy import load_policy
 from client_node.policy_sections import Purpose

@@ -13,7 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from client_node.datasets.catalogue import Catalogue, Origin
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Origin
 from client_node.datasets.splits import Split
 from deploy.demo.hospital import DemoHospital
 from deploy.demo.people import CASE_ID, Person

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.datasets.splits import Split
 from shared.contracts.errors import NothingToDoError
 

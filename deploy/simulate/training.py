@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.labelled import LabelledCell, as_predicted
 from deploy.demo.memory import PeakMemory
 from deploy.services.object_store import StoreAddress
 from deploy.simulate.fleet import PoolFleet, trainers

@@ -30,7 +30,9 @@ from shared.vision import backbones
 
 router = APIRouter()
 _RECIPE: Final = "recipe."
-_IN_FORM: Final = frozenset({"backbone", "frozen_stages", "augmentation", "balance", "ema", "local_epochs"})
+_IN_FORM: Final = frozenset(
+    {"backbone", "frozen_stages", "augmentation", "balance", "ema", "local_epochs", "local_normalisation"}
+)
 """Fields of the recipe that the launch form shows."""
 PRIVACY = [(measure, TITLES[measure], SENTENCES[measure]) for measure in Measure]
 
@@ -142,6 +144,7 @@ def planned(
     augmentation: Annotated[str, Form()] = "",
     balance: Annotated[str, Form()] = "",
     ema: Annotated[str, Form()] = "",
+    local_normalisation: Annotated[str, Form()] = "",
     strategy: Annotated[StrategyName, Form()] = StrategyName.FEDAVG,
 ) -> RunPlan:
     """Return what the form plans; a field of the recipe that is left empty is as a launch starts from."""
@@ -149,7 +152,7 @@ def planned(
         balance = ""  # what the form has from the start is no choice against what this measure needs
     chosen = {
         "backbone": backbone, "frozen_stages": frozen_stages, "augmentation": augmentation, "balance": balance,
-        "ema": ema,
+        "ema": ema, "local_normalisation": local_normalisation,
     }  # fmt: skip
     return RunPlan(
         rounds=rounds,

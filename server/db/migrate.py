@@ -1,6 +1,7 @@
 """Bringing a database to the schema that this software needs."""
 
 import io
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from server.db.session import engine_for
@@ -77,10 +79,16 @@ def _configured(url: str) -> Iterator[Config]:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     engine = engine_for(url)
+    if sqlite := engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _without_foreign_keys)
     try:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             yield config
+            if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                raise ConfigError(
+                    "After the migration rows would refer to none: nothing was changed; restore a backup."
+                )
     except OperationalError:
         raise ServiceUnavailableError(
             "The database cannot be reached, or a table stayed locked; check it is up, then migrate again."
@@ -91,3 +99,10 @@ def _configured(url: str) -> Iterator[Config]:
         raise
     finally:
         engine.dispose()
+
+
+def _without_foreign_keys(connection: sqlite3.Connection, _record: object) -> None:
+    """SQLite changes a table by making it anew and dropping the old one, whose rows others refer to meanwhile; and the
+    pragma has no effect inside a transaction.
+    """
+    connection.execute("PRAGMA foreign_keys=OFF").close()

@@ -105,6 +105,12 @@ class RunBook:
         with self._database.session(read_only=True) as session:
             return max((row.round for row in repository.rounds(session, self.run_id) if row.ended_at), default=0)
 
+    def epsilon(self) -> float | None:
+        """Return what noise at the centre has spent of every hospital so far; None: it added none."""
+        with self._database.session(read_only=True) as session:
+            spent = [row.epsilon for row in repository.rounds(session, self.run_id) if row.epsilon is not None]
+            return max(spent, default=None)
+
     def stop_requested(self) -> bool:
         """Whether the coordinator wants the run to stop, or it has been ended or resumed from outside."""
         with self._database.session(read_only=True) as session:
@@ -171,7 +177,7 @@ class RunBook:
                 "site",
                 f"{hospital_id} trained on {reply.examples} cells"
                 f" (received model: {reply.received.accuracy:.1%} of {reply.received.n})"
-                + (f"; ε {reply.privacy.epsilon:.2f} spent" if reply.privacy is not None else ""),
+                + (f"; ε {reply.privacy.epsilon:g} spent" if reply.privacy is not None else ""),
             )
 
     def refused(self, number: int, hospital_id: str, reason: str, traffic: Traffic, *, code: str = "") -> None:
@@ -198,11 +204,11 @@ class RunBook:
             verb = "is refused" if refused else "is left out"
             service.write_event(session, self.run_id, "site", f"{hospital_id} {verb}: {reason[:_MAX_REASON]}")
 
-    def end_round(self, number: int, *, whole: bool = True) -> None:
+    def end_round(self, number: int, *, whole: bool = True, epsilon: float | None = None) -> None:
         """Complete a round's figures: means over sites are weighted by their validation cells.
 
         ``whole``: it left a checkpoint. Only then the run's tries are given back: one that fails in a round, dies and
-        is resumed would else go on for ever.
+        is resumed would else go on for ever. ``epsilon``: what noise at the centre has spent with it.
         """
         with self._writing() as session:
             row = repository.get_round(session, self.run_id, number)
@@ -210,6 +216,7 @@ class RunBook:
                 raise NotFoundError("There is no such round.")
             self._count(session, number)
             row.ended_at = utc_now()
+            row.whole, row.epsilon = whole, epsilon if whole else None
             if whole:
                 self._run(session).resumes = 0
             row.seconds = (row.ended_at - row.started_at).total_seconds()

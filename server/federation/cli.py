@@ -4,22 +4,24 @@ import importlib.util
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+from sqlmodel import Session
 
 from server.accounts.schemas import COMMAND_LINE, Principal
 from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
 from server.federation import dry_run, schedule_cli, service, steering
+from server.federation.cli_text import percent, print_census, print_dry_run, print_run
 from server.federation.forecast import DryRunView
 from server.federation.privacy import Measure, choose
-from server.federation.recipe import as_chosen, read_recipe
-from server.federation.schemas import RunPlan, RunView, SiteCensus
+from server.federation.recipe import read_recipe
+from server.federation.schemas import RunPlan, RunView
 from server.federation.states import RunState
 from server.federation.strategies.registry import StrategyName
 from server.federation.watch import watch as follow
@@ -95,7 +97,9 @@ def start(
     augmentation: Annotated[str | None, _part("How far looks at a cell go: mild, strong.")] = None,
     views: Annotated[int | None, _part("Looks kept of each cell in front of frozen stages.")] = None,
     balance: Annotated[str | None, _part("What is done about rare classes: sampler, logit, focal, none.")] = None,
-    local_normalisation: Annotated[bool | None, _part("Each hospital keeps its own normalisation.")] = None,
+    local_normalisation: Annotated[
+        bool | None, _part("Each hospital keeps its own normalisation (FedBN) [off].")
+    ] = None,
     seed: Annotated[int | None, _part("Of all random numbers.")] = None,
     privacy: _Privacy = Measure.NONE,
     epsilon: _Epsilon = None,
@@ -140,7 +144,7 @@ def start(
     with database.session() as session:
         sites = service.census(session, _ACTOR)
         if not as_json:
-            _print_census(sites)
+            print_census(sites)
         run_id = service.start_run(session, _ACTOR, plan)
     if not as_json:
         Console().print(f"Run [bold]{run_id}[/bold] is launched.")
@@ -195,7 +199,7 @@ def status(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption
     if as_json:
         emit(view, as_json=True)
     else:
-        _print_run(view)
+        print_run(view)
 
 
 @app.command()
@@ -208,21 +212,13 @@ def watch(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption 
 @app.command()
 def stop(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Ask a run to stop."""
-    database = _database(home)
-    run_id = _run_id(database, run)
-    with database.session() as session:
-        service.request_stop(session, _ACTOR, run_id)
-    emit(_view(database, run_id), as_json=as_json, text=f"Run {run_id} will stop.")
+    _ask(service.request_stop, run, home, "will stop.", as_json=as_json)
 
 
 @app.command()
 def pause(run: RunArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Ask a run to pause once the round under way has ended."""
-    database = _database(home)
-    run_id = _run_id(database, run)
-    with database.session() as session:
-        steering.request_pause(session, _ACTOR, run_id)
-    emit(_view(database, run_id), as_json=as_json, text=f"Run {run_id} will pause after the round.")
+    _ask(steering.request_pause, run, home, "will pause after the round.", as_json=as_json)
 
 
 @app.command()
@@ -265,7 +261,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     table = Table("run", "state", "rounds", "accuracy", "model", "launched by")
     for run in runs:
         done = f"{run.rounds_done}/{run.rounds}"
-        table.add_row(run.id, run.state, done, _percent(run.accuracy), run.model_version or "", run.created_by)
+        table.add_row(run.id, run.state, done, percent(run.accuracy), run.model_version or "", run.created_by)
     Console().print(table)
 
 
@@ -299,6 +295,16 @@ def list_strategies(as_json: JsonOption = False) -> None:
     Console().print(table)
 
 
+def _ask(
+    what: Callable[[Session, Principal, str], None], run: str | None, home: Path | None, told: str, *, as_json: bool
+) -> None:
+    database = _database(home)
+    run_id = _run_id(database, run)
+    with database.session() as session:
+        what(session, _ACTOR, run_id)
+    emit(_view(database, run_id), as_json=as_json, text=f"Run {run_id} {told}")
+
+
 def _launched(database: Database, run_id: str, text: str, *, wait: bool, as_json: bool) -> None:
     if not wait:
         emit(_view(database, run_id), as_json=as_json, text=text)
@@ -315,7 +321,7 @@ def _follow(database: Database, run_id: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(view.model_dump_json())
     else:
-        _print_run(view)
+        print_run(view)
     if view.state not in {RunState.COMPLETED, RunState.PAUSED}:
         raise RunFailedError(view.problem or "The run was stopped.")
 
@@ -329,29 +335,6 @@ def _answers(database: Database, dry_run_id: str, seconds: float) -> DryRunView:
         if view.ended or time.monotonic() > end:
             return view
         time.sleep(0.5)
-
-
-def print_dry_run(view: DryRunView) -> None:
-    """Print what each hospital answered."""
-    table = Table("hospital", "node", "would take part", "reason", "cells", "seconds a round")
-    for site in view.sites:
-        seen = f"last seen {site.last_seen_at:%Y-%m-%d %H:%M} UTC" if site.last_seen_at else "never seen"
-        table.add_row(
-            site.hospital_name,
-            "online" if site.online else seen,
-            {True: "yes", False: "no", None: "no answer"}[site.takes_part],
-            Text(site.reason),
-            "" if site.examples is None else str(site.examples),
-            "unknown" if site.round_seconds is None else f"{site.round_seconds:.0f}",
-        )
-    console = Console()
-    console.print(table)
-    verdict = "enough" if view.enough else "too few"
-    console.print(f"{view.willing} of {len(view.sites)} would take part, {view.plan.min_sites} are needed: {verdict}.")
-    if view.total_seconds is not None and view.round_seconds is not None:
-        console.print(f"About {view.round_seconds:.0f} s a round, {view.total_seconds:.0f} s for {view.plan.rounds}.")
-    else:
-        console.print("How long it would take is not known: some hospital has no round with this network yet.")
 
 
 def _database(home: Path | None) -> Database:
@@ -375,47 +358,3 @@ def _class(name: str) -> str:
     if cls is None:
         raise UsageError(f"There is no cell class {name.strip()!r}.")
     return cls
-
-
-def _print_census(sites: list[SiteCensus]) -> None:
-    table = Table("hospital", "class", "source", "train", "validation", "test", title="What the hospitals hold")
-    for site in sites:
-        for row in site.census.rows:
-            table.add_row(site.hospital_name, row.cls, row.source, str(row.train), str(row.val), str(row.test))
-    Console().print(table)
-
-
-def _print_run(view: RunView) -> None:
-    console = Console()
-    console.print(f"Run [bold]{view.id}[/bold]: {view.state}" + (f" — {view.problem}" if view.problem else ""))
-    parameters = ", ".join(f"{title.lower()} {value:g}" for title, value in view.strategy_parameters.items())
-    console.print(f"Strategy: {view.strategy_title} ({parameters})")
-    console.print(f"Privacy: {view.privacy.text}", highlight=False)
-    if any(site.epsilon is not None for row in view.round_views for site in row.sites):
-        spent = {site.hospital_id: site.epsilon for row in view.round_views for site in row.sites if site.epsilon}
-        console.print("Spent: " + ", ".join(f"{name} ε {epsilon:.2f}" for name, epsilon in sorted(spent.items())))
-    rounds = Table("round", "replied", "seconds", "loss", "accuracy", "MB up", "MB down")
-    for row in view.round_views:
-        rounds.add_row(
-            str(row.round),
-            f"{row.replied}/{row.sampled}",
-            f"{row.seconds:.0f}" if row.seconds is not None else "…",
-            f"{row.loss:.3f}" if row.loss is not None else "",
-            _percent(row.accuracy),
-            f"{row.bytes_up / 1e6:.1f}",
-            f"{row.bytes_down / 1e6:.1f}",
-        )
-    console.print(rounds)
-    chosen = ", ".join(f"{name} {value}" for name, value in as_chosen(view.recipe).items() if value is not None)
-    console.print(f"Recipe: {chosen}", highlight=False)
-    if view.per_site:
-        sites = Table("hospital", "accuracy", "macro F1", "held-out cells", title="Candidate")
-        for hospital, metrics in sorted(view.per_site.items()):
-            sites.add_row(hospital, _percent(metrics.accuracy), _percent(metrics.macro_f1), str(metrics.n))
-        console.print(sites)
-    if view.model_version:
-        console.print(f"Model [bold]{view.model_version}[/bold] is registered.")
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"

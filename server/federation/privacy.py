@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from server.federation import compatibility
 from shared.contracts.errors import UsageError
-from shared.contracts.privacy import Delta, Epsilon, Privacy, PrivacyKind, PrivacyUnit
+from shared.contracts.privacy import Delta, Epsilon, ModelPrivacy, Privacy, PrivacyKind, PrivacyUnit
 from shared.contracts.training import Recipe
 
 Value = str | int | float | None
@@ -98,6 +98,18 @@ class RunPrivacy(BaseModel):
         if self.measure is not Measure.DP_SGD:
             return None
         return Privacy(kind=PrivacyKind.DP_SGD, unit=self.unit, epsilon=self.epsilon, delta=self.delta, clip=self.clip)
+
+    def of_model(self, spent: float | None) -> ModelPrivacy | None:
+        """Return what a model of the run promises; ``spent``: by noise at the centre, as far as that is known."""
+        if self.measure is Measure.NONE:
+            return None
+        central = self.measure is Measure.CENTRAL_DP
+        return ModelPrivacy(
+            measure="central-dp" if central else "dp-sgd",
+            unit="hospital" if central else self.unit,
+            epsilon=self.epsilon if spent is None else spent,
+            delta=self.delta,
+        )
 
     @property
     def text(self) -> str:

@@ -39,10 +39,10 @@ def rounds(session: Session, run_id: str) -> Sequence[RoundRecord]:
 
 
 def rounds_done(session: Session, run_ids: Sequence[str]) -> dict[str, tuple[int, float | None]]:
-    """Return, per run, how many rounds have ended and the accuracy of the last of them."""
+    """Return, per run, how many rounds have left a model and the accuracy of the last of them."""
     rows = session.exec(
         select(RoundRecord)
-        .where(col(RoundRecord.run_id).in_(run_ids), col(RoundRecord.ended_at).is_not(None))
+        .where(col(RoundRecord.run_id).in_(run_ids), col(RoundRecord.whole))
         .order_by(col(RoundRecord.round))
     ).all()
     done: dict[str, tuple[int, float | None]] = {}

@@ -14,7 +14,7 @@ from server.federation.fleet import Answer, Ask, Fleet
 from server.federation.privacy import Measure
 from server.federation.seals import SealCheck
 from server.federation.strategies.build import build as build_strategy
-from server.federation.strategies.port import Aggregation, Result, Sent, Strategy
+from server.federation.strategies.port import Aggregation, Closed, Result, Sent, Strategy
 from server.federation.strategies.tensors import Tensors, read_tensors, wire_tensors
 from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
@@ -169,7 +169,7 @@ class _Conductor:
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
-        self._close(number, aggregation)
+        closed = self._close(number, aggregation)
         if aggregation.updates < min(plan.min_sites, len(sites)):
             self._book.end_round(number, whole=False)
             problem = (
@@ -181,11 +181,11 @@ class _Conductor:
             raise RunFailedError(problem)
         result = aggregation.result()
         checkpoints.save(self._runtime.store, plan.run_id, number, result.tensors, result.state)
-        self._book.end_round(number)
+        self._book.end_round(number, epsilon=closed.epsilon)
         return result
 
-    def _close(self, number: int, aggregation: Aggregation) -> None:
-        """Write down what the strategy made of the updates."""
+    def _close(self, number: int, aggregation: Aggregation) -> Closed:
+        """Return what the strategy made of the updates, written down."""
         closed = aggregation.close()
         for hospital, reason in closed.refused.items():
             self._book.set_aside(number, hospital, reason, refused=True)
@@ -193,6 +193,7 @@ class _Conductor:
             self._book.set_aside(number, hospital, reason, refused=False)
         for note in closed.notes:
             self._book.event("round", note)
+        return closed
 
     def _finish(self, plan: Plan, tensors: Tensors) -> str:
         self._book.evaluating()
@@ -214,6 +215,7 @@ class _Conductor:
             examples={} if central else examples,
             # Beside a private answer's rounded count these would be the exact ones.
             cells=self._book.cells(plan.recipe) if plan.privacy.measure is Measure.NONE else {},
+            privacy=plan.privacy.of_model(self._book.epsilon()),
             parent=plan.parent,
         )
         signed = build(self._runtime, candidate)

@@ -85,6 +85,10 @@ class RoundView(BaseModel):
     seconds: float | None
     loss: float | None
     accuracy: float | None
+    whole: bool = False
+    """Whether it left a model: one that ended without enough hospitals counts for nothing."""
+    epsilon: float | None = None
+    """What noise at the centre has spent of every hospital with this round."""
     sites: list[SiteRoundView]
 
 
@@ -123,6 +127,8 @@ class RunView(RunSummary):
     strategy_parameters: dict[str, float]
     """By their titles."""
     privacy: RunPrivacy
+    epsilon: float | None
+    """What noise at the centre has spent of every hospital so far; noise at the hospitals: see `SiteRoundView`."""
     min_sites: int
     classes: list[CellClass]
     local_epochs: int

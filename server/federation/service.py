@@ -220,6 +220,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         strategy_title=strategy.title,
         strategy_parameters={str(field.title): getattr(strategy, name) for name, field in strategy.fields().items()},
         privacy=RunPrivacy.model_validate(run.privacy),
+        epsilon=max((row.epsilon for row in rounds if row.epsilon is not None), default=None),
         min_sites=run.min_sites,
         classes=list(recipe.classes),
         local_epochs=recipe.local_epochs,

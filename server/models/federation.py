@@ -69,6 +69,10 @@ class RoundRecord(SQLModel, table=True):
     loss: float | None = None
     """Validation loss of the model the round *received*, weighted by the sites' validation cells."""
     accuracy: float | None = None
+    whole: bool = False
+    """Whether it left a model. One that ended without enough hospitals did not, and is no round done."""
+    epsilon: float | None = None
+    """What noise at the centre has spent of every hospital with this round; None: it added none."""
 
 
 class SiteRound(SQLModel, table=True):

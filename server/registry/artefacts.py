@@ -21,6 +21,7 @@ from shared.contracts.canonical import canonical_bytes
 from shared.contracts.laboratory import KNOWN_FILE, Dye, Triple
 from shared.contracts.model_card import ArtefactRef, ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import ModelPrivacy
 from shared.contracts.training import (
     CalibrationSummary,
     EvaluateReply,
@@ -45,6 +46,7 @@ class Candidate:
     parent: str | None
     cells: Mapping[str, Mapping[CellClass, int]] = field(default_factory=dict)
     """Hospital id → its labelled training cells by class."""
+    privacy: ModelPrivacy | None = None
 
 
 def artefact_key(version: str, name: str) -> str:
@@ -81,6 +83,7 @@ def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
         boxes={hospital: reply.boxes for hospital, reply in candidate.evaluations.items() if reply.boxes},
         finders={hospital: reply.finder for hospital, reply in candidate.evaluations.items() if reply.finder},
         calibration=default_calibration(list(candidate.evaluations.values())),
+        privacy=candidate.privacy,
         parent=candidate.parent,
         untrained_classes=() if CellClass.BLAST in candidate.recipe.classes else (CellClass.BLAST,),
         synthetic=runtime.settings.synthetic,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from shared.contracts.analysis import Contract
 from shared.contracts.ontology import CellClass
+from shared.contracts.privacy import ModelPrivacy
 from shared.contracts.training import CalibrationSummary, Count, FinderMetrics, Identifier, Recipe, Sha256, SiteMetrics
 
 
@@ -40,6 +41,8 @@ class ModelCard(Contract):
     a hospital whose policy keeps its counts is absent. Left out where empty: older cards were signed without."""
     calibration: CalibrationSummary
     """Defaults for a hospital that has no validation data of its own."""
+    privacy: ModelPrivacy | None = Field(default=None, exclude_if=lambda privacy: privacy is None)
+    """None: no noise was added. Left out then: older cards were signed without."""
     parent: Identifier | None = None
     untrained_classes: tuple[CellClass, ...] = (CellClass.BLAST,)
     licence: str = "Apache-2.0 (weights derive from ImageNet-pretrained EfficientNet-Lite)"

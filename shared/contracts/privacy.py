@@ -5,7 +5,7 @@ the updates protects against others, not against the centre, and so never meets 
 """
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -55,13 +55,22 @@ class Privacy(Contract):
 
 
 class PrivacySpent(Contract):
-    """What a hospital's part in a run has spent so far, this round included; rounded, since exact figures follow from
-    the number of its cells.
+    """What a hospital's part in a run has spent so far, this round included; ε alone, rounded, and not how it was made:
+    the exact figure, and the noise, follow from the number of its units, and so would tell it.
     """
 
     unit: PrivacyUnit
     epsilon: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-    """Rounded up to a hundredth."""
+    """Rounded up to a tenth."""
     delta: Delta
-    noise_multiplier: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-    """Of this round's steps, to two digits."""
+
+
+class ModelPrivacy(Contract):
+    """What the tensors of a model version tell of each unit that they learnt from, at most."""
+
+    measure: Literal["dp-sgd", "central-dp"]
+    """Who added the noise: each hospital, or the centre."""
+    unit: PrivacyUnit | Literal["hospital"]
+    epsilon: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    """With noise at the hospitals the bound that all of them kept; at the centre, what was spent of every hospital."""
+    delta: Delta

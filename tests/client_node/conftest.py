@@ -1,9 +1,16 @@
-"""Until the classifier's runtime is merged, the tests that run it are left out."""
+"""Fixtures of the node's tests."""
 
-from importlib.util import find_spec
+from collections.abc import Iterator
 
-collect_ignore = (
-    []
-    if find_spec("shared.vision.engine")
-    else ["analysis/test_service.py", "analysis/test_evaluate.py", "test_analyser.py"]
-)
+import pytest
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: figures are the same each time, and test workers take no core of each other's."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

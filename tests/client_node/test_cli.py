@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from client_node import enrol
 from client_node.cases.ledger import Ledger
 from client_node.doctor import examine
 from client_node.home import NodeHome
+from shared.contracts.canonical import canonical_bytes
+from shared.contracts.enrolment import Kit, NodeMode
 from shared.contracts.errors import ExitCode
 from tests.client_node.centre import LiveCentre, live_centre
 from tests.client_node.nodes import joined
@@ -77,6 +80,39 @@ def test_init_status_and_ledger_as_json(centre: LiveCentre, tmp_path: Path) -> N
     assert (status["node_id"], status["running"], status["cases"]) == (said["node_id"], False, [])
     ledger = json.loads(call("ledger", "--home", str(home), "--json").stdout)
     assert (ledger["totals"]["cases"], [entry["kind"] for entry in ledger["entries"]]) == (0, ["enrolment"])
+
+
+def _remade(centre: LiveCentre, kit: Path, **change: object) -> None:
+    """Change a kit as only its own centre could: it is signed anew."""
+    draft = Kit.model_validate({**json.loads(kit.read_text()), "signature": "", **change})
+    signature = centre.runtime.vault.sign(canonical_bytes(draft))
+    kit.write_text(draft.model_copy(update={"signature": signature}).model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("kit_expired", "ask the coordinator for a new one"),
+        ("kit_used", "a kit is good for one node"),
+        ("kit_invalid", "was changed after it was made"),
+        ("kit_other_server", "names another server than the one that signed it"),
+    ],
+)
+def test_init_says_what_is_wrong_with_a_kit(centre: LiveCentre, tmp_path: Path, code: str, sentence: str) -> None:
+    kit, home = centre.kit(tmp_path), tmp_path / "home"
+    match code:
+        case "kit_expired":
+            _remade(centre, kit, expires_at="2020-01-01T00:00:00Z")
+        case "kit_used":
+            enrol.init(NodeHome(tmp_path / "first"), kit, mode=NodeMode.TRAINING)
+        case "kit_invalid":
+            kit.write_text(json.dumps({**json.loads(kit.read_text()), "hospital_id": "b"}))
+        case _:
+            _remade(centre, kit, server_id="ffff-0000")
+    done = call("init", "--home", str(home), "--kit", str(kit), "--json")
+    said = json.loads(done.stdout)["error"]
+    assert (done.returncode, said["code"], sentence in said["message"]) == (ExitCode[code.upper()], code, True)
+    assert not NodeHome(home).initialised
 
 
 def test_doctor_names_each_fault_with_its_remedy(centre: LiveCentre, tmp_path: Path) -> None:

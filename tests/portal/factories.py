@@ -28,7 +28,7 @@ from shared.contracts.case import BloodCount, ClinicalContext, Priority, Sex
 from shared.contracts.enrolment import EnrolmentState, Heartbeat, LedgerTotals, NodeMode
 from shared.contracts.model_card import ArtefactRef, ModelCard, SignedModelCard
 from shared.contracts.ontology import CellClass
-from shared.contracts.privacy import PrivacySpent, PrivacyUnit
+from shared.contracts.privacy import ModelPrivacy, PrivacySpent, PrivacyUnit
 from shared.contracts.report import ModelDecision
 from shared.contracts.training import (
     CalibrationSummary,
@@ -173,8 +173,13 @@ def play_round(
     missing: str = "",
     open_end: bool = False,
     epsilon: float | None = None,
+    whole: bool = True,
+    central: float | None = None,
 ) -> None:
-    """Play a round: every hospital replies but ``missing``; ``open_end`` leaves the last one still training."""
+    """Play a round: every hospital replies but ``missing``; ``open_end`` leaves the last one still training.
+
+    ``epsilon`` is what noise at each hospital has spent, ``central`` what noise at the centre has.
+    """
     sites = sorted(network.nodes)
     book.begin_round(number, sites, 3_400_000)
     for place, site in enumerate(sites):
@@ -184,11 +189,11 @@ def play_round(
         elif not (open_end and site == sites[-1]):
             reply = _reply(number, place)
             if epsilon is not None:
-                spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=epsilon, delta=1e-5, noise_multiplier=1.0)
+                spent = PrivacySpent(unit=PrivacyUnit.IMAGE, epsilon=epsilon, delta=1e-5)
                 reply = reply.model_copy(update={"privacy": spent})
             book.replied(number, site, reply, traffic)
     if not open_end:
-        book.end_round(number)
+        book.end_round(number, whole=whole, epsilon=central)
 
 
 def _reply(number: int, place: int) -> TrainReply:
@@ -216,7 +221,13 @@ def _metrics(accuracy: float, *, n: int) -> SiteMetrics:
 
 
 def register_model(
-    network: Network, book: RunBook, version: str, *, accuracy: float = 0.93, before: float | None = 0.88
+    network: Network,
+    book: RunBook,
+    version: str,
+    *,
+    accuracy: float = 0.93,
+    before: float | None = 0.88,
+    privacy: ModelPrivacy | None = None,
 ) -> None:
     """Register the run's candidate and end the run."""
     key, sites = SigningKey.generate(), sorted(network.nodes)
@@ -245,6 +256,7 @@ def register_model(
         examples={site: 1180 - 260 * place for place, site in enumerate(sites)},
         cells=book.cells(Recipe(classes=CLASSES)),
         calibration=CALIBRATION,
+        privacy=privacy,
         synthetic=True,
     )
     signed = SignedModelCard(card=card, signature=key.sign(canonical_bytes(card)), key_id=key.public.key_id)

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from server.accounts.roles import Role
+from shared.contracts.privacy import ModelPrivacy, PrivacyUnit
 from tests.portal.client import Browser
-from tests.portal.factories import Network, promote_and_install
+from tests.portal.factories import Network, play_round, promote_and_install, register_model, start_run
 from tests.portal.seeds_rounds import seed_finished_run
 
 
@@ -29,6 +30,32 @@ def test_card_tells_cells_by_class_and_hospital_the_recipe_and_the_lineage(visit
     assert row == " ".join(["neutrophil", *(str(card["cells"][hospital]["neutrophil"]) for hospital in "abc")])
     assert "on top of the pretrained weights" in page
     assert "<dt>Weight decay</dt><dd>0.01</dd>" in page
+
+
+@pytest.mark.parametrize(
+    ("privacy", "told"),
+    [
+        (None, ""),
+        (
+            ModelPrivacy(measure="dp-sgd", unit=PrivacyUnit.PATIENT, epsilon=8.0, delta=1e-5),
+            "Noise at the hospitals: ε at most 8 for each patient, δ 1e-05",
+        ),
+        (
+            ModelPrivacy(measure="central-dp", unit="hospital", epsilon=6.543, delta=1e-5),
+            "Noise at the centre: ε 6.54 spent of every hospital, δ 1e-05",
+        ),
+    ],
+)
+def test_card_says_what_its_noise_promises(
+    visitor: Browser, network: Network, privacy: ModelPrivacy | None, told: str
+) -> None:
+    book = start_run(network)
+    play_round(network, book, 1)
+    register_model(network, book, "hv-2", privacy=privacy)
+    visitor.sign_in("reader")
+    page = visitor.get("/models/hv-2").text
+    assert ("<dt>Privacy</dt>" in page) is (privacy is not None)
+    assert told in page
 
 
 def test_reader_sees_models_and_decides_nothing(visitor: Browser) -> None:

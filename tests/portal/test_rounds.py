@@ -16,7 +16,7 @@ from server.federation.privacy import Measure, RunPrivacy
 from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.strategies.registry import StrategyName
-from server.models import RunSchedule
+from server.models import DryRun, Run, RunSchedule
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import PrivacyUnit
 from shared.vision import backbones
@@ -131,7 +131,7 @@ def test_launch_form_offers_the_recipe_and_the_run_page_tells_it(visitor: Browse
         "balance": ["sampler", "logit", "focal", "none"],
         "day": [*map(str, range(7)), "daily"],
     }
-    assert {"frozen_stages", "ema"} < set(re.findall(r'<input[^>]* name="(\w+)"', form))
+    assert {"frozen_stages", "ema", "local_normalisation"} < set(re.findall(r'<input[^>]* name="(\w+)"', form))
     chosen: dict[str, str | list[str]] = {
         "backbone": "resnet50", "frozen_stages": "0", "augmentation": "strong", "balance": "logit", "ema": " 0.9 ",
     }  # fmt: skip
@@ -143,6 +143,30 @@ def test_launch_form_offers_the_recipe_and_the_run_page_tells_it(visitor: Browse
     told = visitor.get(answer.headers["location"]).text
     assert "Recipe: resnet50, strong looks, rare classes weighed in the loss" in told
     assert "<dt>Frozen stages</dt><dd>none, all learn</dd>" in told
+
+
+def test_launch_form_offers_own_normalisation_off_unless_chosen(visitor: Browser, network: Network) -> None:
+    """The choice outlives a dry run's form and the plan of a run like it."""
+    box = re.compile(r'<input[^>]*name="local_normalisation"[^>]*>')
+    visitor.sign_in("coordinator")
+    assert [("checked" in found) for found in box.findall(visitor.get("/rounds").text)] == [False]
+    asked = visitor.post("/dry-runs", {"rounds": "1", "local_normalisation": "true"}).headers["location"]
+    with network.centre.runtime.database.session() as session:
+        row = session.get_one(DryRun, asked.rpartition("/")[2])
+        row.ended_at = row.created_at
+    [value] = re.findall(r'name="recipe.local_normalisation" value="(\w+)"', visitor.get(asked).text)
+    answer = visitor.post("/rounds", {"rounds": "1", "recipe.local_normalisation": value})
+    page = visitor.get(answer.headers["location"]).text
+    assert "<dt>Normalisation</dt><dd>each hospital&#39;s own</dd>" in page
+    assert "rare classes drawn more often, own normalisation</summary>" in page
+    run_id = answer.headers["location"].rpartition("/")[2]
+    with network.centre.runtime.database.session() as session:
+        federation.fail(session, run_id, "whatever")
+    again = visitor.get(f"/rounds?clone={run_id}").text
+    assert [("checked" in found) for found in box.findall(again)] == [True]
+    assert "recipe.local_normalisation" not in again
+    off = visitor.post("/rounds", {"rounds": "1"}).headers["location"]
+    assert RunView.model_validate(visitor.get(f"{off}.json").json()).recipe.local_normalisation is False
 
 
 def test_launch_with_empty_fields_is_what_a_launch_starts_from(visitor: Browser) -> None:
@@ -184,6 +208,35 @@ def test_launch_form_offers_privacy_and_the_run_page_tells_what_is_spent(visitor
     assert page.count('<td class="n">1.25</td>') == len(network.nodes)
 
 
+def test_run_page_tells_what_noise_at_the_centre_has_spent(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    with network.centre.runtime.database.session() as session:
+        chosen = RunPrivacy(measure=Measure.CENTRAL_DP)
+        session.get_one(Run, book.run_id).privacy = chosen.model_dump(mode="json")
+    for number, spent in ((1, 4.321), (2, 6.5)):
+        play_round(network, book, number, central=spent)
+    play_round(network, book, 3, whole=False, central=8.0)
+    visitor.sign_in("coordinator")
+    assert "ε 6.50 spent of every hospital so far" in visitor.get(f"/rounds/{book.run_id}").text
+    run = visitor.get(f"/rounds/{book.run_id}.json").json()
+    assert (run["epsilon"], [one["epsilon"] for one in run["round_views"]]) == (6.5, [4.321, 6.5, None])
+
+
+def test_a_round_that_left_no_model_counts_for_nothing(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    play_round(network, book, 1)
+    play_round(network, book, 2, missing="b", whole=False)
+    book.fail("Too few hospitals took part.")
+    visitor.sign_in("coordinator")
+    row = visitor.get("/rounds").text.partition(f'href="/rounds/{book.run_id}"')[2].partition("</tr>")[0]
+    assert '<td class="n nowrap">1 of 3</td>' in row
+    page = visitor.get(f"/rounds/{book.run_id}").text
+    assert page.count("does not count") == 1
+    assert "1 of 3 rounds done" in page
+    run = visitor.get(f"/rounds/{book.run_id}.json").json()
+    assert (run["rounds_done"], [one["whole"] for one in run["round_views"]]) == (1, [True, False])
+
+
 def test_launch_with_a_privacy_that_cannot_be_is_refused_with_a_sentence(visitor: Browser) -> None:
     visitor.sign_in("coordinator")
     for fields, sentence in (
@@ -200,7 +253,21 @@ def test_second_launch_is_refused_while_one_is_under_way(visitor: Browser, netwo
     visitor.sign_in("coordinator")
     answer = visitor.post("/rounds", {"rounds": "1"}, Accept="application/json")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
-    assert 'action="/rounds"' not in visitor.get("/rounds").text
+    page = visitor.get("/rounds").text
+    assert not any(way in page for way in ('action="/rounds"', 'action="/dry-runs"'))
+
+
+def test_a_later_run_is_scheduled_while_one_is_under_way(visitor: Browser, network: Network) -> None:
+    book = start_run(network)
+    visitor.sign_in("coordinator")
+    page = visitor.get("/rounds").text
+    assert re.search(r'<form class="form launch" method="post" action="/schedules"', page)
+    assert 'Watch the run under way</a><a class="btn" href="#launch">Schedule a run</a>' in page
+    assert "is under way: another can be launched" in page
+    assert visitor.post("/schedules", {"rounds": "4", "day": "6", "at": "02:00"}).status_code == 303
+    assert "Every Sunday at 02:00 UTC" in visitor.get("/rounds").text
+    book.fail("It ends.")
+    assert 'action="/rounds"' in visitor.get("/rounds").text
 
 
 def test_run_page_tells_its_state_in_words_with_a_table_under_every_chart(visitor: Browser, network: Network) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from client_node.analysis.detection.accept import accept
 from client_node.analysis.detection.proposals import Box, propose
-from client_node.datasets.catalogue import LabelledField
+from client_node.datasets.labelled import LabelledField
 from shared.contracts.errors import DataInvalidError
 from shared.contracts.training import FinderMetrics
 from shared.vision.images import load_image

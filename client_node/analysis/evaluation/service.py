@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
-from client_node.datasets.catalogue import Box, Kind, as_predicted
 from client_node.datasets.images import read_limited
 from client_node.datasets.importers.candidate import Candidate
 from client_node.datasets.importers.csv import candidates
+from client_node.datasets.labelled import Box, Kind, as_predicted
 from shared.contracts.analysis import EvaluationClass, EvaluationOutput, SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError, UsageError
 from shared.contracts.ontology import CellClass, parse_class

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from client_node.datasets.catalogue import Box, Kind
+from client_node.datasets.labelled import Box, Kind
 from shared.contracts.analysis import SkippedFile
 
 UNREADABLE_TEXT: Final = (OSError, UnicodeDecodeError)

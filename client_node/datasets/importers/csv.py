@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from client_node.datasets.catalogue import Box, Kind
 from client_node.datasets.importers.candidate import UNREADABLE_TEXT, Candidate, Finding
 from client_node.datasets.importers.voc import objects_beside
+from client_node.datasets.labelled import Box, Kind
 from shared.contracts.analysis import SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError
 

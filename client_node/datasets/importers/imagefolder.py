@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from client_node.datasets.catalogue import Kind
 from client_node.datasets.images import IMAGE_SUFFIXES
 from client_node.datasets.importers.candidate import Candidate, Finding
+from client_node.datasets.labelled import Kind
 from client_node.datasets.splits import Split
 from shared.contracts.analysis import SkippedFile
 from shared.contracts.ontology import parse_class

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from client_node.datasets.catalogue import Box, Catalogue, Kind, MarkedObject, NewItem, Writer
+from client_node.datasets.catalogue import Catalogue, Writer
 from client_node.datasets.images import StoredImage, read_limited
 from client_node.datasets.importers import csv, imagefolder, voc
 from client_node.datasets.importers.candidate import Candidate, Finding, Progress
+from client_node.datasets.labelled import Box, Kind, MarkedObject, NewItem
 from client_node.datasets.splits import split_for
 from client_node.datasets.synthetic import MARKER, make_synthetic
 from shared.contracts.analysis import ImportOutput, SkippedFile

@@ -7,9 +7,9 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import ElementTree  # type: ignore[import-untyped]  # ships no type information
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]  # as above
 
-from client_node.datasets.catalogue import Box, Kind
 from client_node.datasets.images import IMAGE_SUFFIXES
 from client_node.datasets.importers.candidate import UNREADABLE_TEXT, Candidate, Finding, find_images
+from client_node.datasets.labelled import Box, Kind
 from shared.contracts.analysis import SkippedFile
 from shared.contracts.objects import parse_kind
 

@@ -91,7 +91,7 @@ class CentralDpAggregation:
         spent = central_epsilon(self._noise, self._rounds, self._delta)
         count = f"{self._rounds} {'round' if self._rounds == 1 else 'rounds'}"
         note = f"Noise at the centre, {count}: ε {spent:.2f} at δ = {self._delta:g} spent of every hospital."
-        return Closed(closed.refused, closed.left_out, (*closed.notes, note))
+        return Closed(closed.refused, closed.left_out, (*closed.notes, note), spent)
 
     def result(self) -> Result:
         """Return what the strategy makes of the noised mean; see `Aggregation`."""

@@ -57,6 +57,8 @@ class Closed:
     """Sound updates that the strategy does not use in this round."""
     notes: tuple[str, ...] = ()
     """What else the log book should say."""
+    epsilon: float | None = None
+    """What noise added here has spent of every hospital, this round included; None: none was added."""
 
 
 @dataclass(frozen=True, slots=True)

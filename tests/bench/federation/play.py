@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.models.personal import own_head, seen
 from client_node.training.loop import predict, train
 from client_node.training.model_store import set_tensors

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.training.accounting import Noisy, noise_for
 from client_node.training.model_store import get_tensors, set_tensors
 from client_node.training.privacy import steps_an_epoch

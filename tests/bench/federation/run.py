@@ -4,8 +4,6 @@ Resumable as the model's bench is: every training and section is kept below ``bu
 that it depends on. Defaults are chosen on validation groups; nothing is chosen by a test group.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -24,11 +22,11 @@ from tests.bench.federation.front import FRONT
 from tests.bench.model.bench import Bench
 from tests.bench.model.collect import collected
 from tests.bench.model.machine import device
+from tests.bench.model.options import bench_of, parser_of, wanted
 from tests.bench.model.page import page
 from tests.bench.model.say import say
 from tests.bench.model.section import Section
 from tests.bench.model.series import measure_all
-from tests.bench.model.steps import Steps
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 WORK: Final = ROOT / "build" / "bench-federation"
@@ -54,24 +52,16 @@ def compose(bench: Bench, docs: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench and write what it measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--quick", action="store_true", help="at most 30 minutes on 2 cores: fewer seeds and rounds")
-    parser.add_argument("--only", nargs="+", metavar="SECTION", choices=[one.name for one in SECTIONS],
-                        help="measure these anew, and no others")  # fmt: skip
+    quick = "at most 30 minutes on 2 cores: fewer seeds and rounds"
+    parser = parser_of(__doc__, SECTIONS, data=ROOT.parent / "shared" / "data", quick=quick)
     parser.add_argument("--page", action="store_true", help="measure nothing: write the page from what there is")
     options = parser.parse_args(arguments)
-    if not (options.data / "labels.csv").is_file():
-        sys.stderr.write(f"There is no labels.csv in {options.data}: name the real smears' folder with --data.\n")
+    bench = bench_of(options, WORK)
+    if bench is None:
         return 2
-    bench = Bench(options.data.resolve(), WORK, options.quick, Steps())
-    wanted = [one for one in SECTIONS if not (one.whole_only and bench.quick)]
-    if options.only:
-        wanted = [one for one in wanted if one.name in options.only]
-    if options.page:
-        wanted = []
-    failed = measure(bench, wanted, again=frozenset(options.only or ()), docs=DOCS)
-    if not wanted:
+    measured = [] if options.page else wanted(options, SECTIONS)
+    failed = measure(bench, measured, again=frozenset(options.only or ()), docs=DOCS)
+    if not measured:
         compose(bench, DOCS)
     say(f"wrote {WORK / 'results.json'} and {DOCS / 'federation.md'}")
     if failed:

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from safetensors.numpy import load, save
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.datasets.parts import write_part
 from client_node.datasets.splits import Split
 from client_node.supernode import flower_environment

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from client_node.analysis.detection.proposals import optical_density
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from shared.vision import preprocessing
 from shared.vision.images import load_image
 from shared.vision.model import build

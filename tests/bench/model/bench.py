@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from tests.bench.model import site
 from tests.bench.model.folder import TOLD
 from tests.bench.model.stages import Stage, catalogue, cells_of, data_facts, stage_facts, stages

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from client_node.analysis.model import LoadedModel, load_model
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.models.view import shown
 from shared.contracts.training import Recipe
 from shared.vision import backbones, preprocessing

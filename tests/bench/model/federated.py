@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from safetensors.numpy import save
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.training import augment
 from client_node.training.model_store import get_tensors, set_tensors
 from server.federation.strategies.fedavg import FedAvg

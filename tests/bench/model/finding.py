@@ -14,7 +14,8 @@ from client_node.analysis.detection import Box, detect_white_cells, propose
 from client_node.analysis.detection.accept import accept
 from client_node.analysis.evaluation import svg
 from client_node.analysis.fields import find_cells
-from client_node.datasets.catalogue import Catalogue, LabelledCell, LabelledField
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell, LabelledField
 from client_node.datasets.splits import Split
 from client_node.training.finder import Lesson, joined, lessons, train_finder
 from shared.contracts.training import Recipe

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratories, KnownLaboratory
 from shared.contracts.model_card import ArtefactRef, ModelCard
 from shared.contracts.training import (

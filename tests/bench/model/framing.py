@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from client_node.analysis.detection import Box, propose
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from shared.vision.images import load_image
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client_node.analysis.detection import overlap
-from client_node.datasets.catalogue import Catalogue, LabelledField
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledField
 from client_node.training import augment
 from client_node.training.finder import _pace, turned
 from shared.contracts.training import Augmentation, Recipe

@@ -13,7 +13,8 @@ from client_node.analysis.model import LoadedModel
 from client_node.analysis.ranges import FILE as RANGES_FILE
 from client_node.analysis.service import Analyser, Options
 from client_node.analysis.smears import SmearKind
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell
 from tests.bench.model.bench import Bench
 from tests.bench.model.evaluate import Answers, answers, answers_in, loaded
 from tests.bench.model.figures import equalised, novelty

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from client_node.analysis.activation import dyed, gradcam_maps, heat
 from client_node.analysis.explain import drawn, share_inside
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from shared.contracts.training import Recipe
 from shared.vision import backbones, preprocessing
 from shared.vision.engine import DELTA_FILE

@@ -5,8 +5,6 @@ taken from there as long as they hold; page and results are written anew after e
 test group.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -31,11 +29,11 @@ from tests.bench.model import (
 from tests.bench.model.bench import Bench
 from tests.bench.model.collect import collected
 from tests.bench.model.machine import device
+from tests.bench.model.options import bench_of, parser_of, wanted
 from tests.bench.model.page import page
 from tests.bench.model.say import say
 from tests.bench.model.section import Section
 from tests.bench.model.series import measure_all
-from tests.bench.model.steps import Steps
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 WORK: Final = ROOT / "build" / "bench-model"
@@ -69,20 +67,12 @@ def compose(bench: Bench, docs: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench and write what it measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--quick", action="store_true", help="at most 45 minutes on 2 cores: fewer epochs and models")
-    parser.add_argument("--only", nargs="+", metavar="SECTION", choices=[one.name for one in SECTIONS],
-                        help="measure these anew, and no others")  # fmt: skip
-    options = parser.parse_args(arguments)
-    if not (options.data / "labels.csv").is_file():
-        sys.stderr.write(f"There is no labels.csv in {options.data}: name the real smears' folder with --data.\n")
+    quick = "at most 45 minutes on 2 cores: fewer epochs and models"
+    options = parser_of(__doc__, SECTIONS, data=ROOT.parent / "shared" / "data", quick=quick).parse_args(arguments)
+    bench = bench_of(options, WORK)
+    if bench is None:
         return 2
-    bench = Bench(options.data.resolve(), WORK, options.quick, Steps())
-    wanted = [one for one in SECTIONS if not (one.whole_only and bench.quick)]
-    if options.only:
-        wanted = [one for one in wanted if one.name in options.only]
-    failed = measure(bench, wanted, again=frozenset(options.only or ()), docs=DOCS)
+    failed = measure(bench, wanted(options, SECTIONS), again=frozenset(options.only or ()), docs=DOCS)
     say(f"wrote {WORK / 'results.json'}, {WORK / 'model'} and {DOCS / 'model-quality.md'}")
     if failed:
         say(f"not measured, for the errors above: {', '.join(failed)}")

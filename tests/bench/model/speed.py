@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from client_node.analysis.model import LoadedModel, load_model
 from client_node.analysis.service import Analyser, Options
 from client_node.analysis.smears import SmearKind
-from client_node.datasets.catalogue import as_predicted
+from client_node.datasets.labelled import as_predicted
 from shared.contracts.ontology import parse_class
 from shared.logging import configure_logging
 from shared.vision import backbones, preprocessing

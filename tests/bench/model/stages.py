@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client_node.datasets.catalogue import Catalogue, LabelledCell, as_predicted
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.labelled import LabelledCell, as_predicted
 from client_node.training import augment
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Augmentation, Recipe

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from client_node.analysis.model import LoadedModel, Reading, load_model
 from client_node.analysis.prototypes import Prototypes, fit
 from client_node.analysis.references import fit_space, normalised
-from client_node.datasets.catalogue import as_predicted
+from client_node.datasets.labelled import as_predicted
 from shared.contracts.ontology import CellClass, parse_class
 from shared.vision.images import load_image
 from tests.bench.model.rows import Row, row

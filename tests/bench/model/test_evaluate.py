@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.ontology import CORE_FIVE, CellClass
 from tests.bench.model.evaluate import Answers

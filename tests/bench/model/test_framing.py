@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.ontology import CellClass
 from tests.bench.model.framing import all_alike, by_own_size, usual_side

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from client_node.analysis.detection import Box
-from client_node.datasets.catalogue import LabelledField, MarkedObject
+from client_node.datasets.labelled import LabelledField, MarkedObject
 from client_node.datasets.splits import Split
 from shared.contracts.objects import ObjectKind
 from shared.vision.model import build

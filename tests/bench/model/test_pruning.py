@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.model_card import ModelCard
 from shared.contracts.training import CalibrationSummary

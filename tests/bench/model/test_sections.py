@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from client_node.analysis.detection import detect_white_cells
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.ontology import CellClass
 from shared.vision import preprocessing

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell
 from client_node.training import augment
 from client_node.training.cache import CropCache
 from client_node.training.finder import joined, lessons, train_finder

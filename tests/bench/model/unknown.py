@@ -9,7 +9,7 @@ import numpy as np
 
 from client_node.analysis.evaluation import svg
 from client_node.analysis.model import LoadedModel
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.models.view import MOST_CELLS, SURROUNDS, chosen_view
 from shared.contracts.ontology import CORE_FIVE
 from shared.vision import colour, preprocessing

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client_node.analysis.detection import detect_white_cells
-from client_node.datasets.catalogue import Catalogue, LabelledCell, Origin, cell_hash
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell, Origin, cell_hash
 from client_node.training import augment
 from client_node.training.cache import FeatureCache, Maps
 from client_node.training.finder import _pace

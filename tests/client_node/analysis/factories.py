@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client_node.datasets import painter
-from client_node.datasets.catalogue import Box
+from client_node.datasets.labelled import Box
 from client_node.datasets.synthetic import SCANNERS
 from shared.contracts.analysis import Cell, Quality
 from shared.contracts.ontology import CellClass

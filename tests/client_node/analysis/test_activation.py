@@ -1,6 +1,5 @@
 """Overlays: the same by both ways, of the class that was asked for, and gone when the weights are."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,7 @@ from tests.client_node.analysis.factories import draw_field
 _SIZE = 96
 _CLASSES = 3
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from client_node.analysis.detection.compare import compare, paired
-from client_node.datasets.catalogue import Catalogue, Kind, LabelledField, MarkedObject, NewItem
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Kind, LabelledField, MarkedObject, NewItem
 from client_node.datasets.splits import Split
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass

@@ -13,8 +13,9 @@ from client_node.analysis.model import load_model
 from client_node.analysis.references import index_of
 from client_node.analysis.service import Analyser
 from client_node.cli import main
-from client_node.datasets.catalogue import Catalogue, Kind, NewItem, Origin
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.labelled import Kind, NewItem, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.analysis import Smear
 from shared.contracts.errors import ExitCode, NothingToDoError

@@ -14,7 +14,8 @@ from PIL import Image
 
 from client_node.analysis.service import Analyser, Options
 from client_node.analysis.store import SmearStore
-from client_node.datasets.catalogue import Catalogue, cell_hash
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import cell_hash
 from shared.contracts.errors import (
     DataInvalidError,
     HematovisionError,

@@ -3,13 +3,11 @@
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from client_node.analysis.fields import find_cells
 from client_node.analysis.model import LoadedModel, load_model
@@ -47,13 +45,7 @@ MOST = {"train": 50, "val": 12}
 UNSEEN = 40
 BASE = base_sha256(backbones.get(RECIPE.backbone))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rows(smears: Path, split: str) -> list[dict[str, str]]:

@@ -23,7 +23,8 @@ from client_node.cases.outbox import Outbox, SendState
 from client_node.cases.reports import fetch_reports
 from client_node.cases.sync import Sender
 from client_node.centre import Centre
-from client_node.datasets.catalogue import Catalogue, Origin
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Origin
 from client_node.home import NodeHome
 from deploy.services.object_store import StoreAddress
 from server.cases import service as cases

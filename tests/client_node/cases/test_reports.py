@@ -10,7 +10,8 @@ from client_node.cases.ledger import Ledger
 from client_node.cases.outbox import Outbox
 from client_node.cases.reports import fetch_reports, report_folder
 from client_node.centre import Centre as CentreClient
-from client_node.datasets.catalogue import Catalogue, Origin
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Origin
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.cases import service as cases

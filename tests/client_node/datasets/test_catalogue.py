@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from client_node.datasets.catalogue import Catalogue, Origin, cell_hash
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.labelled import Origin, cell_hash
 from client_node.datasets.splits import Split, split_for, split_of_group
 from shared.contracts.errors import ConfigError, DataInvalidError
 from shared.contracts.ontology import CellClass

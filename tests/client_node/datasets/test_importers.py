@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from client_node.datasets.catalogue import Catalogue, MarkedObject
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.labelled import MarkedObject
 from shared.contracts.errors import DataInvalidError, NoLabelsError, NoSpaceError, NotFoundError, UsageError
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass

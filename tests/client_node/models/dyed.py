@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.ontology import CellClass
 from shared.vision import colour, dye

@@ -35,6 +35,15 @@ def test_a_round_begins_with_what_the_one_before_left_and_so_does_its_retry(tmp_
     assert (first(store.before("run", 3)), first(store.after("run"))) == (2.5, 2.5)
 
 
+def test_a_private_round_passes_over_what_was_learnt_without_noise(tmp_path: Path) -> None:
+    store = kept(tmp_path)
+    store.keep("run", 1, value(1.0), noised=True)
+    store.keep("run", 2, value(2.0))
+    assert first(kept(tmp_path).before("run", 3)) == 2.0
+    assert first(kept(tmp_path).before("run", 3, noised=True)) == 1.0
+    assert first(kept(tmp_path).before("run", 1, noised=True)) is None
+
+
 def test_another_run_of_the_same_base_goes_on_and_one_of_another_does_not(tmp_path: Path) -> None:
     store = kept(tmp_path)
     store.keep("old", 5, value(5.0))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from client_node.models.personal import Form, Kept, Seen, choose, own_head, seen
 from shared.contracts.ontology import CellClass

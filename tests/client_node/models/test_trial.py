@@ -10,7 +10,8 @@ from PIL import Image
 
 from client_node.analysis.fields import find_cells
 from client_node.analysis.model import load_model
-from client_node.datasets.catalogue import Catalogue, Kind, NewItem
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Kind, NewItem
 from client_node.datasets.splits import Split
 from client_node.home import NodeHome
 from client_node.models.quantise import calibration_inputs

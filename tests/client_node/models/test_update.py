@@ -14,7 +14,8 @@ from sqlmodel import select
 from client_node.analysis.model import load_model
 from client_node.budget import Budget, Charge
 from client_node.centre import Centre as CentreClient
-from client_node.datasets.catalogue import Catalogue, Kind, NewItem
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Kind, NewItem
 from client_node.datasets.splits import Split
 from client_node.doctor import examine
 from client_node.home import NodeHome

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from client_node.analysis.model import load_model
-from client_node.datasets.catalogue import LabelledCell
+from client_node.datasets.labelled import LabelledCell
 from client_node.models.view import LEAST_CELLS, chosen_view, losses
 from shared.contracts.ontology import CellClass
 from shared.vision import colour

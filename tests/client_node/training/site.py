@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from client_node.datasets.catalogue import Catalogue, Kind, NewItem, Origin
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Kind, NewItem, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe

@@ -12,8 +12,9 @@ from safetensors.numpy import load, save
 
 from client_node.analysis.detection import Box, overlap, propose
 from client_node.analysis.detection.accept import accept
-from client_node.datasets.catalogue import Catalogue, LabelledField
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.labelled import LabelledField
 from client_node.datasets.synthetic import CLASSES, SCANNERS, make_synthetic
 from client_node.training.service import TrainingService
 from server.federation.strategies.fedavg import FedAvg

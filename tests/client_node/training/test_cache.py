@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell
 from client_node.training.augment import STRENGTHS, SURROUND
 from client_node.training.cache import CropCache, FeatureCache
 from shared.contracts.training import Augmentation

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from client_node.datasets.catalogue import Catalogue, LabelledCell
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import LabelledCell
 from client_node.training.candidate import current_view, in_view, suits
 from client_node.training.site import positions
 from shared.vision.calibration import Adapter

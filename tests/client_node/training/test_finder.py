@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client_node.datasets.catalogue import Catalogue, LabelledField, MarkedObject
+from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.labelled import LabelledField, MarkedObject
 from client_node.datasets.splits import Split
 from client_node.training.finder import Lesson, joined, lessons, train_finder, turned, turned_boxes
 from client_node.training.places import field_examples, judged, single_examples

@@ -1,19 +1,19 @@
 """Rounds in which a site's normalisation is its own: what stays, what is sent, and what the candidate is told to be."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from client_node.models.normalisation import OwnNormalisation
+from client_node.training.local import LocalNormalisation
 from client_node.training.service import TrainingService
+from shared.contracts.privacy import Privacy, PrivacyKind
 from shared.contracts.training import EvaluateReply, EvaluateRequest, OwnPart, Recipe, TrainReply, TrainRequest
 from shared.vision import backbones
 from shared.vision.model import build
-from shared.vision.normalisation import normalisation_names
+from shared.vision.normalisation import normalisation_names, normalisation_of
 from shared.vision.weights import base_sha256
 from tests.client_node.training.site import CLASSES, RECIPE, make_home
 
@@ -22,13 +22,7 @@ BASE = base_sha256(backbones.get(RECIPE.backbone))
 LOCAL = RECIPE.model_copy(update={"local_normalisation": True})
 NAMES = normalisation_names(build(RECIPE.backbone, len(CLASSES)))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +87,24 @@ def test_a_new_run_begins_with_what_another_left_only_where_that_reads_better(tm
     for name in NAMES:
         np.testing.assert_allclose(better[name], update[name], atol=1e-4)
         np.testing.assert_allclose(kept[name], update[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("noised", [False, True])
+def test_a_private_round_begins_with_its_own_runs_noised_rounds_alone(tmp_path: Path, noised: bool) -> None:
+    """A centre may ask for a round without noise and then, under the same run key, for one with it."""
+    privacy = Privacy(kind=PrivacyKind.DP_SGD, epsilon=8.0, delta=1e-5, clip=1.0)
+    request = TrainRequest(
+        run_key="run", round=2, rounds=3, base_sha256=BASE, recipe=LOCAL, participants=2, privacy=privacy
+    )
+    model = build(RECIPE.backbone, len(CLASSES))
+    received = normalisation_of(model)
+    left = {name: np.full(value.shape, 7.0, np.float32) for name, value in received.items()}
+    OwnNormalisation(tmp_path, LOCAL, BASE).keep("run", 1, left, noised=noised)
+    LocalNormalisation(tmp_path, request).put_on(model, lambda: 0.0)
+    for name, value in normalisation_of(model).items():
+        np.testing.assert_array_equal(value.numpy(), left[name] if noised else received[name].numpy())
+    LocalNormalisation(tmp_path, request).keep(model)
+    assert OwnNormalisation(tmp_path, LOCAL, BASE).before("run", 3, noised=True) is not None
 
 
 def test_where_the_average_reads_as_well_it_stays(tmp_path: Path, start: Arrays) -> None:

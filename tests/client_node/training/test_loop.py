@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from client_node.training.augment import STRENGTHS, SURROUND
 from client_node.training.loop import ABSENT_SHARE, Stepper, apart, predict, train

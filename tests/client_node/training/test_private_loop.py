@@ -1,6 +1,6 @@
 """DP-SGD of the cell model: what a unit's gradient is, what noise is added, what is drawn, and that it learns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -27,13 +27,7 @@ Maps = np.ndarray[tuple[int, ...], np.dtype[np.float16]]
 LABELS = np.arange(COUNT, dtype=np.int64) % 2
 ONE_EACH = [np.array([place], np.int64) for place in range(COUNT)]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import errno
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from client_node.datasets.catalogue import Catalogue, Kind, MarkedObject, NewItem
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Kind, MarkedObject, NewItem
 from client_node.datasets.splits import Split
 from client_node.training.finder import teach
 from client_node.training.service import TrainingService
@@ -48,13 +49,7 @@ from tests.client_node.training.site import CLASSES, RECIPE, make_home
 Arrays = dict[str, np.ndarray[Any, Any]]
 BASE = base_sha256(backbones.get(RECIPE.backbone))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

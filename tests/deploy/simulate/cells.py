@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from client_node.datasets.catalogue import LabelledCell, Origin
+from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
 from shared.contracts.ontology import CellClass
 

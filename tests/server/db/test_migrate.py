@@ -11,6 +11,7 @@ from alembic import command
 
 from server.db import migrate
 from server.db.session import Database
+from server.federation import repository
 from server.federation.strategies.registry import FedAvgParameters, parse
 from server.models import Hospital, Run
 from server.models.base import utc_now
@@ -59,6 +60,31 @@ def test_runs_from_before_have_the_defaults_of_their_strategy(tmp_path: Path) ->
     with database.session(read_only=True) as session:
         run = session.get_one(Run, "r")
         assert parse(run.strategy, run.strategy_parameters) == FedAvgParameters()
+    database.dispose()
+
+
+def test_rounds_from_before_count_where_enough_hospitals_replied(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    url = f"sqlite:///{path}"
+    with migrate._configured(url) as config:
+        command.upgrade(config, migrate.INITIAL)
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO federated_run (id, state, recipe, strategy, rounds, min_sites, round_deadline_seconds,"
+            " created_by, created_at, stop_requested) VALUES ('r', 'failed', '{}', 'fedavg', 4, 2, 60, 'x',"
+            " '2026-11-24 00:00:00', 0)"
+        )
+        for number, ended, sampled, replied in ((1, True, 3, 2), (2, True, 1, 1), (3, True, 3, 1), (4, False, 3, 3)):
+            connection.execute(
+                "INSERT INTO round_record (run_id, round, started_at, ended_at, sampled, replied, bytes_up, bytes_down)"
+                " VALUES ('r', ?, '2026-11-24 00:00:00', ?, ?, ?, 0, 0)",
+                (number, "2026-11-24 00:01:00" if ended else None, sampled, replied),
+            )
+    connection.close()
+    migrate.upgrade(url)
+    database = Database(url)
+    with database.session(read_only=True) as session:
+        assert [row.whole for row in repository.rounds(session, "r")] == [True, True, False, False]
     database.dispose()
 
 

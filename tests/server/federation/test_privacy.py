@@ -21,9 +21,10 @@ from server.models import Run
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
+from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import HematovisionError, UsageError
 from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratory
-from shared.contracts.privacy import Privacy, PrivacyKind, PrivacySpent, PrivacyUnit
+from shared.contracts.privacy import ModelPrivacy, Privacy, PrivacyKind, PrivacySpent, PrivacyUnit
 from shared.contracts.training import (
     Balance,
     CalibrationSummary,
@@ -147,7 +148,7 @@ def _noisy(node_id: int, *, epsilon: float | None, delta: float = 1e-5, unit: Pr
         answer = trained(ask)
         if answer is None or epsilon is None:
             return answer
-        spent = PrivacySpent(unit=unit, epsilon=epsilon, delta=delta, noise_multiplier=1.3)
+        spent = PrivacySpent(unit=unit, epsilon=epsilon, delta=delta)
         reply = TrainReply.model_validate_json(answer.reply).model_copy(update={"train_loss": None, "privacy": spent})
         return Answer(node_id, reply.model_dump_json(), answer.tensors)
 
@@ -219,12 +220,24 @@ def test_a_version_of_a_private_run_carries_no_hospitals_cells(runtime: Runtime,
     hidden = measure is Measure.CENTRAL_DP
     assert sorted(card.sites) == ["north", "south"]
     assert ({one.name for one in card.artefacts} >= {KNOWN_FILE}) is not hidden
+    promise = {
+        Measure.NONE: None,
+        Measure.DP_SGD: ModelPrivacy(measure="dp-sgd", unit=PrivacyUnit.IMAGE, epsilon=8.0, delta=1e-5),
+        Measure.CENTRAL_DP: ModelPrivacy(
+            measure="central-dp",
+            unit="hospital",
+            epsilon=central_epsilon(central_noise(8.0, 1, 1e-5), 1, 1e-5),
+            delta=1e-5,
+        ),
+    }
+    assert card.privacy == promise[measure]
+    assert (b"privacy" in canonical_bytes(card)) is (measure is not Measure.NONE)
     told_of = [len(rows) for rows in (card.examples, card.cells, card.boxes, card.finders)]
     cells = 1 if measure is Measure.NONE else 0
     assert told_of == ([0, 0, 0, 0] if hidden else [2, cells, 2, 2])
 
 
-def test_noise_at_the_centre_is_in_the_model_and_in_the_log_book(runtime: Runtime) -> None:
+def test_noise_at_the_centre_is_in_the_model_and_what_it_spends_in_the_run(runtime: Runtime) -> None:
     run_id = new_run(runtime, rounds=1, privacy=RunPrivacy(measure=Measure.CENTRAL_DP))
     with pytest.raises(HematovisionError):
         conduct(
@@ -234,5 +247,8 @@ def test_noise_at_the_centre_is_in_the_model_and_in_the_log_book(runtime: Runtim
     learnt = load(checkpoints.load(runtime.store, run_id, 1))["w"]
     assert len(set(learnt.ravel().tolist())) == 4  # alike before the noise
     with runtime.database.session(read_only=True) as session:
-        events = service.run_view(session, COORDINATOR, run_id).events
-    assert any(event.text.startswith("Noise at the centre, 1 round: ε ") for event in events)
+        view = service.run_view(session, COORDINATOR, run_id)
+    spent = central_epsilon(central_noise(8.0, 1, 1e-5), 1, 1e-5)
+    assert view.epsilon == view.round_views[0].epsilon == pytest.approx(spent)
+    assert 7.9 < spent <= 8.0
+    assert any(event.text.startswith(f"Noise at the centre, 1 round: ε {spent:.2f}") for event in view.events)

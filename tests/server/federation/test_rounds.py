@@ -101,7 +101,10 @@ def test_too_few_updates_end_the_run_and_are_not_averaged(runtime: Runtime) -> N
     run_id = new_run(runtime)
     problem = _conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0), 2: silent}))
     assert problem.startswith("Only 1 of 2 hospitals took part in round 1, 2 are needed")
-    assert _view(runtime.database, run_id).state is RunState.FAILED
+    view = _view(runtime.database, run_id)
+    assert (view.state, view.rounds_done, view.accuracy) == (RunState.FAILED, 0, None)
+    [only] = view.round_views
+    assert (only.replied, only.whole, only.ended_at is None) == (1, False, False)
     assert runtime.store.head(checkpoints.key(run_id, 1)) is None
 
 
