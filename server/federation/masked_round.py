@@ -8,7 +8,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from server.federation.answers import read_reply
 from server.federation.fleet import Answer, Ask
@@ -22,7 +22,6 @@ from shared.contracts.masking import (
     Peer,
     SharesReply,
     SharesRequest,
-    StepReply,
     UnmaskReply,
     UnmaskRequest,
     threshold,
@@ -33,6 +32,8 @@ STEP_SECONDS: Final = 120.0
 """For the stages in which nothing is trained; the round's deadline where that is shorter."""
 Exchange = Callable[[Mapping[int, Ask], float], Iterator[tuple[Answer, str]]]
 """Sends asks by node, with seconds to wait; yields each node's first answer and its hospital, the seal checked."""
+
+_Kind = TypeVar("_Kind", KeysReply, SharesReply, UnmaskReply)
 
 
 class TooFewError(HematovisionError):
@@ -154,7 +155,7 @@ class MaskedRound:
             {node: self._near[node] & came for node in shared - came},
         )
 
-    def _ask[Kind: StepReply](self, asks: Mapping[int, Ask], kind: type[Kind]) -> Iterator[tuple[int, Kind]]:
+    def _ask(self, asks: Mapping[int, Ask], kind: type[_Kind]) -> Iterator[tuple[int, _Kind]]:
         for node, hospital, answer in self._answers(asks, min(STEP_SECONDS, self.seconds)):
             try:
                 reply = read_reply(answer)

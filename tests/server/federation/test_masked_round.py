@@ -34,7 +34,16 @@ STEP = 2 * CLIPPING / LEVELS
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database = new_database(hospitals=HOSPITALS)
+    yield from _centre(tmp_path, HOSPITALS)
+
+
+@pytest.fixture
+def trio(tmp_path: Path) -> Iterator[Runtime]:
+    yield from _centre(tmp_path, HOSPITALS[:3])
+
+
+def _centre(tmp_path: Path, hospitals: tuple[str, ...]) -> Iterator[Runtime]:
+    database = new_database(hospitals=hospitals)
     home = tmp_path / "centre"
     yield Runtime(
         settings=ServerSettings(home=home),
@@ -108,8 +117,8 @@ def test_below_the_threshold_nothing_is_opened_and_the_round_is_played_again(run
     assert len({ask.request.exchange for _, _, ask in fleet.asked if ask.request.kind == "masking-keys"}) == 2
 
 
-def test_hospital_that_comes_back_takes_part_in_the_round_that_is_played_again(runtime: Runtime, tmp_path: Path) -> None:
-    run_id = _run(runtime, min_sites=3)
+def test_hospital_that_comes_back_takes_part_in_the_round_that_is_played_again(trio: Runtime, tmp_path: Path) -> None:
+    run_id = _run(trio, min_sites=3)
     tries: list[str] = []
     sites = _sites(tmp_path, count=3)
     whole = sites[3]
@@ -119,14 +128,14 @@ def test_hospital_that_comes_back_takes_part_in_the_round_that_is_played_again(r
             tries.append(ask.request.kind)
         return None if ask.request.kind == "train" and len(tries) == 1 else whole(ask)
 
-    _conduct(runtime, run_id, {**sites, 3: once})
+    _conduct(trio, run_id, {**sites, 3: once})
     assert len(tries) == 2
-    assert _value(runtime, run_id) == pytest.approx(2 / 4, abs=STEP)
+    assert _value(trio, run_id) == pytest.approx(2 / 4, abs=STEP)
 
 
-def test_no_update_and_no_loss_of_a_hospital_reach_the_centre(runtime: Runtime, tmp_path: Path) -> None:
+def test_no_update_and_no_loss_of_a_hospital_reach_the_centre(trio: Runtime, tmp_path: Path) -> None:
     values = np.zeros((64, 64), np.float32)
-    run_id = _run(runtime, min_sites=3, tensors={"w": values})
+    run_id = _run(trio, min_sites=3, tensors={"w": values})
     said: dict[int, bytes] = {}
     sites = _sites(tmp_path, count=3)
 
@@ -139,8 +148,8 @@ def test_no_update_and_no_loss_of_a_hospital_reach_the_centre(runtime: Runtime, 
 
         return site
 
-    _conduct(runtime, run_id, {node: heard(node) for node in sites})
-    assert _value(runtime, run_id) == pytest.approx(2 / 4, abs=STEP)
+    _conduct(trio, run_id, {node: heard(node) for node in sites})
+    assert _value(trio, run_id) == pytest.approx(2 / 4, abs=STEP)
     for body in said.values():
         vector = np.frombuffer(body, "<u4")
         assert vector.size == 2 + values.size
@@ -151,7 +160,7 @@ def test_no_update_and_no_loss_of_a_hospital_reach_the_centre(runtime: Runtime, 
     assert len(np.unique(pair)) > vector.size / 2
 
 
-def test_quantisation_error_of_the_mean_is_below_one_step(runtime: Runtime, tmp_path: Path) -> None:
+def test_quantisation_error_of_the_mean_is_below_one_step(trio: Runtime, tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     start = {"b": random.normal(0, 0.1, 500).astype(np.float16), "finder.w": np.zeros((2, 3), np.float16)}
     changes = [
@@ -159,7 +168,7 @@ def test_quantisation_error_of_the_mean_is_below_one_step(runtime: Runtime, tmp_
         for _ in range(3)
     ]
     run_id = _run(
-        runtime, min_sites=3, tensors={name: array.astype(np.float32) for name, array in start.items()}
+        trio, min_sites=3, tensors={name: array.astype(np.float32) for name, array in start.items()}
     )
 
     def site(node: int) -> Site:
@@ -177,22 +186,22 @@ def test_quantisation_error_of_the_mean_is_below_one_step(runtime: Runtime, tmp_
 
         return masks(node, tmp_path / str(node), train)
 
-    _conduct(runtime, run_id, {node: site(node) for node in (1, 2, 3)})
-    found = load(checkpoints.load(runtime.store, run_id, 1))
+    _conduct(trio, run_id, {node: site(node) for node in (1, 2, 3)})
+    found = load(checkpoints.load(trio.store, run_id, 1))
     exact = np.mean([(start["b"] + one["b"]).astype(np.float64) for one in changes], axis=0)
     assert np.abs(found["b"] - exact).max() < STEP + 1e-6
     assert np.abs(found["finder.w"] - changes[1]["finder.w"].astype(np.float64)).max() < STEP + 1e-6
 
 
-def test_server_optimisers_work_on_the_sum(runtime: Runtime, tmp_path: Path) -> None:
-    run_id = _run(runtime, min_sites=3, strategy=FedAdamParameters(norm_limit=0))
-    _conduct(runtime, run_id, _sites(tmp_path, count=3))
-    assert _value(runtime, run_id) > 0
-    assert any(name.startswith("m/") for name in checkpoints.load_state(runtime.store, run_id, 1))
+def test_server_optimisers_work_on_the_sum(trio: Runtime, tmp_path: Path) -> None:
+    run_id = _run(trio, min_sites=3, strategy=FedAdamParameters(norm_limit=0))
+    _conduct(trio, run_id, _sites(tmp_path, count=3))
+    assert _value(trio, run_id) > 0
+    assert any(name.startswith("m/") for name in checkpoints.load_state(trio.store, run_id, 1))
 
 
-def test_wrong_share_is_noticed_rather_than_made_a_model(runtime: Runtime, tmp_path: Path) -> None:
-    run_id = _run(runtime, min_sites=3)
+def test_wrong_share_is_noticed_rather_than_made_a_model(trio: Runtime, tmp_path: Path) -> None:
+    run_id = _run(trio, min_sites=3)
     sites = _sites(tmp_path, count=3)
 
     def lies(ask: Ask) -> Answer | None:
@@ -201,9 +210,9 @@ def test_wrong_share_is_noticed_rather_than_made_a_model(runtime: Runtime, tmp_p
             return Answer(2, answer.reply, bytes(4) * (len(answer.tensors) // 4))
         return answer
 
-    _, problem, _ = _conduct(runtime, run_id, {**sites, 2: lies})
+    _, problem, _ = _conduct(trio, run_id, {**sites, 2: lies})
     assert problem.startswith("The masks do not come off")
-    assert runtime.store.head(checkpoints.key(run_id, 1)) is None
+    assert trio.store.head(checkpoints.key(run_id, 1)) is None
 
 
 def test_neighbours_are_mutual_and_bounded() -> None:
