@@ -47,6 +47,7 @@ from shared.contracts.training import (
     DryRunRequest,
     EvaluateReply,
     EvaluateRequest,
+    Masking,
     Refusal,
     Reply,
     Request,
@@ -132,11 +133,13 @@ def _answer(home: Path, asked: Asked, request: Request | Step) -> Given:
     policy = load_policy(home)
     if isinstance(request, KeysRequest | SharesRequest | UnmaskRequest):
         if isinstance(request, KeysRequest):  # who would not train had better not share keys
-            policy.check_train(request.train)
+            policy.check_train(
+                request.train.model_copy(update={"masking": Masking(exchange=request.exchange, shares=())})
+            )
         return _written(home, request, _sealed(home, asked, masking.take(home, request, least=_least(policy))))
     if isinstance(request, TrainRequest) and request.masking is not None:
         policy.check_train(request, size=len(asked.tensors))
-        return _written(home, request, _train_masked(home, policy, request, asked))
+        return _written(home, request, _train_masked(home, policy, request, request.masking, asked))
     if isinstance(request, DryRunRequest):
         if (reason := policy.why_not(request, size=request.tensor_bytes)) is not None:
             return _written(home, request, _sealed(home, asked, DryRunReply(takes_part=False, reason=reason)))
@@ -149,14 +152,13 @@ def _least(policy: Policy) -> int:
     return min(policy.training.least_participants, threshold(MOST_PEERS))
 
 
-def _train_masked(home: Path, policy: Policy, request: TrainRequest, asked: Asked) -> Given:
+def _train_masked(home: Path, policy: Policy, request: TrainRequest, said: Masking, asked: Asked) -> Given:
     """Have the trainer train and return its update under masks; what the trainer sealed stays here.
 
     The answer tells neither how well the training cells were learnt nor whether fields were: the vector tells the
     latter, under its mask.
     """
-    assert request.masking is not None
-    kept = masking.opened(home, request.masking, least=_least(policy))
+    kept = masking.opened(home, said, least=_least(policy))
     given = ask_trainer(home, policy, request, asked)
     reply = TrainReply.model_validate_json(given.text)
     vector = masking.masked(home, kept, asked.tensors, given.tensors, taught=reply.boxes > 0)

@@ -123,9 +123,7 @@ def _shares(home: Path, request: SharesRequest, least: int) -> SharesReply:
     need = threshold(len(peers))
     seeds = create_shares(seed, need, len(peers))
     privates = create_shares(kept.mask_private.encode(), need, len(peers))
-    kept = kept.model_copy(
-        update={"done": Done.SHARES, "node": own[0].node, "peers": peers, "seed": seed.hex()}
-    )
+    kept = kept.model_copy(update={"done": Done.SHARES, "node": own[0].node, "peers": peers, "seed": seed.hex()})
     sealed = []
     for peer, seed_share, key_share in zip(peers, seeds, privates, strict=True):
         if peer.node == kept.node:
@@ -171,9 +169,7 @@ def masked(home: Path, kept: Kept, sent: bytes, update: bytes, *, taught: bool) 
         DataInvalidError: a value changed by more than can be told, or is not finite; nothing leaves.
     """
     before, after = load(sent), load(update)
-    change = np.concatenate(
-        [(after[name].astype(np.float64) - before[name]).ravel() for name in sorted(before)]
-    )
+    change = np.concatenate([(after[name].astype(np.float64) - before[name]).ravel() for name in sorted(before)])
     if not np.isfinite(change).all() or np.abs(change).max(initial=0.0) > CLIPPING:
         raise DataInvalidError(
             f"A value of this hospital's update changed by more than {CLIPPING:g}, which secure aggregation cannot"

@@ -103,6 +103,11 @@ class RunPrivacy(BaseModel):
         return self
 
     @property
+    def noised(self) -> bool:
+        """Whether ε, δ and clip say anything."""
+        return self.measure in NOISED
+
+    @property
     def kinds(self) -> frozenset[compatibility.Privacy]:
         """What of the compatibility table this is."""
         return frozenset({_KINDS[self.measure]} if self.measure in _KINDS else ())
@@ -130,7 +135,7 @@ def choose(measure: str, **given: Value) -> RunPrivacy:
         UsageError: a value is wrong, or there is nothing for it to apply to.
     """
     said = {name: value for name, value in given.items() if value not in (None, "")}
-    if said and measure not in NOISED:
+    if said and measure in (Measure.NONE, Measure.SECURE_AGGREGATION):
         raise UsageError(f"Without noise there is no {' and no '.join(said)}: choose dp-sgd or central-dp.")
     try:
         return RunPrivacy.model_validate({"measure": measure, **said})

@@ -16,7 +16,7 @@ from server.federation.privacy import Measure
 from server.federation.seals import SealCheck
 from server.federation.strategies.build import build as build_strategy
 from server.federation.strategies.masked import MaskedAggregation
-from server.federation.strategies.port import Aggregation, Result, Sent, Strategy
+from server.federation.strategies.port import Closed, Result, Sent, Strategy
 from server.federation.strategies.tensors import Tensors, read_tensors, wire_tensors
 from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
@@ -164,7 +164,7 @@ class _Conductor:
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
-        self._close(number, aggregation)
+        self._close(number, aggregation.close())
         if aggregation.updates < min(plan.min_sites, len(sites)):
             self._book.end_round(number, whole=False)
             problem = (
@@ -220,12 +220,11 @@ class _Conductor:
                 raise LostError(error.message, broken=broken) from error
             raise RunFailedError(error.message) from error
         self._check_stop()
-        self._close(number, aggregation)
+        self._close(number, aggregation.close())
         return self._keep(plan, number, aggregation.result())
 
-    def _close(self, number: int, aggregation: Aggregation) -> None:
+    def _close(self, number: int, closed: Closed) -> None:
         """Write down what the strategy made of the updates."""
-        closed = aggregation.close()
         for hospital, reason in closed.refused.items():
             self._book.set_aside(number, hospital, reason, refused=True)
         for hospital, reason in closed.left_out.items():
@@ -247,9 +246,7 @@ class _Conductor:
             base_sha256=plan.base_sha256,
             # What was evaluated is what is registered: the values that travelled.
             tensors=read_tensors(body),
-            evaluations={hospital: _without_cells(reply) for hospital, reply in replies.items()}
-            if hidden
-            else replies,
+            evaluations={hospital: _without_cells(reply) for hospital, reply in replies.items()} if hidden else replies,
             examples={} if hidden else examples,
             # Beside a private answer's rounded count these would be the exact ones.
             cells=self._book.cells(plan.recipe) if plan.privacy.measure is Measure.NONE else {},

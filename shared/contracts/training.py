@@ -158,6 +158,8 @@ class DryRunRequest(Contract):
     recipe: Recipe
     participants: int = Field(ge=1, le=100_000)
     privacy: Privacy | None = None
+    masked: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether updates would leave under secure aggregation only."""
     tensor_bytes: int = Field(default=0, ge=0, le=2**40)
     """Bytes of tensors that a round would carry, each way."""
     nonce: Nonce = ""

@@ -102,7 +102,7 @@ class MaskedAggregation:
     def _mean(self, count: int, taught: int) -> Tensors:
         """Return what was sent plus the mean change: of the finder's tensors over those hospitals that taught it."""
         # Each hospital's values are shifted by CLIPPING; Flower's function takes off one of these shifts.
-        total = dequantize([self._sum[HEADER:]], CLIPPING, LEVELS)[0] - (count - 1) * CLIPPING
+        total = dequantize([self._sum[HEADER:].astype(np.int64)], CLIPPING, LEVELS)[0] - (count - 1) * CLIPPING
         mean: Tensors = {}
         start = 0
         for name in sorted(self._sent.tensors):

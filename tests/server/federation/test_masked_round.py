@@ -167,9 +167,7 @@ def test_quantisation_error_of_the_mean_is_below_one_step(trio: Runtime, tmp_pat
         {name: random.normal(0, 0.05, array.shape).astype(np.float16) for name, array in start.items()}
         for _ in range(3)
     ]
-    run_id = _run(
-        trio, min_sites=3, tensors={name: array.astype(np.float32) for name, array in start.items()}
-    )
+    run_id = _run(trio, min_sites=3, tensors={name: array.astype(np.float32) for name, array in start.items()})
 
     def site(node: int) -> Site:
         def train(ask: Ask) -> Answer | None:
@@ -219,5 +217,5 @@ def test_neighbours_are_mutual_and_bounded() -> None:
     near = neighbours(list(range(100)))
     assert {len(peers) for peers in near.values()} == {31}
     assert all(node in near[peer] for node, peers in near.items() for peer in peers)
-    assert neighbours([5, 6, 7]) == dict.fromkeys((5, 6, 7), {5, 6, 7})
+    assert neighbours([5, 6, 7]) == {node: {5, 6, 7} for node in (5, 6, 7)}
     assert [threshold(count) for count in (3, 4, 5, 7, 31)] == [3, 3, 4, 5, 21]
