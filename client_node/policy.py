@@ -146,6 +146,9 @@ class Policy(Section):
             return f"This hospital's policy allows {rules.most_rounds} rounds a run at most."
         if (reason := self._why_not_private(request.privacy)) is not None:
             return reason
+        masked = request.masked if isinstance(request, DryRunRequest) else request.masking is not None
+        if rules.masked_only and not masked:
+            return "This hospital trains only under secure aggregation, which hides its update from the centre."
         if examples is not None and examples < rules.least_examples:
             return f"This hospital trains only with {rules.least_examples} labelled cells or more."
         if not is_open(rules.hours, rules.days, now):

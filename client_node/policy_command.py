@@ -150,11 +150,12 @@ def _training(rules: TrainingPolicy) -> tuple[str, ...]:
 
 
 def _privacy(rules: TrainingPolicy) -> str:
+    masked = " Updates leave under secure aggregation only." if rules.masked_only else ""
     if rules.least_privacy == "none":
-        return "Training without noise is accepted."
+        return f"Training without noise is accepted.{masked}"
     return (
         f"Training only with {_PRIVACY[rules.least_privacy]}: ε at most {rules.most_epsilon:g}, δ at most"
-        f" {rules.most_delta:g}."
+        f" {rules.most_delta:g}.{masked}"
     )
 
 

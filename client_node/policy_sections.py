@@ -51,6 +51,7 @@ class TrainingPolicy(Section):
     most_delta: float = Field(default=1e-5, gt=0, le=0.01, allow_inf_nan=False)
     total_epsilon: float = Field(default=16.0, gt=0, le=1000, allow_inf_nan=False)
     total_delta: float = Field(default=1e-5, gt=0, le=0.01, allow_inf_nan=False)
+    masked_only: bool = False
     groups_are_patients: tuple[str, ...] = ()
     backbones: tuple[Identifier | Literal["*"], ...] = (EVERY,)
     most_megabytes: int = Field(default=256, ge=1, le=256)

@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 
 from client_node.relay.exchange import Asked, answer
 from shared.contracts.errors import DataInvalidError
+from shared.contracts.masking import KeysRequest, SharesRequest, UnmaskRequest
 from shared.contracts.training import CensusRequest, DryRunRequest, EvaluateRequest, TrainRequest
 from shared.tensors import ARRAY_NAME, CONFIG_REPLY, CONFIG_REQUEST, CONFIG_SEAL, RECORD_ARRAYS, RECORD_CONFIG, STYPE
 
@@ -32,8 +33,8 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Answer what this site could train on, and whether it would."""
-    return _relay(message, context, CensusRequest, DryRunRequest)
+    """Answer what this site could train on, whether it would, or a step of secure aggregation."""
+    return _relay(message, context, CensusRequest, DryRunRequest, KeysRequest, SharesRequest, UnmaskRequest)
 
 
 def _relay(message: Message, context: Context, *allowed: type) -> Message:

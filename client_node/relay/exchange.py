@@ -20,6 +20,7 @@ from client_node.cases.ledger import Ledger
 from client_node.home import NodeHome
 from client_node.keys import read_signing_key
 from client_node.policy import Policy, load_policy, subject_of
+from client_node.relay import masking
 from client_node.silence import heard
 from shared.contracts.errors import (
     ConfigError,
@@ -29,6 +30,16 @@ from shared.contracts.errors import (
     ServiceUnavailableError,
     error_from_code,
 )
+from shared.contracts.masking import (
+    MOST_PEERS,
+    AnyRequest,
+    KeysRequest,
+    SharesRequest,
+    Step,
+    StepReply,
+    UnmaskRequest,
+    threshold,
+)
 from shared.contracts.training import (
     CensusReply,
     CensusRequest,
@@ -36,6 +47,7 @@ from shared.contracts.training import (
     DryRunRequest,
     EvaluateReply,
     EvaluateRequest,
+    Masking,
     Refusal,
     Reply,
     Request,
@@ -52,7 +64,7 @@ _LONGEST_REASON = 500
 _TRAINER_TIMEOUT = float(os.environ.get("HEMATOVISION_TRAINER_TIMEOUT", "3600"))
 _TRAINER_BACK = float(os.environ.get("HEMATOVISION_TRAINER_BACK", "120"))
 """Seconds that a trainer which has died is waited for."""
-_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+_REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(AnyRequest)
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 _EXPECTED: dict[type, type] = {
     TrainRequest: TrainReply,
@@ -85,7 +97,7 @@ class Given:
 def answer(home: Path | None, read: Callable[[], Asked], allowed: tuple[type, ...]) -> Given:
     """Return the answer to what ``read`` returns, if it is one of the ``allowed`` kinds of requests; never raises."""
     asked = Asked("", b"")
-    request: Request | None = None
+    request: Request | Step | None = None
     if home is None or not home.is_dir():
         return _refusal(None, asked, None, ServiceUnavailableError("This node's home folder is not set up."))
     try:
@@ -100,7 +112,7 @@ def answer(home: Path | None, read: Callable[[], Asked], allowed: tuple[type, ..
         return _refusal(home, asked, request, HematovisionError("This node could not answer; see the node's log."))
 
 
-def _request(asked: Asked, allowed: tuple[type, ...]) -> Request:
+def _request(asked: Asked, allowed: tuple[type, ...]) -> Request | Step:
     if len(asked.text) > MAX_REQUEST:
         raise DataInvalidError("The request is not a short text.")
     try:
@@ -117,14 +129,41 @@ def _request(asked: Asked, allowed: tuple[type, ...]) -> Request:
     return request
 
 
-def _answer(home: Path, asked: Asked, request: Request) -> Given:
+def _answer(home: Path, asked: Asked, request: Request | Step) -> Given:
     policy = load_policy(home)
+    if isinstance(request, KeysRequest | SharesRequest | UnmaskRequest):
+        if isinstance(request, KeysRequest):  # who would not train had better not share keys
+            policy.check_train(
+                request.train.model_copy(update={"masking": Masking(exchange=request.exchange, shares=())})
+            )
+        return _written(home, request, _sealed(home, asked, masking.take(home, request, least=_least(policy))))
+    if isinstance(request, TrainRequest) and request.masking is not None:
+        policy.check_train(request, size=len(asked.tensors))
+        return _written(home, request, _train_masked(home, policy, request, request.masking, asked))
     if isinstance(request, DryRunRequest):
         if (reason := policy.why_not(request, size=request.tensor_bytes)) is not None:
             return _written(home, request, _sealed(home, asked, DryRunReply(takes_part=False, reason=reason)))
     else:
         policy.check_train(request, size=len(asked.tensors))
     return _written(home, request, ask_trainer(home, policy, request, asked))
+
+
+def _least(policy: Policy) -> int:
+    return min(policy.training.least_participants, threshold(MOST_PEERS))
+
+
+def _train_masked(home: Path, policy: Policy, request: TrainRequest, said: Masking, asked: Asked) -> Given:
+    """Have the trainer train and return its update under masks; what the trainer sealed stays here.
+
+    The answer tells neither how well the training cells were learnt nor whether fields were: the vector tells the
+    latter, under its mask.
+    """
+    kept = masking.opened(home, said, least=_least(policy))
+    given = ask_trainer(home, policy, request, asked)
+    reply = TrainReply.model_validate_json(given.text)
+    vector = masking.masked(home, kept, asked.tensors, given.tensors, taught=reply.boxes > 0)
+    policy.check_update(request, len(vector))
+    return _sealed(home, asked, reply.model_copy(update={"train_loss": None, "boxes": 0}), vector)
 
 
 def ask_trainer(home: Path, policy: Policy, request: Request, asked: Asked) -> Given:
@@ -185,12 +224,12 @@ def _comes_back(socket: Path) -> bool:
     return False
 
 
-def _written(home: Path, request: Request, given: Given) -> Given:
+def _written(home: Path, request: Request | Step, given: Given) -> Given:
     """Enter what is about to leave into the hospital's ledger; where that fails, nothing leaves."""
     leaving = given.text.encode() + given.tensors
     Ledger(home).record(
-        kind="answer" if isinstance(request, DryRunRequest) else "update",
-        subject=subject_of(request),
+        kind="update" if isinstance(request, TrainRequest | EvaluateRequest | CensusRequest) else "answer",
+        subject=_subject(request),
         what=_what(request),
         size=len(leaving),
         sha256=sha256(leaving).hexdigest(),
@@ -198,16 +237,22 @@ def _written(home: Path, request: Request, given: Given) -> Given:
     return given
 
 
-def _what(request: Request) -> str:
+def _subject(request: Request | Step) -> str:
+    if isinstance(request, KeysRequest):
+        return request.train.run_key
+    return request.run_key if isinstance(request, SharesRequest | UnmaskRequest) else subject_of(request)
+
+
+def _what(request: Request | Step) -> str:
     return f"round {request.round}" if isinstance(request, TrainRequest) else request.kind
 
 
-def _refusal(home: Path | None, asked: Asked, request: Request | None, error: HematovisionError) -> Given:
+def _refusal(home: Path | None, asked: Asked, request: Request | Step | None, error: HematovisionError) -> Given:
     log.warning("relay.refused", code=error.code, reason=error.message)
     if home is not None and not isinstance(error, PolicyRefusedError):  # the policy has written its own line
         with suppress(HematovisionError):  # a refusal may leave unrecorded, an update never
             Ledger(home).record_refusal(
-                subject=subject_of(request) if request else "unreadable request",
+                subject=_subject(request) if request else "unreadable request",
                 what=_what(request) if request else "",
                 code=error.code,
                 reason=error.message,
@@ -216,10 +261,13 @@ def _refusal(home: Path | None, asked: Asked, request: Request | None, error: He
     return _sealed(home, asked, Refusal(code=error.code, reason=reason))
 
 
-def _sealed(home: Path | None, asked: Asked, reply: Refusal | DryRunReply) -> Given:
-    text = reply.model_dump_json()
+def _sealed(
+    home: Path | None, asked: Asked, reply: Refusal | DryRunReply | TrainReply | StepReply, tensors: bytes = b""
+) -> Given:
+    """Return an answer of the relay's own, under the node's seal."""
+    text = reply.model_dump_json(by_alias=True)
     try:
         key = read_signing_key(NodeHome(home or Path()))
-        return Given(text, seal(key, request_digest(asked.text, asked.tensors), text, b""))
+        return Given(text, seal(key, request_digest(asked.text, asked.tensors), text, tensors), tensors)
     except (HematovisionError, UnicodeEncodeError):
-        return Given(text, "")  # the centre takes an unsigned refusal for one, and says so
+        return Given(text, "", tensors)  # the centre takes an unsigned refusal for one, and says so

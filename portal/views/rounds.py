@@ -15,7 +15,7 @@ from portal.sessions import SESSION_COOKIE
 from server.deps import RuntimeDep, SessionDep
 from server.federation import schedule, steering
 from server.federation import service as federation
-from server.federation.privacy import SENTENCES, TITLES, Measure, RunPrivacy, choose
+from server.federation.privacy import NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
 from server.federation.recipe import Value, make_recipe
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
@@ -92,6 +92,7 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         augmentations=list(Augmentation),
         balances=list(Balance),
         privacy=PRIVACY,
+        noised=NOISED,
         units=list(PrivacyUnit),
     )
 

@@ -5,15 +5,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from server.federation.fleet import Answer
 from shared.contracts.errors import DataInvalidError, SignatureInvalidError, error_from_code
-from shared.contracts.training import Refusal, Reply
+from shared.contracts.masking import AnyReply
+from shared.contracts.training import Refusal
 
-_REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+_REPLY: TypeAdapter[AnyReply] = TypeAdapter(AnyReply)
 _MAX_REPLY = 256 * 1024
 
 log = structlog.get_logger(__name__)
 
 
-def read_reply(answer: Answer) -> Reply:
+def read_reply(answer: Answer) -> AnyReply:
     """Return the reply, once its seal was checked (see `seals`).
 
     Raises:

@@ -38,7 +38,9 @@ _PRIVACY_PANEL = "Privacy"
 _Privacy = Annotated[
     Measure,
     typer.Option(
-        help="none; dp-sgd: noise at the hospitals; central-dp: noise at the centre.", rich_help_panel=_PRIVACY_PANEL
+        help="none; dp-sgd: noise at the hospitals; central-dp: noise at the centre; secure-aggregation: the centre"
+        " sees the hospitals' sum only (with --norm-limit 0).",
+        rich_help_panel=_PRIVACY_PANEL,
     ),
 ]
 _Epsilon = Annotated[

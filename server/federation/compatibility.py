@@ -33,8 +33,6 @@ class Need(StrEnum):
     """The guard: the size of every hospital's own update, noiseless."""
     PULL = "pull"
     """FedProx: a second term in the loss of local training."""
-    SITE_FIGURES = "site_figures"
-    """The gate by hospital: each hospital's own figures of the candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +57,6 @@ EXCLUSIONS: Final = (
         "Under secure aggregation the centre cannot see how large one update is: set the largest update to 0.",
     ),
     Exclusion(
-        Privacy.SECURE_AGGREGATION,
-        Need.SITE_FIGURES,
-        "Under secure aggregation no hospital's own figures come to the centre, so the gate cannot judge hospital by"
-        " hospital: have it judge all hospitals together.",
-    ),
-    Exclusion(
         Privacy.CENTRAL_DP,
         Need.COMPARE,
         "The noise of central differential privacy is measured for a mean; what a robust strategy does with one"
@@ -86,7 +78,7 @@ EXCLUSIONS: Final = (
 APART: Final = {
     frozenset({Privacy.CENTRAL_DP, Privacy.SECURE_AGGREGATION}): (
         "Central differential privacy needs the centre to clip each hospital's update, which secure aggregation hides:"
-        " choose one of them, or DP-SGD at the hospitals with secure aggregation."
+        " choose one of them."
     ),
 }
 """Privacy measures that exclude each other."""
@@ -102,7 +94,7 @@ LEAST_SITES: Final = {
 }
 
 
-def needs(strategy: Parameters, *, site_figures: bool) -> frozenset[Need]:
+def needs(strategy: Parameters) -> frozenset[Need]:
     """Return what a run with this strategy cannot do without."""
     found: set[Need] = set()
     if strategy.compares:
@@ -111,8 +103,6 @@ def needs(strategy: Parameters, *, site_figures: bool) -> frozenset[Need]:
         found.add(Need.MEASURE)
     if isinstance(strategy, FedProxParameters):
         found.add(Need.PULL)
-    if site_figures:
-        found.add(Need.SITE_FIGURES)
     return frozenset(found)
 
 
@@ -122,14 +112,13 @@ def problems(
     min_sites: int,
     hospitals: int,
     privacy: Collection[Privacy] = (),
-    site_figures: bool = True,
 ) -> list[str]:
     """Return a sentence for everything that does not go together; nothing: the run may be launched.
 
     ``min_sites``: the least number of hospitals a round of the run needs; ``hospitals``: how many have an approved
-    training node; ``site_figures``: whether the gate judges hospital by hospital.
+    training node.
     """
-    needed = needs(strategy, site_figures=site_figures)
+    needed = needs(strategy)
     found = [rule.sentence for rule in EXCLUSIONS if rule.privacy in privacy and rule.need in needed]
     found += [sentence for together, sentence in APART.items() if together <= set(privacy)]
     least = [(strategy.least_sites, f"{strategy.title} needs {strategy.least_sites} hospitals in a round")]
@@ -148,13 +137,12 @@ def check(
     min_sites: int,
     hospitals: int,
     privacy: Collection[Privacy] = (),
-    site_figures: bool = True,
 ) -> None:
     """Refuse what does not go together; see `problems`.
 
     Raises:
         UsageError: with every sentence.
     """
-    found = problems(strategy, min_sites=min_sites, hospitals=hospitals, privacy=privacy, site_figures=site_figures)
+    found = problems(strategy, min_sites=min_sites, hospitals=hospitals, privacy=privacy)
     if found:
         raise UsageError(" ".join(found))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
+from shared.contracts.masking import Step
 from shared.contracts.training import Request
 
 
@@ -12,7 +13,7 @@ from shared.contracts.training import Request
 class Ask:
     """What is sent to one node; ``tensors`` are safetensors bytes."""
 
-    request: Request
+    request: Request | Step
     tensors: bytes
 
     @property

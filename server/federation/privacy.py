@@ -28,10 +28,17 @@ class Measure(StrEnum):
     """Noise at the hospitals, before anything leaves them."""
     CENTRAL_DP = "central-dp"
     """Noise at the centre, on the average."""
+    SECURE_AGGREGATION = "secure-aggregation"
+    """No noise; the centre learns the sum of the updates and none of them."""
 
 
 TITLES: Final[Mapping[Measure, str]] = MappingProxyType(
-    {Measure.NONE: "No noise", Measure.DP_SGD: "Noise at the hospitals", Measure.CENTRAL_DP: "Noise at the centre"}
+    {
+        Measure.NONE: "No noise",
+        Measure.DP_SGD: "Noise at the hospitals",
+        Measure.CENTRAL_DP: "Noise at the centre",
+        Measure.SECURE_AGGREGATION: "Secure aggregation",
+    }
 )
 SENTENCES: Final[Mapping[Measure, str]] = MappingProxyType(
     {
@@ -43,12 +50,20 @@ SENTENCES: Final[Mapping[Measure, str]] = MappingProxyType(
             "The model's numbers do not tell whether any one hospital took part; its card names who evaluated it, and"
             " the centre still sees each update. Needs 20 hospitals, and very many for a good model."
         ),
+        Measure.SECURE_AGGREGATION: (
+            "The centre sees the sum of the hospitals' updates and none of them, so it cannot judge one hospital's: set"
+            " the largest update to 0. Needs 3 hospitals; with 3 none may be lost on the way, with 4 one. The model"
+            " itself hides nothing."
+        ),
     }
 )
 _KINDS: Final = {
     Measure.DP_SGD: compatibility.Privacy.SITE_DP,
     Measure.CENTRAL_DP: compatibility.Privacy.CENTRAL_DP,
+    Measure.SECURE_AGGREGATION: compatibility.Privacy.SECURE_AGGREGATION,
 }
+NOISED: Final = (Measure.DP_SGD, Measure.CENTRAL_DP)
+"""The measures that ε, δ and clip belong to."""
 RECIPE: Final[Mapping[str, Value]] = MappingProxyType(
     {
         "balance": "none",
@@ -88,6 +103,11 @@ class RunPrivacy(BaseModel):
         return self
 
     @property
+    def noised(self) -> bool:
+        """Whether ε, δ and clip say anything."""
+        return self.measure in NOISED
+
+    @property
     def kinds(self) -> frozenset[compatibility.Privacy]:
         """What of the compatibility table this is."""
         return frozenset({_KINDS[self.measure]} if self.measure in _KINDS else ())
@@ -100,8 +120,8 @@ class RunPrivacy(BaseModel):
         return Privacy(kind=PrivacyKind.DP_SGD, unit=self.unit, epsilon=self.epsilon, delta=self.delta, clip=self.clip)
 
     def of_model(self, spent: float | None) -> ModelPrivacy | None:
-        """Return what a model of the run promises; ``spent``: by noise at the centre, as far as that is known."""
-        if self.measure is Measure.NONE:
+        """Return what a model of the run promises by noise; ``spent``: by the centre's, as far as that is known."""
+        if self.measure in (Measure.NONE, Measure.SECURE_AGGREGATION):
             return None
         central = self.measure is Measure.CENTRAL_DP
         return ModelPrivacy(
@@ -114,8 +134,8 @@ class RunPrivacy(BaseModel):
     @property
     def text(self) -> str:
         """In a few words, for pages and log books."""
-        if self.measure is Measure.NONE:
-            return "none"
+        if self.measure not in NOISED:
+            return self.measure.value
         unit = self.unit.value if self.measure is Measure.DP_SGD else "hospital"
         return f"{self.measure.value} (unit {unit}, ε {self.epsilon:g}, δ {self.delta:g}, clip {self.clip:g})"
 
@@ -127,7 +147,7 @@ def choose(measure: str, **given: Value) -> RunPrivacy:
         UsageError: a value is wrong, or there is nothing for it to apply to.
     """
     said = {name: value for name, value in given.items() if value not in (None, "")}
-    if said and measure == Measure.NONE:
+    if said and measure in (Measure.NONE, Measure.SECURE_AGGREGATION):
         raise UsageError(f"Without noise there is no {' and no '.join(said)}: choose dp-sgd or central-dp.")
     try:
         return RunPrivacy.model_validate({"measure": measure, **said})

@@ -12,6 +12,7 @@ from server.federation.book import RunBook
 from server.federation.dry_run import fail
 from server.federation.fleet import Answer, Ask, Fleet
 from server.federation.forecast import SiteAnswer
+from server.federation.privacy import Measure
 from server.federation.schemas import RunPlan
 from server.federation.seals import SealCheck
 from server.models.base import utc_now
@@ -63,6 +64,7 @@ def _ask(runtime: Runtime, dry_run_id: str, question: _Question, fleet: Fleet, g
         participants=len(sites),
         tensor_bytes=question.tensor_bytes,
         privacy=question.plan.privacy.asked,
+        masked=question.plan.privacy.measure is Measure.SECURE_AGGREGATION,
     )
     ask = Ask(request, b"").fresh()
     sealed, waiting = SealCheck.of(book.signing_keys(), ask), set(sites)

@@ -1,7 +1,7 @@
 """One federated run from its first round to the registered candidate; knows the fleet only as a port."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -11,10 +11,12 @@ from server.federation import checkpoints, steering
 from server.federation.answers import read_reply
 from server.federation.book import Plan, RunBook, SupersededError, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
+from server.federation.masked_round import MaskedRound, TooFewError
 from server.federation.privacy import Measure
 from server.federation.seals import SealCheck
 from server.federation.strategies.build import build as build_strategy
-from server.federation.strategies.port import Aggregation, Closed, Result, Sent, Strategy
+from server.federation.strategies.masked import MaskedAggregation
+from server.federation.strategies.port import Closed, Result, Sent, Strategy
 from server.federation.strategies.tensors import Tensors, read_tensors, wire_tensors
 from server.federation.strategies.updates import verify
 from server.registry.artefacts import Candidate, build
@@ -153,6 +155,8 @@ class _Conductor:
         down = len(body) + len(request.model_dump_json(by_alias=True))
         self._book.begin_round(number, sorted(sites.values()), down)
         sent = Sent.of(number, body, tensors, state)
+        if plan.privacy.measure is Measure.SECURE_AGGREGATION:
+            return self._masked_round(plan, sites, ask, sent, down)
         aggregation = self._strategy.begin(sent)
         silent, broken = set(sites.values()), set[str]()
         for answer, hospital in self._answers(plan, sites, ask, group=str(number)):
@@ -163,13 +167,13 @@ class _Conductor:
                 aggregation.add(verify(hospital, answer.tensors, sent, examples=reply.examples, boxes=reply.boxes))
             except HematovisionError as error:
                 self._book.refused(number, hospital, error.message, traffic, code=error.code)
-                # Its SuperNode, its relay or its trainer has died; what a policy refuses has another code.
-                if answer.problem or error.code == ServiceUnavailableError.code:
+                if _is_lost(answer, error):
                     broken.add(hospital)
             else:
                 self._book.replied(number, hospital, reply, traffic)
         self._check_stop()
-        closed = self._close(number, aggregation)
+        closed = aggregation.close()
+        self._close(number, closed)
         if aggregation.updates < min(plan.min_sites, len(sites)):
             self._book.end_round(number, whole=False)
             problem = (
@@ -179,21 +183,65 @@ class _Conductor:
             if broken or silent:
                 raise LostError(problem, hospitals=broken | silent, broken=bool(broken))
             raise RunFailedError(problem)
-        result = aggregation.result()
+        return self._keep(plan, number, aggregation.result(), closed)
+
+    def _keep(self, plan: Plan, number: int, result: Result, closed: Closed) -> Result:
         checkpoints.save(self._runtime.store, plan.run_id, number, result.tensors, result.state)
         self._book.end_round(number, epsilon=closed.epsilon)
         return result
 
-    def _close(self, number: int, aggregation: Aggregation) -> Closed:
-        """Return what the strategy made of the updates, written down."""
+    def _masked_round(self, plan: Plan, sites: dict[int, str], ask: Ask, sent: Sent, down: int) -> Result:
+        """Play a round of which no single update is seen; who is lost after sharing keys does not spoil it."""
+        number, broken, trained = sent.number, set[str](), set[str]()
+        aggregation = MaskedAggregation(self._strategy, sent)
+
+        def replied(hospital: str, answer: Answer, before: int) -> None:
+            traffic = Traffic(up=before + len(answer.tensors) + len(answer.reply), down=down)
+            self._book.replied(number, hospital, _train_reply(answer, plan), traffic)
+            trained.add(hospital)
+
+        def refused(hospital: str, answer: Answer, error: HematovisionError) -> None:
+            if _is_lost(answer, error):
+                broken.add(hospital)
+            if hospital in trained:
+                self._book.event("round", f"{hospital} did not help to unmask the sum: {error.message}")
+                return
+            traffic = Traffic(up=len(answer.reply), down=down)
+            self._book.refused(number, hospital, error.message, traffic, code=error.code)
+
+        masked = MaskedRound(
+            aggregation=aggregation,
+            train=ask,
+            exchange=lambda asks, seconds: self._checked(
+                sites, {node: one.fresh() for node, one in asks.items()}, group=str(number), seconds=seconds
+            ),
+            least=min(plan.min_sites, len(sites)),
+            seconds=float(plan.round_deadline_seconds),
+            trained=replied,
+            refused=refused,
+        )
+        try:
+            masked.play(list(sites))
+        except TooFewError as error:
+            self._check_stop()
+            self._book.end_round(number, whole=False)
+            silent = {sites[node] for node in masked.silent}
+            if broken or silent:
+                raise LostError(error.message, hospitals=broken | silent, broken=bool(broken)) from error
+            raise RunFailedError(error.message) from error
+        self._check_stop()
         closed = aggregation.close()
+        self._close(number, closed)
+        return self._keep(plan, number, aggregation.result(), closed)
+
+    def _close(self, number: int, closed: Closed) -> None:
+        """Write down what the strategy made of the updates."""
         for hospital, reason in closed.refused.items():
             self._book.set_aside(number, hospital, reason, refused=True)
         for hospital, reason in closed.left_out.items():
             self._book.set_aside(number, hospital, reason, refused=False)
         for note in closed.notes:
             self._book.event("round", note)
-        return closed
 
     def _finish(self, plan: Plan, tensors: Tensors) -> str:
         self._book.evaluating()
@@ -202,17 +250,15 @@ class _Conductor:
         if not replies:
             raise RunFailedError("No hospital evaluated the candidate, so it was not registered; launch the run again.")
         examples = self._book.examples()
-        central = plan.privacy.measure is Measure.CENTRAL_DP
+        hidden = plan.privacy.measure in (Measure.CENTRAL_DP, Measure.SECURE_AGGREGATION)
         candidate = Candidate(
             run_id=plan.run_id,
             recipe=plan.recipe,
             base_sha256=plan.base_sha256,
             # What was evaluated is what is registered: the values that travelled.
             tensors=read_tensors(body),
-            evaluations={hospital: _without_cells(reply) for hospital, reply in replies.items()}
-            if central
-            else replies,
-            examples={} if central else examples,
+            evaluations={hospital: _without_cells(reply) for hospital, reply in replies.items()} if hidden else replies,
+            examples={} if hidden else examples,
             # Beside a private answer's rounded count these would be the exact ones.
             cells=self._book.cells(plan.recipe) if plan.privacy.measure is Measure.NONE else {},
             privacy=plan.privacy.of_model(self._book.epsilon()),
@@ -278,15 +324,18 @@ class _Conductor:
 
     def _answers(self, plan: Plan, sites: dict[int, str], ask: Ask, *, group: str) -> Iterator[tuple[Answer, str]]:
         """Yield each sampled node's first answer, its seal checked; anything else is not counted."""
-        ask = ask.fresh()
-        asks, sealed = dict.fromkeys(sites, ask), SealCheck.of(self._book.signing_keys(), ask)
+        asks, seconds = dict.fromkeys(sites, ask.fresh()), float(plan.round_deadline_seconds)
+        yield from self._checked(sites, asks, group=group, seconds=seconds)
+
+    def _checked(
+        self, sites: dict[int, str], asks: Mapping[int, Ask], *, group: str, seconds: float
+    ) -> Iterator[tuple[Answer, str]]:
+        keys = self._book.signing_keys()
         heard: set[int] = set()
-        for answer in self._fleet.ask(
-            asks, group=group, seconds=float(plan.round_deadline_seconds), stopped=self._stop
-        ):
-            if answer.node_id in sites and answer.node_id not in heard:
+        for answer in self._fleet.ask(asks, group=group, seconds=seconds, stopped=self._stop):
+            if answer.node_id in asks and answer.node_id not in heard:
                 heard.add(answer.node_id)
-                yield sealed(answer), sites[answer.node_id]
+                yield SealCheck.of(keys, asks[answer.node_id])(answer), sites[answer.node_id]
 
     def _await_return(self, hospitals: set[str]) -> None:
         """Give hospitals that were lost the time to connect again; return at once where they are connected.
@@ -336,6 +385,11 @@ class _Conductor:
     def _check_stop(self) -> None:
         if self._stop():
             raise StoppedError("The run was stopped.")
+
+
+def _is_lost(answer: Answer, error: HematovisionError) -> bool:
+    """Whether a process has died on the way: SuperNode, relay or trainer; what a policy refuses has another code."""
+    return bool(answer.problem) or error.code == ServiceUnavailableError.code
 
 
 def _train_reply(answer: Answer, plan: Plan) -> TrainReply:

@@ -94,6 +94,21 @@ class Recipe(Contract):
         return value
 
 
+class SealedShare(Contract):
+    """Shares of one hospital's secrets for one other hospital; the centre carries them and cannot open them."""
+
+    node: Annotated[int, Field(ge=0, lt=2**64)]
+    """Whom it is for, or (on arrival) whose it is: Flower's id."""
+    sealed: str = Field(max_length=2048, pattern=r"^[A-Za-z0-9_=-]+$")
+
+
+class Masking(Contract):
+    """That an update leaves masked only, and what a node's peers have sealed for it; see `shared.contracts.masking`."""
+
+    exchange: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    shares: tuple[SealedShare, ...] = Field(max_length=31)
+
+
 class TrainRequest(Contract):
     """One round's request to one node."""
 
@@ -108,6 +123,8 @@ class TrainRequest(Contract):
     """How many hospitals were sampled: a policy may want a least number."""
     privacy: Privacy | None = None
     """What the training promises about privacy: a policy may want a least. None: nothing."""
+    masking: Masking | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Left out without secure aggregation: nodes of an earlier version do not know it."""
     nonce: Nonce = ""
 
 
@@ -141,6 +158,8 @@ class DryRunRequest(Contract):
     recipe: Recipe
     participants: int = Field(ge=1, le=100_000)
     privacy: Privacy | None = None
+    masked: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether updates would leave under secure aggregation only."""
     tensor_bytes: int = Field(default=0, ge=0, le=2**40)
     """Bytes of tensors that a round would carry, each way."""
     nonce: Nonce = ""

@@ -11,7 +11,7 @@ from client_node.policy import load_policy, write_default_policy
 from shared.contracts.errors import ConfigError, PolicyRefusedError
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import Privacy
-from shared.contracts.training import CensusRequest, DryRunRequest, EvaluateRequest, Recipe, TrainRequest
+from shared.contracts.training import CensusRequest, DryRunRequest, EvaluateRequest, Masking, Recipe, TrainRequest
 
 RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE), local_epochs=2)
 
@@ -65,6 +65,7 @@ def test_default_policy_is_not_written_over_an_existing_one(home: NodeHome) -> N
         ('"00:00-24:00"', '"22:00-06:00"', "22:00-06:00 local time"),
         ('"thu", "fri"', '"fri"', "at any hour on Monday, Tuesday, Wednesday, Friday, Saturday, Sunday only"),
         ('least_privacy = "none"', 'least_privacy = "dp-image"', "differential privacy for every image"),
+        ("masked_only = false", "masked_only = true", "only under secure aggregation"),
         ('backbones = ["*"]', 'backbones = ["resnet50"]', "backbone tf_efficientnet_lite0"),
         ("most_megabytes = 256", "most_megabytes = 3", "3 MB of tensors"),
     ],
@@ -175,3 +176,13 @@ def test_wrong_policy_allows_nothing_and_says_where(home: NodeHome, text: str, m
 def test_missing_policy_allows_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing is allowed"):
         load_policy(tmp_path)
+
+
+def test_masked_only_allows_what_hides_the_update(home: NodeHome) -> None:
+    change(home, "masked_only = false", "masked_only = true")
+    policy = load_policy(home)
+    asked = DryRunRequest(rounds=3, base_sha256="a" * 64, recipe=RECIPE, participants=3)
+    assert "only under secure aggregation" in (policy.why_not(asked) or "")
+    assert policy.why_not(asked.model_copy(update={"masked": True})) is None
+    masking = Masking(exchange="0" * 32, shares=())
+    assert policy.why_not(request(masking=masking)) is None

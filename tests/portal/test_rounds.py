@@ -187,8 +187,10 @@ def test_launch_with_a_wrong_recipe_names_the_field(visitor: Browser, field: str
 def test_launch_form_offers_privacy_and_the_run_page_tells_what_is_spent(visitor: Browser, network: Network) -> None:
     visitor.sign_in("coordinator")
     form = visitor.get("/rounds").text
-    assert re.findall(r'name="privacy" value="([^"]+)"', form) == ["none", "dp-sgd", "central-dp"]
-    fields = set(re.findall(r'name="((?:dp-sgd|central-dp)[.][a-z]+)"', form))
+    assert re.findall(r'name="privacy" value="([^"]+)"', form) == [
+        "none", "dp-sgd", "central-dp", "secure-aggregation",
+    ]  # fmt: skip
+    fields = set(re.findall(r'name="((?:dp-sgd|central-dp|secure-aggregation)[.][a-z]+)"', form))
     assert fields == {f"{one}.{name}" for one in ("dp-sgd", "central-dp") for name in ("epsilon", "delta", "clip")} | {
         "dp-sgd.unit"
     }
@@ -243,6 +245,9 @@ def test_launch_with_a_privacy_that_cannot_be_is_refused_with_a_sentence(visitor
         ({"privacy": "central-dp"}, "needs 20 of them"),
         ({"privacy": "dp-sgd", "dp-sgd.epsilon": "none"}, "epsilon: "),
         ({"privacy": "magic"}, "measure: "),
+        ({"privacy": "secure-aggregation", "min_sites": "3"}, "set the largest update to 0"),
+        ({"privacy": "secure-aggregation", "strategy": "multikrum"}, "cannot compare hospitals"),
+        ({"privacy": "secure-aggregation", "fedavg.norm_limit": "0", "min_sites": "2"}, "secure aggregation needs 3"),
     ):
         answer = visitor.post("/rounds", dict(fields), Accept="application/json")
         assert (answer.status_code, sentence in answer.json()["message"]) == (400, True)

@@ -18,19 +18,17 @@ from shared.contracts.errors import UsageError
 
 MANY = 40
 NO_GUARD = {"norm_limit": 0}
-BARE: dict[Need, tuple[Parameters, bool]] = {
-    Need.COMPARE: (MultiKrumParameters(norm_limit=0), False),
-    Need.MEASURE: (FedAvgParameters(), False),
-    Need.PULL: (FedProxParameters(norm_limit=0), False),
-    Need.SITE_FIGURES: (FedAvgParameters(norm_limit=0), True),
+BARE: dict[Need, Parameters] = {
+    Need.COMPARE: MultiKrumParameters(norm_limit=0),
+    Need.MEASURE: FedAvgParameters(),
+    Need.PULL: FedProxParameters(norm_limit=0),
 }
-"""A run with this need and no other: its strategy, and whether the gate judges by hospital."""
+"""A run with this need and no other."""
 
 
 @pytest.mark.parametrize(("privacy", "need"), list(itertools.product(Privacy, Need)))
 def test_each_exclusion_alone_is_said_by_its_own_sentence(privacy: Privacy, need: Need) -> None:
-    strategy, site_figures = BARE[need]
-    found = problems(strategy, min_sites=MANY, hospitals=MANY, privacy={privacy}, site_figures=site_figures)
+    found = problems(BARE[need], min_sites=MANY, hospitals=MANY, privacy={privacy})
     assert found == [rule.sentence for rule in EXCLUSIONS if (rule.privacy, rule.need) == (privacy, need)]
 
 
@@ -38,7 +36,6 @@ def test_table_excludes_what_it_should() -> None:
     assert {(rule.privacy, rule.need) for rule in EXCLUSIONS} == {
         (Privacy.SECURE_AGGREGATION, Need.COMPARE),
         (Privacy.SECURE_AGGREGATION, Need.MEASURE),
-        (Privacy.SECURE_AGGREGATION, Need.SITE_FIGURES),
         (Privacy.CENTRAL_DP, Need.COMPARE),
         (Privacy.CENTRAL_DP, Need.MEASURE),
         (Privacy.SITE_DP, Need.PULL),
@@ -52,18 +49,15 @@ def test_every_strategy_runs_without_privacy_measures_where_there_are_enough_hos
 
 def test_averaging_without_guard_goes_with_every_single_measure() -> None:
     for strategy, privacy in itertools.product((FedAvgParameters, FedAdamParameters), Privacy):
-        assert (
-            problems(strategy(norm_limit=0), min_sites=MANY, hospitals=MANY, privacy={privacy}, site_figures=False)
-            == []
-        )
+        assert problems(strategy(norm_limit=0), min_sites=MANY, hospitals=MANY, privacy={privacy}) == []
 
 
 def test_measures_that_exclude_each_other() -> None:
     bare = FedAvgParameters(norm_limit=0)
-    [sentence] = problems(bare, min_sites=MANY, hospitals=MANY, privacy=set(Privacy), site_figures=False)
+    [sentence] = problems(bare, min_sites=MANY, hospitals=MANY, privacy=set(Privacy))
     assert sentence == APART[frozenset({Privacy.CENTRAL_DP, Privacy.SECURE_AGGREGATION})]
     together = {Privacy.SITE_DP, Privacy.SECURE_AGGREGATION}
-    assert problems(bare, min_sites=MANY, hospitals=MANY, privacy=together, site_figures=False) == []
+    assert problems(bare, min_sites=MANY, hospitals=MANY, privacy=together) == []
 
 
 @pytest.mark.parametrize(
@@ -104,13 +98,13 @@ def test_too_few_hospitals_are_refused_with_a_sentence(
 def test_privacy_needs_company(privacy: Privacy) -> None:
     least, _ = LEAST_SITES[privacy]
     bare = FedAvgParameters(norm_limit=0)
-    assert problems(bare, min_sites=least, hospitals=least, privacy={privacy}, site_figures=False) == []
-    [few] = problems(bare, min_sites=least - 1, hospitals=least, privacy={privacy}, site_figures=False)
+    assert problems(bare, min_sites=least, hospitals=least, privacy={privacy}) == []
+    [few] = problems(bare, min_sites=least - 1, hospitals=least, privacy={privacy})
     assert few.endswith(f"raise the least number of hospitals from {least - 1} to {least}.")
-    [too_few] = problems(bare, min_sites=2, hospitals=least - 1, privacy={privacy}, site_figures=False)
+    [too_few] = problems(bare, min_sites=2, hospitals=least - 1, privacy={privacy})
     assert too_few.endswith(f"{least - 1} have an approved training node.")
 
 
 def test_every_problem_is_told_at_once() -> None:
     found = problems(MultiKrumParameters(), min_sites=2, hospitals=9, privacy={Privacy.SECURE_AGGREGATION})
-    assert len(found) == 5
+    assert len(found) == 4

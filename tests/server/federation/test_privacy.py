@@ -17,7 +17,7 @@ from server.federation.schemas import RunPlan
 from server.federation.start import start_tensors
 from server.federation.states import SiteState
 from server.federation.strategies.registry import StrategyName
-from server.models import Run
+from server.models import Hospital, Run
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
@@ -36,7 +36,8 @@ from shared.contracts.training import (
 )
 from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECEIVED, RECIPE, MemoryFleet, Site, new_run, trains
-from tests.server.federation.world import COORDINATOR, census, new_database, node_of
+from tests.server.federation.masked import masks
+from tests.server.federation.world import COORDINATOR, census, new_database, new_node, node_of
 
 DP_SGD = RunPrivacy(measure=Measure.DP_SGD)
 
@@ -196,8 +197,15 @@ def test_an_answer_that_does_not_keep_the_runs_promise_is_not_averaged(
 
 
 @pytest.mark.parametrize("measure", list(Measure))
-def test_a_version_of_a_private_run_carries_no_hospitals_cells(runtime: Runtime, measure: Measure) -> None:
+def test_a_version_of_a_private_run_carries_no_hospitals_cells(
+    runtime: Runtime, measure: Measure, tmp_path: Path
+) -> None:
+    secure = measure is Measure.SECURE_AGGREGATION  # which needs a third hospital
     with runtime.database.session() as session:
+        if secure:
+            session.add(Hospital(id="west", name="West Hospital"))
+            session.flush()
+            session.add(new_node("west", flower_node_id="3"))
         service.store_census(session, node_of("north"), census(neutrophil=90, lymphocyte=80))
     privacy = RunPrivacy(measure=measure, clip=1e-3)
     run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors, privacy=privacy)
@@ -210,15 +218,19 @@ def test_a_version_of_a_private_run_carries_no_hospitals_cells(runtime: Runtime,
 
     def evaluates(node_id: int) -> Site:
         trained = _noisy(node_id, epsilon=2.0) if measure is Measure.DP_SGD else trains(node_id, step=0.0)
-        return lambda ask: trained(ask) or Answer(node_id, told.model_dump_json(), b"")
 
-    version = conduct(runtime, run_id, MemoryFleet({1: evaluates(1), 2: evaluates(2)}), flower_run_id="7",
-                      breath_seconds=0)  # fmt: skip
+        def site(ask: Ask) -> Answer | None:
+            return trained(ask) or Answer(node_id, told.model_dump_json(), b"")
+
+        return masks(node_id, tmp_path / str(node_id), site) if secure else site
+
+    sites = {node_id: evaluates(node_id) for node_id in ((1, 2, 3) if secure else (1, 2))}
+    version = conduct(runtime, run_id, MemoryFleet(sites), flower_run_id="7", breath_seconds=0)
     assert version is not None
     with runtime.database.session(read_only=True) as session:
         card = registry.model_view(session, COORDINATOR, version).card
-    hidden = measure is Measure.CENTRAL_DP
-    assert sorted(card.sites) == ["north", "south"]
+    hidden = secure or measure is Measure.CENTRAL_DP
+    assert sorted(card.sites) == ["north", "south", "west"][: len(sites)]
     assert ({one.name for one in card.artefacts} >= {KNOWN_FILE}) is not hidden
     promise = {
         Measure.NONE: None,
