@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from shared.contracts.training import Augmentation, Balance, Recipe
 
-LOOKS: Final = {Augmentation.MILD: "mild", Augmentation.STRONG: "strong"}
+LOOKS: Final = {Augmentation.SUBTLE: "subtle", Augmentation.MILD: "mild", Augmentation.STRONG: "strong"}
 RARE: Final = {
     Balance.SAMPLER: "drawn more often",
     Balance.LOGIT: "weighed in the loss",

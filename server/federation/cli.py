@@ -96,7 +96,7 @@ def start(
     learning_rate: Annotated[float | None, _part("Of the stages that learn.")] = None,
     head_learning_rate: Annotated[float | None, _part("Of the head.")] = None,
     ema: Annotated[float | None, _part("Decay a step of the weights' moving average; 0: none.")] = None,
-    augmentation: Annotated[str | None, _part("How far looks at a cell go: mild, strong.")] = None,
+    augmentation: Annotated[str | None, _part("How far looks at a cell go: subtle, mild, strong.")] = None,
     views: Annotated[int | None, _part("Looks kept of each cell in front of frozen stages.")] = None,
     balance: Annotated[str | None, _part("What is done about rare classes: sampler, logit, focal, none.")] = None,
     local_normalisation: Annotated[

@@ -36,6 +36,8 @@ LEAST_LOSS: Final = 0.02
 class Augmentation(StrEnum):
     """How far training's looks at a cell go; see `client_node.training.augment`."""
 
+    SUBTLE = "subtle"
+    """For a laboratory of its own, whose classes differ by tints."""
     MILD = "mild"
     STRONG = "strong"
 

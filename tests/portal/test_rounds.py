@@ -127,7 +127,7 @@ def test_launch_form_offers_the_recipe_and_the_run_page_tells_it(visitor: Browse
     offered = {name: re.findall(r'value="([^"]+)"', part) for name, part in SELECT.findall(form)}
     assert offered == {
         "backbone": list(backbones.names()),
-        "augmentation": ["mild", "strong"],
+        "augmentation": ["subtle", "mild", "strong"],
         "balance": ["sampler", "logit", "focal", "none"],
         "day": [*map(str, range(7)), "daily"],
     }
