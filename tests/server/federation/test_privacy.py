@@ -28,11 +28,12 @@ from shared.contracts.privacy import ModelPrivacy, Privacy, PrivacyKind, Privacy
 from shared.contracts.training import (
     Balance,
     CalibrationSummary,
-    CensusRequest,
     EvaluateReply,
+    EvaluateRequest,
     FinderMetrics,
     Recipe,
     TrainReply,
+    TrainRequest,
 )
 from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECEIVED, RECIPE, MemoryFleet, Site, new_run, trains
@@ -161,9 +162,9 @@ def test_noise_is_asked_of_every_node_and_what_is_spent_is_kept(runtime: Runtime
     fleet = MemoryFleet({1: _noisy(1, epsilon=2.25), 2: _noisy(2, epsilon=None)})
     with pytest.raises(HematovisionError):  # nobody evaluates
         conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
-    assert {ask.request.privacy for _, _, ask in fleet.asked if not isinstance(ask.request, CensusRequest)} == {
-        DP_SGD.asked
-    }
+    assert {
+        ask.request.privacy for _, _, ask in fleet.asked if isinstance(ask.request, TrainRequest | EvaluateRequest)
+    } == {DP_SGD.asked}
     with runtime.database.session(read_only=True) as session:
         view = service.run_view(session, COORDINATOR, run_id)
     north, south = view.round_views[0].sites
