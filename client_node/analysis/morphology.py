@@ -1,4 +1,4 @@
-"""Binary morphology with discs, exactly as `scipy.ndimage` has it and about ten times as fast on large discs.
+"""Binary morphology, exactly as `scipy.ndimage` has it and, with large discs, about ten times as fast.
 
 A disc is a stack of horizontal runs, and whether a run of a row holds anything is one difference of running sums.
 """
@@ -7,6 +7,7 @@ from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 
@@ -40,3 +41,9 @@ def closed(mask: Mask, radius: int) -> Mask:
 def opened(mask: Mask, radius: int) -> Mask:
     """Return ``mask`` without what is narrower than the disc."""
     return dilated(eroded(mask, radius), radius)
+
+
+def filled(mask: Mask) -> Mask:
+    """Return ``mask`` with its holes filled: what is not of it and cannot be reached from the border."""
+    outside, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    return np.asarray(outside[1:-1, 1:-1] != outside[0, 0])

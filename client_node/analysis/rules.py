@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -126,7 +126,7 @@ def load_rules(home: Path | None = None) -> RuleSet:
     Raises:
         ConfigError: the site's file is no TOML, or changes something that does not exist.
     """
-    merged = tomllib.loads(SHIPPED.read_text())
+    merged = _shipped()
     site = None if home is None else Path(home) / SITE_FILE
     try:
         if site is not None and site.is_file():
@@ -137,6 +137,12 @@ def load_rules(home: Path | None = None) -> RuleSet:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ConfigError(f"The site's rules.toml is wrong at {where}: {error.errors()[0]['msg']}.") from error
+
+
+@cache
+def _shipped() -> dict[str, Any]:
+    """Any: TOML, validated afterwards; read once, and never changed."""
+    return tomllib.loads(SHIPPED.read_text())
 
 
 def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

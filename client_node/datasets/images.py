@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-import tempfile
+import secrets
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from shared.space import space_guard
 from shared.vision.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, SUFFIXES, is_dicom, load_image
 
 IMAGE_SUFFIXES: Final = SUFFIXES
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SUFFIX_OF_FORMAT: Final = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 
 
@@ -137,14 +138,19 @@ class ImageStore:
 
 def write_atomic(target: Path, data: bytes, *, mode: int = 0o640) -> None:
     """Write ``data`` to ``target`` whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-    temporary = Path(name)
+    # An analysis stores every cell so: no more calls to the system than it takes.
+    temporary = f"{target.parent}/.part-{secrets.token_hex(8)}"
+    try:
+        handle = os.open(temporary, _NEW, 0o600)
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, _NEW, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        temporary.chmod(mode)
-        temporary.replace(target)
+            os.fchmod(handle, mode)
+        os.replace(temporary, target)  # noqa: PTH105 - Path makes two objects of it for every cell
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108 - a string already
         raise

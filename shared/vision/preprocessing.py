@@ -3,6 +3,8 @@
 Needs numpy and Pillow only, so that a node without torch analyses exactly what it was trained on.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -89,7 +91,12 @@ def to_input(
     crop: Pixels, size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> NDArray[np.float32]:
     """Return ``crop`` as the network's float32 3 × size × size input, normalised per channel in 0–1."""
+    planes = np.ascontiguousarray(scale(crop, size).transpose(2, 0, 1))
+    return np.stack([table.take(plane) for table, plane in zip(_tables(mean, std), planes, strict=True)])
+
+
+@cache
+def _tables(mean: tuple[float, float, float], std: tuple[float, float, float]) -> NDArray[np.float32]:
+    """What each grey level becomes, channel by channel."""
     levels = np.arange(256, dtype=np.float32) / np.float32(255.0)
-    tables = (levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
-    pixels = scale(crop, size)
-    return np.stack([tables[channel][pixels[..., channel]] for channel in range(3)])
+    return np.asarray((levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None])

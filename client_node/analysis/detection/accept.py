@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client_node.analysis.detection.proposals import Box, overlap, touches_edge
+from client_node.analysis.detection.proposals import Box, shared_area, touches_edge
 from shared.contracts.objects import ObjectKind
 from shared.vision.boxes import KINDS, decode
 
@@ -118,9 +118,8 @@ def _area(box: Box) -> int:
 
 
 def _same(one: Box, other: Box) -> bool:
-    if overlap(one, other) >= SAME_CELL:
-        return True
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    least = min(_area(one), _area(other))
-    return max(0, across) * max(0, down) >= INSIDE * least
+    shared = shared_area(one, other)
+    if not shared:
+        return False
+    areas = _area(one), _area(other)
+    return shared >= SAME_CELL * (sum(areas) - shared) or shared >= INSIDE * min(areas)

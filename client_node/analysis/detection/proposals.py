@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from client_node.analysis.morphology import closed, opened
+from client_node.analysis.morphology import closed, filled, opened
 
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
@@ -124,14 +123,20 @@ def touches_edge(box: Box, width: int, height: int) -> bool:
     return box[0] < reach or box[1] < reach or box[2] > width - reach or box[3] > height - reach
 
 
+def shared_area(one: Box, other: Box) -> int:
+    """Return the area that two boxes share."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    if across <= 0:
+        return 0
+    return across * max(0, min(one[3], other[3]) - max(one[1], other[1]))
+
+
 def overlap(one: Box, other: Box) -> float:
     """Return the intersection over union of two boxes, 0 to 1."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    if across <= 0 or down <= 0:
+    shared = shared_area(one, other)
+    if not shared:
         return 0.0
-    shared = across * down
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    areas = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1])
     return shared / (areas - shared)
 
 
@@ -146,13 +151,22 @@ def _search(image: Pixels, tuning: Tuning, splits: Sequence[Tuning]) -> list[Box
         return []
     index = nuclear_index(small, tuning, glass)
     boxes: list[Box] = []
+    known: dict[tuple[int, int, int, bytes], bool] = {}
+
+    def is_cell(where: tuple[slice, ...], part: Mask) -> bool:
+        """Each way of splitting finds most parts again."""
+        key = where[0].start, where[1].start, part.shape[1], part.tobytes()
+        if key not in known:
+            known[key] = _is_cell(part, tuning)
+        return known[key]
+
     for labels in _cells(index, tuning, splits):
         parts = [
             (where, labels[where] == number)
             for number, where in enumerate(ndimage.find_objects(labels), start=1)
             if where is not None
         ]
-        cells = [(where, part) for where, part in parts if _is_cell(part, tuning)]
+        cells = [(where, part) for where, part in parts if is_cell(where, part)]
         largest = max((int(part.sum()) for _, part in cells), default=0)
         found = [
             _cell_box(where, part, tuning, factor, width, height)
@@ -199,13 +213,13 @@ def _cells(index: Plane, tuning: Tuning, splits: Sequence[Tuning]) -> list[NDArr
     threshold = _otsu(stained, tuning)
     stained_body = index > max(tuning.body_least, tuning.body_share * threshold)
     body = _closed(stained_body, tuning.joining)
-    body = opened(np.asarray(ndimage.binary_fill_holes(body)), _BODY_OPENING)
+    body = opened(filled(body), _BODY_OPENING)
     components, _ = ndimage.label(body)
     cored = np.unique(components[index > threshold])
     body = np.asarray(np.isin(components, cored[cored > 0]))
     # Closing joins lobes, and fills the notch between two touching cells too: those are told apart before it.
-    tight = ndimage.binary_fill_holes(_closed(stained_body, tuning.notch)) & body
-    return _split(body, np.asarray(tight), splits)
+    tight = filled(_closed(stained_body, tuning.notch)) & body
+    return _split(body, tight, splits)
 
 
 def _otsu(stained: Plane, tuning: Tuning) -> float:
@@ -224,7 +238,7 @@ def _split(body: Mask, tight: Mask, splits: Sequence[Tuning]) -> list[NDArray[np
         ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(tight, 1))[1:-1, 1:-1], 1.5), np.float32
     )
     components, _ = ndimage.label(body)
-    peaks = peak_local_max(thickness, min_distance=splits[0].split_distance, labels=components, exclude_border=False)
+    peaks = peaks_of(thickness, components, splits[0].split_distance)
     markers = np.zeros(body.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     flooded = watershed(-thickness, markers, mask=body)
@@ -233,6 +247,28 @@ def _split(body: Mask, tight: Mask, splits: Sequence[Tuning]) -> list[NDArray[np
     areas = np.bincount(labels.ravel(), minlength=len(tops))
     necks = _necks(labels, thickness)
     return [_merged(labels, necks, tops, areas, tuning) for tuning in splits]
+
+
+def peaks_of(thickness: Plane, components: NDArray[np.int32], apart: int) -> NDArray[np.intp]:
+    """Return each component's peaks, no two of one component within less than ``apart``, as N × (row, column).
+
+    Where no two are equally high these are the peaks of `skimage.feature.peak_local_max` with these labels, several
+    times as fast: nearly every component has one candidate, and nothing to be kept apart from it.
+    """
+    found: list[tuple[int, int]] = []
+    for number, where in enumerate(ndimage.find_objects(components), start=1):
+        if where is None:
+            continue
+        own = np.where(components[where] == number, thickness[where], np.float32(-1.0))
+        highest = ndimage.maximum_filter(own, 2 * apart + 1, mode="nearest")
+        rows, columns = np.nonzero((own == highest) & (own > 0.0))
+        kept: list[tuple[int, int]] = []
+        for place in np.argsort(-own[rows, columns], kind="stable"):
+            row, column = int(rows[place]), int(columns[place])
+            if all(max(abs(row - above), abs(column - left)) >= apart for above, left in kept):
+                kept.append((row, column))
+        found += [(where[0].start + row, where[1].start + column) for row, column in kept]
+    return np.array(found, np.intp).reshape(-1, 2)
 
 
 def _necks(labels: NDArray[np.int32], thickness: Plane) -> dict[tuple[int, int], float]:
@@ -271,7 +307,9 @@ def _merged(
 def _is_cell(part: Mask, tuning: Tuning) -> bool:
     if int(part.sum()) < tuning.least_area:
         return False
-    return float(ndimage.distance_transform_edt(np.pad(part, 1)).max()) >= tuning.least_thickness
+    around = np.zeros((part.shape[0] + 2, part.shape[1] + 2), bool)
+    around[1:-1, 1:-1] = part
+    return float(ndimage.distance_transform_edt(around).max()) >= tuning.least_thickness
 
 
 def _cell_box(where: tuple[slice, ...], part: Mask, tuning: Tuning, factor: float, width: int, height: int) -> Box:

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
+from skimage.feature import peak_local_max
 
 from client_node.analysis.detection import Box, detect_white_cells
+from client_node.analysis.detection.proposals import peaks_of
 from client_node.analysis.quality import brightness, focus
 from shared.contracts.ontology import CellClass
 from tests.client_node.analysis.factories import draw_field
@@ -64,6 +67,22 @@ def test_detection_takes_any_picture_and_stays_inside_it(width: int, height: int
         assert 0 <= x0 < x1 <= width
         assert 0 <= y0 < y1 <= height
     assert np.isfinite([focus(image), brightness(image)]).all()
+
+
+@given(seed=st.integers(0, 199), apart=st.integers(2, 14))
+def test_peaks_are_those_of_scikit_image(seed: int, apart: int) -> None:
+    random = np.random.default_rng(seed)
+    plane = ndimage.gaussian_filter(random.random((60, 80)), 3.0)
+    thickness = np.asarray(plane - plane.min(), np.float32)
+    components, _ = ndimage.label(thickness > 0.5 * thickness.max())
+    expected = peak_local_max(thickness, min_distance=apart, labels=components, exclude_border=False)
+    assert np.array_equal(peaks_of(thickness, components, apart), expected)
+
+
+def test_focus_is_the_variance_of_the_laplacian() -> None:
+    image, _ = draw_field(0, [(CellClass.NEUTROPHIL, 200, 200)])
+    grey = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    assert focus(image) == pytest.approx(ndimage.laplace(grey).var(), rel=1e-4)
 
 
 def test_quality_sees_blur_and_darkness() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from client_node.analysis.morphology import closed, dilated, eroded, opened
+from client_node.analysis.morphology import closed, dilated, eroded, filled, opened
 
 
 @given(
@@ -21,6 +21,7 @@ def test_discs_do_what_scipys_do(height: int, width: int, radius: int, seed: int
     assert np.array_equal(eroded(mask, radius), ndimage.binary_erosion(mask, disc))
     assert np.array_equal(closed(mask, radius), ndimage.binary_closing(mask, disc))
     assert np.array_equal(opened(mask, radius), ndimage.binary_opening(mask, disc))
+    assert np.array_equal(filled(mask), ndimage.binary_fill_holes(mask))
 
 
 @pytest.mark.parametrize("full", [True, False])
