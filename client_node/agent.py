@@ -124,7 +124,12 @@ class Agent:
     def _resident(self, name: str) -> Keeper:
         socket = ipc.socket_path(self._home.path, name)
         argv = [sys.executable, "-m", f"client_node.{name}", "--home", str(self._home.path.resolve())]
-        return Keeper(name, lambda: self._service(name, argv, environment()), ready=socket.exists)
+
+        def made() -> Service:
+            ipc.clear(socket)  # else it would count as serving, and as hung, while it still loads its libraries
+            return self._service(name, argv, environment())
+
+        return Keeper(name, made, ready=socket.exists)
 
     def _supernode(self) -> Service:
         if self._superlink is None:

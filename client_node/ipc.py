@@ -107,6 +107,12 @@ def serve(path: Path, handler: Handler, *, stop: Stop, grace: float = 5.0) -> No
             thread.join(max(0.0, end - time.monotonic()))
 
 
+def clear(path: Path) -> None:
+    """Remove the socket of a killed process at ``path``: one that is there counts as served. A living one stays."""
+    if path.exists() and not _alive(path):
+        path.unlink(missing_ok=True)
+
+
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.parent.stat().st_uid != os.getuid():

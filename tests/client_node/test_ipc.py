@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client_node.ipc import Header, Lease, Stop, call, serve, socket_path
+from client_node.ipc import Header, Lease, Stop, call, clear, serve, socket_path
 from shared.contracts.errors import (
     ConfigError,
     DataInvalidError,
@@ -122,6 +122,16 @@ def test_serve_takes_over_a_dead_socket(tmp_path: Path) -> None:
     thread.join(5)
     stop.close()
     assert not thread.is_alive()
+
+
+def test_clear_removes_what_a_killed_process_left_and_no_living_socket(server: Path, tmp_path: Path) -> None:
+    dead = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead))
+    for path in (dead, server, tmp_path / "never.sock"):
+        clear(path)
+    assert not dead.exists()
+    assert call(server, {"op": "ping"})
 
 
 def test_socket_path_of_a_deep_home_is_short(tmp_path: Path) -> None:
