@@ -10,6 +10,8 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from portal.main import create_app
+from server.accounts import invitations
+from server.accounts import service as accounts
 from server.accounts.roles import Role
 from server.cases import service as cases
 from server.cases.ingest import ingest
@@ -105,9 +107,22 @@ def make_world(folder: Path) -> World:
         world.client.cookies.clear()
         world.browsers[column] = Browser(world.client).sign_in(username)
         world.cookies[column] = dict(world.client.cookies)
+    _sessions_and_invitations(world)
     world.browsers["other"], world.cookies["other"] = world.browsers["own"], world.cookies["own"]
     world.keep()
     return world
+
+
+def _sessions_and_invitations(world: World) -> None:
+    """Give each hospital's staff a session elsewhere, and have somebody of each invited."""
+    admin = world.network.people["admin"]
+    with world.network.centre.runtime.database.session() as session:
+        for hospital, things in world.things.items():
+            _, opened = accounts.open_session(session, things["person"])
+            link, invited = invitations.invite(
+                session, actor=admin, display_name="Dr. N. Ew", role=Role.HOSPITAL_IT, hospital_id=hospital
+            )
+            things.update(session=opened.session_id, link=link, invitation=invited.id)
 
 
 def _runs_and_models(network: Network) -> dict[str, str]:

@@ -50,8 +50,34 @@ MATRIX: dict[str, Row] = {
     "healthz": Row("GET /healthz", "200 200 200 200 200 200 200"),
     "login_form": Row("GET /login", "200 303 303 303 303 303 303"),
     "login": Row("POST /login", "403 403 403 403 403 403 403", {"username": "reader", "password": "x"}),
+    "login_code_form": Row("GET /login/code", "login login login login login login login"),
+    "login_code": Row("POST /login/code", "403 403 403 403 403 403 403", {"code": "123456"}),
+    "login_set_up_form": Row("GET /login/second-factor", "login login login login login login login"),
+    "login_set_up": Row("POST /login/second-factor", "login login login login login login login", {"code": "123456"}),
+    "invitation": Row("GET /login/invitation/{link}", "200 200 200 200 200 200 200"),
+    "invitation_accept": Row("POST /login/invitation/{link}", "403 403 403 403 403 403 403", {**PERSON, "again": "x"}),
     "logout": Row("POST /logout", "login login login login login login login"),
     "home": Row("GET /", "login 303 303 303 303 303 303"),
+    # One's own account, whoever one is; what is somebody else's is not found there.
+    "account": Row("GET /account", "login 200 200 200 200 200 200"),
+    "account_password": Row(
+        "POST /account/password",
+        "login 303 303 303 303 303 303",
+        {"old": PASSWORD, "new": "another good password", "again": "another good password"},
+    ),
+    "second_factor_begin": Row(
+        "POST /account/second-factor", "login 303 303 303 303 303 303", {"password": PASSWORD}
+    ),
+    "second_factor_form": Row("GET /account/second-factor", "login 409 409 409 409 409 409"),
+    "second_factor_confirm": Row(
+        "POST /account/second-factor/confirm", "login 409 409 409 409 409 409", {"code": "123456"}
+    ),
+    "second_factor_off": Row(
+        "POST /account/second-factor/off", "login 303 303 303 303 303 303", {"password": PASSWORD}
+    ),
+    "recovery_codes": Row("POST /account/recovery-codes", "login 409 409 409 409 409 409", {"password": PASSWORD}),
+    "session_end": Row("POST /account/sessions/{session}/end", "login 404 404 404 404 303 404"),
+    "sessions_end_others": Row("POST /account/sessions/end-others", "login 303 303 303 303 303 303"),
     # Cases are read by hematologists; hospital IT sees what comes of them.
     "worklist": Row("GET /worklist", "login 200 403 403 200 403 403"),
     "case": Row("GET /cases/{case}", "login 200 403 403 200 403 403"),
@@ -114,6 +140,17 @@ MATRIX: dict[str, Row] = {
     "people": Row("GET /people", "login 403 200 403 200 403 403"),
     "person_add": Row("POST /people", "login 403 303 403 303 403 403", PERSON),
     "person_active": Row("POST /people/{person}/active", "login 403 303 403 303 403 403"),
+    "person": Row("GET /people/{person}", "login 403 200 403 200 403 403"),
+    "person_sessions_end": Row("POST /people/{person}/sessions/end", "login 403 303 403 303 403 403"),
+    "person_second_factor_reset": Row(
+        "POST /people/{person}/second-factor/reset", "login 403 303 403 303 403 403"
+    ),
+    "invite": Row(
+        "POST /people/invitations",
+        "login 403 200 403 200 403 403",
+        {"display_name": "Dr. N. Ew", "role": "hospital_it", "hospital_id": OTHER},
+    ),
+    "invite_revoke": Row("POST /people/invitations/{invitation}/revoke", "login 403 303 403 303 403 403"),
     "audit": Row("GET /audit", "login 403 403 200 200 403 403"),
     "audit_check": Row("GET /audit/check", "login 403 403 200 200 403 403"),
 }  # fmt: skip
