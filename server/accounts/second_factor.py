@@ -35,7 +35,7 @@ def required(runtime: Runtime, user: User) -> bool:
 
 def view(session: Session, runtime: Runtime, principal: Principal) -> SecondFactorView:
     """Return how one's own second factor stands."""
-    user = _own(session, principal.user_id)
+    user = _own(session, principal.user_id, lock=False)
     return SecondFactorView(
         on=user.totp_sealed is not None,
         since=user.totp_since,
@@ -76,7 +76,7 @@ def waiting(runtime: Runtime, user: User) -> Enrolment:
 
 def own_waiting(session: Session, runtime: Runtime, principal: Principal) -> Enrolment:
     """Return what one's own app is to be told."""
-    return waiting(runtime, _own(session, principal.user_id))
+    return waiting(runtime, _own(session, principal.user_id, lock=False))
 
 
 def confirm_own(session: Session, runtime: Runtime, principal: Principal, code: str) -> list[str]:
@@ -151,6 +151,8 @@ def turn_off(session: Session, runtime: Runtime, principal: Principal, password:
     """
     service.require_password(session, principal, password)
     user = _own(session, principal.user_id)
+    if user.totp_sealed is None:
+        raise ConflictError("There is no second factor to turn off.")
     if required(runtime, user):
         raise ConflictError(f"The role {user.role.label} signs in with a second factor; set up another device.")
     _forget(session, user)
@@ -170,8 +172,8 @@ def _forget(session: Session, user: User) -> None:
     repository.replace_codes(session, user.id, [])
 
 
-def _own(session: Session, user_id: str) -> User:
-    user = repository.by_id(session, user_id, lock=True)
+def _own(session: Session, user_id: str, *, lock: bool = True) -> User:
+    user = repository.by_id(session, user_id, lock=lock)
     if user is None:
         raise NotFoundError("There is no such account.")
     return user

@@ -4,6 +4,7 @@ The lock of an account stops guessing at one account; this stops guessing at man
 processes of the portal count together.
 """
 
+import math
 from datetime import timedelta
 from ipaddress import IPv6Address, ip_address
 from typing import ClassVar, Final
@@ -39,7 +40,7 @@ def require_room(session: Session, address: str) -> None:
     if len(failed) < MOST_FAILURES:
         return
     # It opens again once the oldest of those that fill the measure no longer counts.
-    minutes = max(1, round((failed[MOST_FAILURES - 1] + WINDOW - now).total_seconds() / 60 + 0.5))
+    minutes = math.ceil((failed[MOST_FAILURES - 1] + WINDOW - now).total_seconds() / 60)
     raise TooManyAttemptsError(f"Too many attempts from your network failed. Wait {minutes} minutes and try again.")
 
 

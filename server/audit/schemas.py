@@ -24,14 +24,6 @@ class AuditQuery(BaseModel):
     """Entries older than this one: the next page."""
 
 
-class AuditPage(BaseModel):
-    """A page of entries, newest first."""
-
-    entries: list["AuditView"]
-    older: int | None
-    """What to ask for as `before` to get the next page; None: this is the last."""
-
-
 class AuditView(BaseModel):
     """One entry."""
 
@@ -43,6 +35,14 @@ class AuditView(BaseModel):
     actor_name: str
     action: str
     data: dict[str, Any]  # Any: each action has its own shape
+
+
+class AuditPage(BaseModel):
+    """A page of entries, newest first."""
+
+    entries: list[AuditView]
+    older: int | None
+    """What to ask for as `before` to get the next page; None: this is the last."""
 
 
 class AuditVerification(BaseModel):

@@ -60,6 +60,7 @@ def test_password_changes_and_the_new_one_signs_in(elsewhere: str, reader: Brows
 
 def test_second_factor_is_set_up_renewed_and_turned_off(reader: Browser) -> None:
     with time_machine.travel(NOON, tick=False):
+        reader.client.cookies.clear()
         reader.sign_in("reader")
         assert reader.post("/account/second-factor", {"password": "wrong password"}).status_code == 403
         assert reader.post("/account/second-factor", {"password": PASSWORD}).status_code == 303

@@ -72,7 +72,9 @@ def _asked(visitor: Browser, network: Network, path: str) -> tuple[int, str]:
     statements: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
+        # That a session was seen is written down once a minute, whatever the page.
+        if statement.startswith("SELECT"):
+            statements.append(statement)
 
     engine = network.centre.runtime.database.engine
     event.listen(engine, "before_cursor_execute", note)
