@@ -16,6 +16,18 @@ ACTIONS: Final = {
     "account.signed_out": "signed out",
     "account.sign_in_failed": "gave a wrong password",
     "account.locked": "locked the account after failed attempts",
+    "account.code_refused": "gave a wrong code",
+    "account.address_held": "stopped listening to the address after failed attempts",
+    "account.password_changed": "changed the password",
+    "account.second_factor_on": "set up the second factor",
+    "account.second_factor_off": "turned the second factor off",
+    "account.second_factor_reset": "reset the second factor",
+    "account.recovery_codes_made": "got new recovery codes",
+    "account.recovery_code_used": "signed in by a recovery code",
+    "account.sessions_ended": "ended sessions",
+    "invitation.made": "invited somebody",
+    "invitation.taken_back": "took the invitation back",
+    "invitation.taken_up": "took the invitation up",
     "hospital.kit_made": "made an enrolment kit",
     "hospital.tolerance": "set what the hospital may lose by a model",
     "hospital.node_asked": "asked to join",
@@ -53,6 +65,8 @@ ACTIONS: Final = {
 }
 SUBJECTS: Final = {
     "user": "account",
+    "invitation": "invitation",
+    "address": "network address",
     "run": "run",
     "dry-run": "dry run",
     "schedule": "schedule",
@@ -85,10 +99,15 @@ def line(entry: AuditView, names: Mapping[str, str]) -> Line:
         seq=entry.seq,
         at=entry.at,
         who=names.get(entry.actor) or ("the centre" if entry.actor.startswith("system") else entry.actor_name),
-        what=ACTIONS.get(entry.action, entry.action.replace(".", ": ").replace("_", " ")),
+        what=plain_action(entry.action),
         about=_about(entry.subject, names),
         details=[_detail(name, value, names) for name, value in entry.data.items()],
     )
+
+
+def plain_action(action: str) -> str:
+    """Return an action in words."""
+    return ACTIONS.get(action, action.replace(".", ": ").replace("_", " "))
 
 
 def _about(subject: str, names: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ TITLES: Final = {
     405: "There is nothing here",
     409: "Somebody or something was faster",
     422: "Something is missing",
+    429: "Too many attempts",
     500: "Something broke on our side",
     503: "A part of the platform does not answer",
 }

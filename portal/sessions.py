@@ -8,10 +8,12 @@ from fastapi import Request, Response
 
 from server.accounts import service as accounts
 from server.accounts.schemas import Principal
+from server.accounts.sign_in import Client
 from server.deps import RuntimeDep
 
 SESSION_COOKIE: Final = "hv_session"
 LOGIN_COOKIE: Final = "hv_login"
+STEP_COOKIE: Final = "hv_step"
 THEME_COOKIE: Final = "hv_theme"
 THEMES: Final = ("auto", "light", "dark")
 
@@ -43,6 +45,25 @@ def set_session(request: Request, response: Response, token: str) -> None:
 def clear_session(response: Response) -> None:
     """Take the session cookie back."""
     response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="lax")
+
+
+def set_step(request: Request, response: Response, token: str) -> None:
+    """Hand the browser what it needs between password and code: it opens nothing else."""
+    response.set_cookie(
+        STEP_COOKIE, token, httponly=True, samesite="strict", secure=is_https(request), path="/login", max_age=600
+    )
+
+
+def clear_step(response: Response) -> None:
+    """Take it back."""
+    response.delete_cookie(STEP_COOKIE, path="/login", httponly=True, samesite="strict")
+
+
+def client_of(request: Request) -> Client:
+    """Return where a request comes from; behind a proxy the server puts the client's address in its place."""
+    return Client(
+        address=request.client.host if request.client else "", user_agent=request.headers.get("user-agent", "")
+    )
 
 
 def login_token(request: Request) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from server.accounts.roles import Role
 from shared.addresses import is_loopback
 from shared.contracts.errors import ConfigError
 from shared.settings import Settings
@@ -13,6 +14,7 @@ from shared.settings import Settings
 ENV_PREFIX = "HEMATOVISION_SERVER_"
 HOME_VARIABLE = f"{ENV_PREFIX}HOME"
 ENV_FILE = "server.env"
+_SECOND_FACTOR_WORDS = frozenset({"default", "nobody", "everybody"})
 
 
 class ServerSettings(Settings):
@@ -40,6 +42,11 @@ class ServerSettings(Settings):
     """host:port of its control API: loopback only."""
     synthetic: bool = False
     """The data are synthetic: every page and report says so."""
+    second_factor: str = "default"
+    """Who must sign in with a code beside the password: ``nobody``, ``everybody``, or roles with commas between them
+    (``hematologist,admin``). ``default``: everybody who works at the centre, and nobody in the demonstration."""
+    portal_url: str = ""
+    """Base address of the portal as people reach it, for links in invitations."""
     worker_concurrency: int = 4
     log_json: bool = False
     """One JSON object a line, for a log collector."""
@@ -52,6 +59,24 @@ class ServerSettings(Settings):
         if value and not is_loopback(value.rpartition(":")[0].strip("[]")):
             raise ValueError("the Control API must be on loopback, e.g. 127.0.0.1:9093")
         return value
+
+    @field_validator("second_factor")
+    @classmethod
+    def _known_roles(cls, value: str) -> str:
+        words = [word.strip() for word in value.split(",")]
+        if value not in _SECOND_FACTOR_WORDS and not set(words) <= {role.value for role in Role}:
+            roles = ", ".join(role.value for role in Role)
+            raise ValueError(f"give nobody, everybody, default, or some of: {roles}")
+        return ",".join(words)
+
+    @property
+    def second_factor_roles(self) -> frozenset[Role]:
+        """The roles that must sign in with a second factor."""
+        if self.second_factor == "default":
+            return frozenset() if self.demo else frozenset(Role) - {Role.HOSPITAL_IT}
+        named = {"nobody": frozenset[Role](), "everybody": frozenset(Role)}
+        found = named.get(self.second_factor)
+        return frozenset(Role(word) for word in self.second_factor.split(",")) if found is None else found
 
     @property
     def effective_database_url(self) -> str:

@@ -5,9 +5,11 @@ from typing import Final
 from fastapi import APIRouter
 
 from portal.views import (
+    account,
     audit,
     dry_runs,
     health,
+    invitations,
     login,
     models,
     nodes,
@@ -25,6 +27,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
     for module in (
         health,
         login,
+        invitations,
+        account,
         worklist,
         reading,
         reading_actions,

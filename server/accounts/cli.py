@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from server.accounts import passwords, service
+from server.accounts import invitations, passwords, second_factor, service
 from server.accounts.roles import Role
 from server.commands import COMMAND_LINE, HomeOption, JsonOption, emit, open_runtime
-from shared.contracts.errors import UsageError
+from server.settings import ENV_PREFIX
+from shared.contracts.errors import NotFoundError, UsageError
 
 app = typer.Typer(help="People who sign in at the portal.")
 
@@ -42,13 +43,54 @@ def add(
     emit(user.model_dump(mode="json") | shown, as_json=as_json, text=text)
 
 
+@app.command()
+def invite(
+    role: Annotated[Role, typer.Option("--role")],
+    name: Annotated[str, typer.Option("--name", help="As it stands on reports.")],
+    hospital: Annotated[str | None, typer.Option("--hospital", help="For the role hospital_it.")] = None,
+    mail: Annotated[str | None, typer.Option("--mail", help="Mail address of the person.")] = None,
+    portal: Annotated[str, typer.Option("--portal", help="https://host of the portal, else the setting.")] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a link, good once and for seven days, by which a person makes their own account."""
+    with open_runtime(home) as runtime:
+        base = (portal or runtime.settings.portal_url).rstrip("/")
+        if not base:
+            raise UsageError(f"Say where people reach the portal: --portal https://host, or {ENV_PREFIX}PORTAL_URL.")
+        with runtime.database.session() as session:
+            token, invited = invitations.invite(
+                session, actor=COMMAND_LINE, display_name=name, role=role, hospital_id=hospital, email=mail
+            )
+    link = f"{base}{invitations.PATH}{token}"
+    text = (
+        f"{link}\nGood once, until {invited.expires_at:%Y-%m-%d %H:%M} UTC. Hand it over safely; it is told this once."
+    )
+    emit(invited.model_dump(mode="json") | {"link": link}, as_json=as_json, text=text)
+
+
+@app.command("reset-second-factor")
+def reset_second_factor(
+    username: Annotated[str, typer.Argument(metavar="USERNAME")], home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """Let somebody who lost phone and recovery codes set up a new second factor; their sessions end."""
+    with open_runtime(home) as runtime, runtime.database.session() as session:
+        found = {user.username: user for user in service.list_users(session, COMMAND_LINE)}.get(username)
+        if found is None:
+            raise NotFoundError(f"There is no account {username}; see `user list`.")
+        second_factor.reset(session, COMMAND_LINE, found.id)
+    emit({"username": username}, as_json=as_json, text=f"{username} sets up a new second factor at the next sign-in.")
+
+
 @app.command("list")
 def list_users(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the accounts."""
     with open_runtime(home) as runtime, runtime.database.session(read_only=True) as session:
         users = service.list_users(session, COMMAND_LINE)
     lines = [
-        f"{user.username}  {user.role.label}  {user.display_name}{'' if user.active else '  (shut)'}" for user in users
+        f"{user.username}  {user.role.label}  {user.display_name}"
+        f"{'  second factor' if user.second_factor else ''}{'' if user.active else '  (shut)'}"
+        for user in users
     ]
     emit({"users": users}, as_json=as_json, text="\n".join(lines) or "There is no account yet.")
 

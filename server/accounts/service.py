@@ -23,12 +23,17 @@ _LONGEST_LOCK = timedelta(minutes=15)
 IDLE = timedelta(minutes=30)
 SESSION_LIFE = timedelta(hours=12)
 _TOUCH_EVERY = timedelta(minutes=1)
+_LONGEST_AGENT = 300
 _USERNAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,49}")
 _REFUSED = "User name or password is wrong; try again."
 
 
 class SignInRefusedError(UnauthenticatedError, KeepsChangesError):
-    """Wrong name or password, or a locked account; the failure stays counted."""
+    """Wrong name, password or code, or a locked account; the failure stays counted."""
+
+
+class PasswordRefusedError(ForbiddenError, KeepsChangesError):
+    """Somebody who is signed in gave a wrong password; the failure stays counted."""
 
 
 def create_user(
@@ -40,18 +45,14 @@ def create_user(
     role: Role,
     password: str,
     hospital_id: str | None = None,
+    email: str | None = None,
 ) -> UserView:
     """Add a person; coordinators may add everybody but administrators."""
-    _require_people_rights(actor, role)
+    require_people_rights(actor, role)
+    check_place(session, display_name=display_name, role=role, hospital_id=hospital_id)
     name = username.strip().lower()
     if not _USERNAME.fullmatch(name):
         raise UsageError("A user name has 2 to 50 small letters, digits, dots, hyphens or underscores.")
-    if not display_name.strip():
-        raise UsageError("Give the person's name as it shall stand on reports.")
-    if (role is Role.HOSPITAL_IT) != (hospital_id is not None):
-        raise UsageError("Hospital IT belongs to a hospital, and nobody else does: give or leave out the hospital.")
-    if hospital_id is not None and not repository.hospital_exists(session, hospital_id):
-        raise NotFoundError(f"There is no hospital {hospital_id}; enrol it first.")
     if repository.by_username(session, name):
         raise ConflictError(f"The user name {name} is taken; choose another.")
     user = User(
@@ -60,44 +61,87 @@ def create_user(
         role=role,
         hospital_id=hospital_id,
         password_hash=passwords.hash_password(password),
+        email=email,
     )
     repository.add(session, user)
-    _record(session, user, actor.actor, "created", role=role.value, hospital_id=hospital_id)
+    record(session, user, actor.actor, "created", role=role.value, hospital_id=hospital_id)
     return _view(user)
+
+
+def check_place(session: Session, *, display_name: str, role: Role, hospital_id: str | None) -> None:
+    """Return if an account can have this name, role and hospital.
+
+    Raises:
+        UsageError, NotFoundError: it cannot.
+    """
+    if not display_name.strip():
+        raise UsageError("Give the person's name as it shall stand on reports.")
+    if (role is Role.HOSPITAL_IT) != (hospital_id is not None):
+        raise UsageError("Hospital IT belongs to a hospital, and nobody else does: give or leave out the hospital.")
+    if hospital_id is not None and not repository.hospital_exists(session, hospital_id):
+        raise NotFoundError(f"There is no hospital {hospital_id}; enrol it first.")
 
 
 def set_active(session: Session, *, actor: Principal, user_id: str, active: bool) -> UserView:
     """Let a person in again, or shut them out at once."""
-    user = repository.by_id(session, user_id, lock=True)
-    if user is None:
-        raise NotFoundError("There is no such account.")
-    _require_people_rights(actor, user.role)
+    user = managed(session, actor, user_id)
     if user.id == actor.user_id and not active:
         raise ConflictError("Nobody shuts out themselves; ask another administrator.")
     user.active = active
     if not active:
         repository.revoke(session, now=utc_now(), user_id=user.id)
-    _record(session, user, actor.actor, "activated" if active else "deactivated")
+    record(session, user, actor.actor, "activated" if active else "deactivated")
     return _view(user)
+
+
+def managed(session: Session, actor: Principal, user_id: str) -> User:
+    """Return an account, locked, that ``actor`` may change.
+
+    Raises:
+        NotFoundError, ForbiddenError: there is none, or not for this actor.
+    """
+    user = repository.by_id(session, user_id, lock=True)
+    if user is None:
+        raise NotFoundError("There is no such account.")
+    require_people_rights(actor, user.role)
+    return user
 
 
 def list_users(session: Session, principal: Principal) -> list[UserView]:
     """Return the accounts; hospital IT sees its own hospital's."""
+    return _listed(session, _scope(principal))
+
+
+def person(session: Session, principal: Principal, user_id: str) -> UserView:
+    """Return one account."""
+    found = _listed(session, _scope(principal), user_id)
+    if not found:
+        raise NotFoundError("There is no such account.")
+    return found[0]
+
+
+def _scope(principal: Principal) -> str | None:
     if principal.role is Role.HOSPITAL_IT and principal.hospital_id:
-        return [_view(user) for user in repository.users(session, hospital_id=principal.hospital_id)]
+        return principal.hospital_id
     if principal.role not in {Role.ADMIN, Role.COORDINATOR, Role.AUDITOR}:
         raise ForbiddenError("Your role does not see accounts; ask a coordinator.")
-    return [_view(user) for user in repository.users(session, hospital_id=None)]
+    return None
+
+
+def _listed(session: Session, hospital_id: str | None, user_id: str | None = None) -> list[UserView]:
+    now = utc_now()
+    found = repository.users(session, hospital_id=hospital_id, now=now, idle_since=now - IDLE, user_id=user_id)
+    return [_view(line.user, line.sessions) for line in found]
 
 
 def authenticate(session: Session, username: str, password: str) -> UserView:
-    """Return whose name and password these are.
+    """Return whose name and password these are. Where a second factor is to come, failures stay counted until then.
 
     Raises:
         SignInRefusedError: they are nobody's, or the account is locked or shut.
     """
     user = repository.by_username(session, username.strip().lower(), lock=True)
-    return _view(_checked(session, user, password))
+    return _view(_checked(session, user, password, whole=user is not None and user.totp_sealed is None))
 
 
 def check_password(session: Session, user_id: str, password: str) -> None:
@@ -106,29 +150,61 @@ def check_password(session: Session, user_id: str, password: str) -> None:
     Raises:
         SignInRefusedError: it is not; failures count towards the lock.
     """
-    _checked(session, repository.by_id(session, user_id, lock=True), password)
+    _checked(session, repository.by_id(session, user_id, lock=True), password, whole=True)
 
 
-def open_session(session: Session, user_id: str) -> tuple[str, Principal]:
+def require_password(session: Session, principal: Principal, password: str) -> None:
+    """Return if whoever is signed in knows the password: asked before anything about the account itself changes.
+
+    Raises:
+        PasswordRefusedError: they do not; failures count towards the lock.
+    """
+    try:
+        check_password(session, principal.user_id, password)
+    except SignInRefusedError as refused:
+        raise PasswordRefusedError(refused.message.replace("User name or password is", "The password is")) from None
+
+
+def change_password(session: Session, principal: Principal, *, old: str, new: str) -> None:
+    """Set a new password; every other session of the account ends.
+
+    Raises:
+        PasswordRefusedError: the old one is wrong.
+        UsageError: the new one is too short, too long, or the old one.
+    """
+    require_password(session, principal, old)
+    if old == new:
+        raise UsageError("That is the password you have; choose another.")
+    user = repository.by_id(session, principal.user_id, lock=True)
+    if user is None:
+        raise NotFoundError("There is no such account.")
+    user.password_hash = passwords.hash_password(new)
+    ended = repository.revoke(session, now=utc_now(), user_id=user.id, but=principal.session_id)
+    record(session, user, principal.actor, "password_changed", sessions_ended=ended)
+
+
+def open_session(session: Session, user_id: str, *, user_agent: str = "") -> tuple[str, Principal]:
     """Sign an authenticated person in; return the cookie's token and the principal."""
     user = repository.by_id(session, user_id)
     if user is None or not user.active:
         raise SignInRefusedError(_REFUSED)
     token = secrets.token_urlsafe(32)
     row = UserSession(
-        id=_session_id(token),
+        id=token_id(token),
         user_id=user.id,
         csrf_token=secrets.token_urlsafe(24),
         expires_at=utc_now() + SESSION_LIFE,
+        user_agent=user_agent[:_LONGEST_AGENT],
     )
     repository.add(session, row)
-    _record(session, user, f"user:{user.id}", "signed_in")
+    user.last_sign_in_at, user.failed_logins, user.locked_until = row.created_at, 0, None
+    record(session, user, f"user:{user.id}", "signed_in")
     return token, _principal(row, user)
 
 
 def principal_for(session: Session, token: str) -> Principal | None:
     """Return who is signed in by this token, or None: unknown, ended, idle too long, or shut out."""
-    found = repository.session_and_user(session, _session_id(token)) if token else None
+    found = repository.session_and_user(session, token_id(token)) if token else None
     if found is None:
         return None
     row, user = found
@@ -142,35 +218,50 @@ def principal_for(session: Session, token: str) -> Principal | None:
 
 def close_session(session: Session, token: str) -> None:
     """Sign out."""
-    found = repository.session_and_user(session, _session_id(token))
+    found = repository.session_and_user(session, token_id(token))
     if found is None or found[0].revoked_at:
         return
     repository.revoke(session, now=utc_now(), session_id=found[0].id)
-    _record(session, found[1], f"user:{found[1].id}", "signed_out")
+    record(session, found[1], f"user:{found[1].id}", "signed_out")
 
 
-def _checked(session: Session, user: User | None, password: str) -> User:
+def require_open(user: User | None) -> User:
+    """Return the account if attempts to sign in to it are looked at.
+
+    Raises:
+        SignInRefusedError: there is none, it is shut, or it is locked after failed attempts.
+    """
     now = utc_now()
     if user is not None and user.locked_until and user.locked_until > now:
         seconds = int((user.locked_until - now).total_seconds()) + 1
         raise SignInRefusedError(f"Too many failed attempts; wait {seconds} seconds and try again.")
-    right = passwords.matches(password, user.password_hash if user else None)
     if user is None or not user.active:
         raise SignInRefusedError(_REFUSED)
-    if not right:
-        _count_failure(session, user, now)
-        raise SignInRefusedError(_REFUSED)
-    user.failed_logins, user.locked_until = 0, None
     return user
 
 
-def _count_failure(session: Session, user: User, now: datetime) -> None:
+def count_failure(session: Session, user: User, *, what: str = "sign_in_failed") -> None:
+    """Count a wrong password or code; from the fifth on the account is locked, each time for longer."""
     user.failed_logins += 1
-    _record(session, user, f"user:{user.id}", "sign_in_failed", failures=user.failed_logins)
+    record(session, user, f"user:{user.id}", what, failures=user.failed_logins)
     beyond = user.failed_logins - FAILURES_BEFORE_LOCK
     if beyond >= 0:
-        user.locked_until = now + min(_FIRST_LOCK * 2 ** min(beyond, 10), _LONGEST_LOCK)
-        _record(session, user, "system", "locked", until=user.locked_until.isoformat())
+        user.locked_until = utc_now() + min(_FIRST_LOCK * 2 ** min(beyond, 10), _LONGEST_LOCK)
+        record(session, user, "system", "locked", until=user.locked_until.isoformat())
+
+
+def _checked(session: Session, user: User | None, password: str, *, whole: bool) -> User:
+    """Return the account if the password is right; ``whole``: nothing else is to come, so failures are forgotten."""
+    locked = user is not None and user.locked_until is not None and user.locked_until > utc_now()
+    # An unknown or shut account takes as long as any other: the answer's time tells no names.
+    right = not locked and passwords.matches(password, user.password_hash if user else None)
+    found = require_open(user)
+    if not right:
+        count_failure(session, found)
+        raise SignInRefusedError(_REFUSED)
+    if whole:
+        found.failed_logins, found.locked_until = 0, None
+    return found
 
 
 def _touch(session: Session, session_id: str, now: datetime) -> None:
@@ -182,17 +273,20 @@ def _touch(session: Session, session_id: str, now: datetime) -> None:
         return
 
 
-def _require_people_rights(actor: Principal, role: Role) -> None:
+def require_people_rights(actor: Principal, role: Role) -> None:
+    """Refuse whoever may not manage accounts of this role."""
     if actor.role is Role.ADMIN or (actor.role is Role.COORDINATOR and role is not Role.ADMIN):
         return
     raise ForbiddenError("Your role does not manage this kind of account; ask an administrator.")
 
 
-def _record(session: Session, user: User, actor: str, action: str, **data: object) -> None:
+def record(session: Session, user: User, actor: str, action: str, **data: object) -> None:
+    """Write into the account's audit."""
     audit.record(session, subject=f"user:{user.id}", actor=actor, action=f"account.{action}", data=data)
 
 
-def _session_id(token: str) -> str:
+def token_id(token: str) -> str:
+    """Return under what a cookie's or link's token is kept: a copied database opens nothing."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -208,5 +302,7 @@ def _principal(row: UserSession, user: User) -> Principal:
     )
 
 
-def _view(user: User) -> UserView:
-    return UserView.model_validate(user, from_attributes=True)
+def _view(user: User, sessions: int = 0) -> UserView:
+    locked = user.locked_until if user.locked_until and user.locked_until > utc_now() else None
+    kept = user.model_dump(include=UserView.model_fields.keys() - {"locked_until"})
+    return UserView(**kept, second_factor=user.totp_sealed is not None, sessions=sessions, locked_until=locked)

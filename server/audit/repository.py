@@ -1,11 +1,15 @@
 """All SQL of the audit; it only ever adds and reads."""
 
 from collections.abc import Iterator
+from typing import Final
 
-from sqlalchemy import String, cast, func, literal, text
+from sqlalchemy import ColumnElement, String, cast, func, literal, text
 from sqlmodel import Session, col, or_, select
 
+from server.audit.schemas import AuditQuery
 from server.models import AuditCheckpoint, AuditEntry, User
+
+_ESCAPE: Final = "\\"
 
 
 def lock(session: Session, subject: str) -> None:
@@ -51,27 +55,52 @@ def checkpoints(session: Session) -> list[AuditCheckpoint]:
 
 
 def search(
-    session: Session, *, subject: str | None, words: str | None, hospital_id: str | None, limit: int
+    session: Session, wanted: AuditQuery, *, hospital_id: str | None, limit: int
 ) -> list[tuple[AuditEntry, str | None]]:
     """Return the newest matching entries with the display name of the person who acted, if a person did."""
     statement = (
         select(AuditEntry, User.display_name)
         .join(User, col(AuditEntry.actor) == literal("user:") + col(User.id), isouter=True)
+        .where(*_conditions(wanted))
         .order_by(col(AuditEntry.id).desc())
         .limit(limit)
     )
-    if subject:
-        statement = statement.where(AuditEntry.subject == subject)
     if hospital_id:
         statement = statement.where(AuditEntry.subject == f"hospital:{hospital_id}")
-    if words:
-        like = f"%{words.replace('%', '').replace('_', '')}%"
-        statement = statement.where(
-            or_(
-                col(AuditEntry.subject).ilike(like),
-                col(AuditEntry.action).ilike(like),
-                col(User.display_name).ilike(like),
-                cast(col(AuditEntry.data), String).ilike(like),
-            )
-        )
     return [(entry, name) for entry, name in session.exec(statement).all()]
+
+
+def actions(session: Session) -> list[str]:
+    """Return every action that was ever recorded."""
+    return list(session.exec(select(AuditEntry.action).distinct().order_by(AuditEntry.action)).all())
+
+
+def _conditions(wanted: AuditQuery) -> Iterator[ColumnElement[bool]]:
+    if wanted.subject:
+        yield col(AuditEntry.subject) == wanted.subject
+    if wanted.action:
+        yield col(AuditEntry.action) == wanted.action
+    if wanted.since:
+        yield col(AuditEntry.at) >= wanted.since
+    if wanted.until:
+        yield col(AuditEntry.at) < wanted.until
+    if wanted.before is not None:
+        yield col(AuditEntry.id) < wanted.before
+    if wanted.actor:
+        like = _holding(wanted.actor)
+        yield or_(
+            col(AuditEntry.actor).ilike(like, escape=_ESCAPE),
+            col(User.display_name).ilike(like, escape=_ESCAPE),
+            col(User.username).ilike(like, escape=_ESCAPE),
+        )
+    if wanted.text:
+        like = _holding(wanted.text)
+        places = (AuditEntry.subject, AuditEntry.action, User.display_name)
+        words = [col(place).ilike(like, escape=_ESCAPE) for place in places]
+        yield or_(*words, cast(col(AuditEntry.data), String).ilike(like, escape=_ESCAPE))
+
+
+def _holding(words: str) -> str:
+    for letter in (_ESCAPE, "%", "_"):
+        words = words.replace(letter, _ESCAPE + letter)
+    return f"%{words}%"

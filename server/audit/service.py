@@ -13,7 +13,7 @@ from sqlmodel import Session
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.audit import repository
-from server.audit.schemas import AuditVerification, AuditView
+from server.audit.schemas import AuditPage, AuditQuery, AuditVerification, AuditView
 from server.models import AuditCheckpoint, AuditEntry
 from server.models.base import utc_now
 from server.vault.port import Vault
@@ -88,18 +88,30 @@ def search(
     session: Session, principal: Principal, subject: str | None = None, text: str | None = None, limit: int = 200
 ) -> list[AuditView]:
     """Return the newest entries that match; hospital IT sees its own hospital's only."""
+    return look(session, principal, AuditQuery(subject=subject or "", text=text or ""), limit=limit).entries
+
+
+def look(session: Session, principal: Principal, wanted: AuditQuery, *, limit: int = 100) -> AuditPage:
+    """Return a page of the entries that match, newest first; hospital IT sees its own hospital's only."""
+    _require_reader(principal)
+    limit = min(limit, 1000)
+    hospital_id = principal.hospital_id if principal.role is Role.HOSPITAL_IT else None
+    found = repository.search(session, wanted, hospital_id=hospital_id, limit=limit + 1)
+    shown = [_view(entry, name) for entry, name in found[:limit]]
+    return AuditPage(entries=shown, older=shown[-1].id if len(found) > limit else None)
+
+
+def actions(session: Session, principal: Principal) -> list[str]:
+    """Return every action that was ever recorded, for a choice."""
+    _require_reader(principal)
+    return repository.actions(session)
+
+
+def _require_reader(principal: Principal) -> None:
     if principal.role not in _AUDIT_READERS:
         raise ForbiddenError("Your role does not read the audit; ask an auditor.")
     if principal.role is Role.HOSPITAL_IT and not principal.hospital_id:
         raise ForbiddenError("Your account belongs to no hospital; ask an administrator.")
-    found = repository.search(
-        session,
-        subject=subject,
-        words=text,
-        hospital_id=principal.hospital_id if principal.role is Role.HOSPITAL_IT else None,
-        limit=min(limit, 1000),
-    )
-    return [_view(entry, name) for entry, name in found]
 
 
 def _view(entry: AuditEntry, name: str | None) -> AuditView:

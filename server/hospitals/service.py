@@ -31,6 +31,7 @@ __all__ = [
     "forget_proofs",
     "heartbeat",
     "list_hospitals",
+    "name_of",
     "node_principal",
     "reject",
     "request_enrolment",
@@ -82,15 +83,24 @@ def _asked_since(session: Session, node: NodePrincipal) -> datetime | None:
 def list_hospitals(session: Session, principal: Principal) -> list[HospitalView]:
     """Return hospitals with their nodes; hospital IT sees its own only."""
     only = (principal.hospital_id or "") if principal.role is Role.HOSPITAL_IT else None
+    nodes: dict[str, list[Node]] = {}
+    for node in repository.nodes(session, hospital_id=only):
+        nodes.setdefault(node.hospital_id, []).append(node)
     return [
         HospitalView(
             id=hospital.id,
             name=hospital.name,
             gate_tolerance=hospital.gate_tolerance,
-            nodes=[_view(node, hospital) for node in repository.nodes(session, hospital_id=hospital.id)],
+            nodes=[_view(node, hospital) for node in nodes.get(hospital.id, [])],
         )
         for hospital in repository.hospitals(session, only=only)
     ]
+
+
+def name_of(session: Session, hospital_id: str) -> str:
+    """Return a hospital's name, its id where it has none."""
+    hospital = repository.hospital(session, hospital_id)
+    return hospital.name if hospital else hospital_id
 
 
 def tolerances(session: Session) -> dict[str, float]:

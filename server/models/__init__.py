@@ -1,6 +1,6 @@
 """SQLModel tables, one file a domain. Importing this package registers them all."""
 
-from server.models.accounts import User, UserSession
+from server.models.accounts import FailedSignIn, Invitation, RecoveryCode, SignInStep, User, UserSession
 from server.models.audit import AuditCheckpoint, AuditEntry
 from server.models.cases import Case, CaseCell, CaseField, Quarantine
 from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
@@ -19,8 +19,10 @@ __all__ = [
     "CensusRecord",
     "DryRun",
     "EnrolmentKit",
+    "FailedSignIn",
     "FlagDecision",
     "Hospital",
+    "Invitation",
     "LabelChange",
     "ModelSite",
     "ModelVersion",
@@ -28,6 +30,7 @@ __all__ = [
     "NodeModel",
     "OutboxEntry",
     "Quarantine",
+    "RecoveryCode",
     "Report",
     "Review",
     "RoundRecord",
@@ -35,6 +38,7 @@ __all__ = [
     "RunEvent",
     "RunSchedule",
     "SeenProof",
+    "SignInStep",
     "SiteRound",
     "User",
     "UserSession",

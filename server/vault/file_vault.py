@@ -1,5 +1,6 @@
 """A vault over key files of mode 0600, in the process that asks: embedded installations and the demo."""
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ from shared.contracts.enrolment import ServerKeys
 from shared.contracts.errors import ConfigError
 from shared.crypto.envelope import CaseKey, EnvelopePrivateKey
 from shared.crypto.pki import write_private
-from shared.crypto.signing import SigningKey, VerifyKey, fingerprint
+from shared.crypto.signing import SigningKey, VerifyKey, decode_base64, fingerprint
 
 _SIGNING, _RELEASE, _ENVELOPE = "signing.pem", "release.pem", "envelope.pem"
 _LEASES = "leases.jsonl"
@@ -83,6 +84,14 @@ class FileVault:
         self._log_lease(case_id, actor)
         return CaseKey.open(sealed, self._envelope, case_id)
 
+    def seal_secret(self, purpose: str, plain: bytes) -> str:
+        """Seal to the envelope key."""
+        return base64.b64encode(self._envelope.public.seal(plain, _secret(purpose))).decode()
+
+    def open_secret(self, purpose: str, sealed: str) -> bytes:
+        """Open with the envelope key."""
+        return self._envelope.open(decode_base64(sealed, "sealed secret"), _secret(purpose))
+
     def _log_lease(self, case_id: str, actor: str) -> None:
         # The vault keeps its own log: it must not depend on the database whose readers it watches.
         descriptor = os.open(self._folder / _LEASES, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -91,6 +100,10 @@ class FileVault:
             previous = hashlib.sha256(_last_line(log.fileno())).hexdigest()
             entry = {"at": datetime.now(UTC).isoformat(), "case": case_id, "actor": actor, "previous": previous}
             os.write(log.fileno(), json.dumps(entry, sort_keys=True).encode() + b"\n")
+
+
+def _secret(purpose: str) -> bytes:
+    return f"hematovision/secret/1\n{purpose}".encode()
 
 
 def _last_line(descriptor: int) -> bytes:

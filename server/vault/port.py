@@ -44,3 +44,15 @@ class Vault(Protocol):
     def document_key(self) -> DocumentKey:
         """The X.509 key that signs reports as PDF readers know it."""
         ...
+
+    def seal_secret(self, purpose: str, plain: bytes) -> str:
+        """Seal a small secret that the database keeps, for ``purpose`` (``totp:<user id>``); base64."""
+        ...
+
+    def open_secret(self, purpose: str, sealed: str) -> bytes:
+        """Open what `seal_secret` sealed for the same purpose.
+
+        Raises:
+            DataInvalidError: it was sealed by another centre, or for another purpose, or was changed.
+        """
+        ...

@@ -9,8 +9,11 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page
 from rich.console import Console
 
+from server.accounts import invitations
+from server.accounts.roles import Role
 from server.reports import service as reports
 from tests.browser.world import chromium, seeded, serving, sign_in
+from tests.factories import PASSWORD
 from tests.portal.factories import Network, staffed
 
 OUT = Path("build/screenshots")
@@ -34,6 +37,10 @@ def shots(network: Network) -> list[Shot]:
     _, second, live = network.runs
     with network.centre.runtime.database.session(read_only=True) as session:
         report = reports.list_reports(session, network.people["reader"])[0].id
+    with network.centre.runtime.database.session() as session:
+        link, _ = invitations.invite(
+            session, actor=network.people["admin"], display_name="Dr. K. Haddad", role=Role.HEMATOLOGIST
+        )
     return [
         Shot("login", "/login"),
         Shot("worklist", "/worklist", "reader"),
@@ -53,6 +60,11 @@ def shots(network: Network) -> list[Shot]:
         Shot("model-blocked", "/models/hv-2026-11-20-1", "coordinator"),
         Shot("nodes", "/nodes", "coordinator", whole=True),
         Shot("people", "/people", "admin"),
+        Shot("people-invite", "/people", "admin", _invite),
+        Shot("person", f"/people/{network.people['reader'].user_id}", "admin"),
+        Shot("account", "/account", "reader", whole=True),
+        Shot("second-factor", "/account", "second", _second_factor),
+        Shot("invitation", f"/login/invitation/{link}"),
         Shot("audit", "/audit", "auditor"),
         Shot("not-found", "/nowhere", "reader"),
     ]
@@ -67,6 +79,20 @@ def _read(page: Page) -> None:
     page.locator("#saved", has_text="saved").wait_for()
     page.keyboard.press(".")
     page.wait_for_timeout(600)
+
+
+def _invite(page: Page) -> None:
+    page.get_by_role("button", name="Invite somebody…").click()
+    page.get_by_label("Name, as it stands on reports").first.fill("Dr. N. Ew")
+    page.get_by_role("button", name="Make the link").click()
+    page.get_by_role("button", name="Copy the link").wait_for()
+
+
+def _second_factor(page: Page) -> None:
+    page.get_by_role("button", name="Set it up…").click()
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_role("button", name="Show the code to scan").click()
+    page.get_by_label("Six digits").wait_for()
 
 
 def _open_sign(page: Page) -> None:

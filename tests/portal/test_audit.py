@@ -1,12 +1,16 @@
 """The audit's pages: sentences, search, and the walk along the chains."""
 
+import re
 from datetime import UTC, datetime
+from html import unescape
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import text
 from sqlmodel import Session
 
 from portal.audit_words import line
+from server.audit import service as audit
 from server.audit.schemas import AuditView
 from tests.portal.client import Browser
 from tests.portal.factories import Network, promote_and_install
@@ -48,7 +52,7 @@ def test_details_are_plain_words() -> None:
 def test_search_by_words_and_subject(visitor: Browser, network: Network) -> None:
     promote_and_install(network, "hv-1")
     visitor.sign_in("auditor")
-    found = visitor.get("/audit?text=held").text
+    found = visitor.get("/audit?text=held", **{"HX-Request": "true"}).text
     assert "held the model back" in found
     assert "launched the run" not in found
     part = visitor.get("/audit?subject=model:hv-1", **{"HX-Request": "true"}).text
@@ -77,3 +81,49 @@ def _tamper(session: Session) -> None:
 def test_audit_is_for_oversight_only(visitor: Browser, username: str) -> None:
     visitor.sign_in(username)
     assert [visitor.get(path).status_code for path in ("/audit", "/audit/check")] == [403, 403]
+
+
+def _found(visitor: Browser, query: str) -> str:
+    return visitor.get(f"/audit?{query}", **{"HX-Request": "true"}).text
+
+
+def test_search_by_actor_action_and_day(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("auditor")
+    for who in ("lindqvist", "coordinator", f"user:{network.people['coordinator'].user_id}"):
+        assert "launched the run" in _found(visitor, f"actor={who}")
+    assert "signed in" not in _found(visitor, "actor=lindqvist")
+    only = _found(visitor, "action=federation.start")
+    assert (only.count("launched the run"), "signed in" in only) == (1, False)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert "launched the run" in _found(visitor, f"since={today}&until={today}")
+    assert "No entry fits" in _found(visitor, "until=2020-01-01")
+    assert "No entry fits" in _found(visitor, "since=2099-01-01&until=")
+    assert visitor.get("/audit?since=nonsense").status_code == 422
+
+
+@pytest.mark.parametrize("word", ["100%", "_", "\\"])
+def test_search_takes_signs_as_they_are(visitor: Browser, network: Network, word: str) -> None:
+    with network.centre.runtime.database.session() as session:
+        audit.record(session, subject="case:1", actor="system", action="case.state", data={"note": f"a {word} b"})
+        audit.record(session, subject="case:2", actor="system", action="case.state", data={"note": "a 100 b"})
+    visitor.sign_in("auditor")
+    rows = _found(visitor, f"subject=case:1&text={quote(word)}")
+    assert rows.count("moved the case on") == 1
+    assert "No entry fits" in _found(visitor, f"subject=case:2&text={quote(word)}")
+
+
+def test_pages_lead_through_every_entry_once(visitor: Browser, network: Network) -> None:
+    with network.centre.runtime.database.session() as session:
+        for number in range(250):
+            audit.record(session, subject=f"case:N{number:04d}", actor="system", action="case.state", data={})
+    visitor.sign_in("auditor")
+    query, seen = "action=case.state&text=case:N", []
+    while True:
+        page = _found(visitor, query)
+        seen += re.findall(r'subject=case%3AN(\d{4})"|subject=case:N(\d{4})"', page)
+        older = re.search(r'href="/audit\?([^"]+)" rel="next"', page)
+        if older is None:
+            break
+        query = unescape(older[1])
+    numbers = [int(first or second) for first, second in seen]
+    assert numbers == list(range(249, -1, -1))

@@ -140,3 +140,17 @@ def test_no_folder_is_a_clear_error(call: Call) -> None:
 def test_wrong_use_is_2_with_one_line(call: Call, arguments: tuple[str, ...]) -> None:
     assert call(*arguments, status=ExitCode.USAGE)["error"]["code"] == "usage"
     assert call.error.count("\n") == 1
+
+
+def test_user_invite_tells_the_link_and_needs_to_know_the_portal(home: Path, call: Call) -> None:
+    person = ("user", "invite", "--role", "hematologist", "--name", "Dr. N. Ew", "--home", str(home))
+    call(*person, status=ExitCode.USAGE)
+    assert "--portal https://host" in call.error
+    made = call(*person, "--portal", "https://read.example/")
+    assert made["link"].startswith("https://read.example/login/invitation/")
+    assert (made["display_name"], made["invited_by"]) == ("Dr. N. Ew", "command line")
+
+
+def test_user_reset_second_factor_names_an_unknown_account(home: Path, call: Call) -> None:
+    call("user", "reset-second-factor", "nobody", "--home", str(home), status=ExitCode.NOT_FOUND)
+    assert "see `user list`" in call.error

@@ -1,4 +1,4 @@
-// Forms marked `data-send`: a refusal is told beside the form, a file is handed over, a redirect is followed.
+// Forms marked `data-send`: a refusal is told beside the form, a file is handed over, a link shown, a redirect followed.
 // Without this script they are plain forms.
 import { csrf } from './app.js';
 
@@ -15,11 +15,21 @@ async function keep(form, answer) {
   link.download = name;
   link.click();
   URL.revokeObjectURL(link.href);
-  form.hidden = true;
+  finish(form).querySelectorAll('[data-file]').forEach((place) => { place.textContent = name; });
+}
+
+function show(form, link) {
+  const done = finish(form);
+  done.querySelector('[data-link]').textContent = link;
+  done.querySelector('[data-link-copy]').dataset.copy = link;
+}
+
+function finish(form) {
   const done = form.parentElement.querySelector('[data-done]');
-  done.querySelectorAll('[data-file]').forEach((place) => { place.textContent = name; });
+  form.hidden = true;
   done.hidden = false;
   done.querySelector('button')?.focus();
+  return done;
 }
 
 async function send(form, submitter) {
@@ -36,6 +46,7 @@ async function send(form, submitter) {
     if (answer.status === 401) location.reload();
     else if (!answer.ok) tell(form, (await answer.json().catch(() => ({}))).message ?? 'That did not work. Try again.');
     else if (answer.headers.get('Content-Disposition')) await keep(form, answer);
+    else if (form.parentElement.querySelector('[data-link]')) show(form, (await answer.json()).link);
     else if (answer.url === location.href) location.reload();
     else location.assign(answer.url);
   } catch {

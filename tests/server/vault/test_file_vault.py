@@ -45,3 +45,12 @@ def test_open_case_key_logs_a_chained_lease_first(tmp_path: Path) -> None:
 def test_missing_keys_are_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         FileVault(tmp_path)
+
+
+def test_sealed_secret_opens_for_its_purpose_and_this_centre_only(tmp_path: Path) -> None:
+    vault, other = FileVault.create(tmp_path / "a"), FileVault.create(tmp_path / "b")
+    sealed = vault.seal_secret("totp:u1", b"secret")
+    assert vault.open_secret("totp:u1", sealed) == b"secret"
+    for holder, purpose in ((vault, "totp:u2"), (other, "totp:u1")):
+        with pytest.raises(DataInvalidError, match="cannot be opened"):
+            holder.open_secret(purpose, sealed)
