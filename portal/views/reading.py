@@ -10,6 +10,7 @@ from portal.rendering import page
 from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.cases.lifecycle import READABLE
+from server.cases.pictures import OVERLAP, TILE, TilePlace
 from server.cases.schemas import CaseView
 from server.deps import RuntimeDep, SessionDep
 from server.reviews import service as reviews
@@ -64,9 +65,20 @@ def case_blob(session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: 
     return Response(content, media_type=media_type, headers={"Cache-Control": "private, max-age=1800"})
 
 
+@router.get("/cases/{case_id}/fields/{index}/tiles/{level}_{column}_{row}.jpg", name="case_tile")
+def case_tile(
+    session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: str, index: int, level: int, column: int, row: int
+) -> Response:
+    """A tile of a field, cut on demand from the image decrypted in memory."""
+    place = TilePlace(level=level, column=column, row=row)
+    content = cases.field_tile(session, runtime, who, case_id, index, place)
+    return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=1800"})
+
+
 def room_data(case: CaseView, who: Principal, *, mine: bool) -> dict[str, Any]:  # Any: JSON for the page's script
     """Return what the reading room's script works on."""
     return {
+        "tiles": {"size": TILE, "overlap": OVERLAP},
         "case": case.model_dump(mode="json"),
         "mine": mine,
         "me": who.display_name,

@@ -108,9 +108,20 @@ def fields(session: Session, case_id: str) -> Sequence[CaseField]:
 
 
 def cells(session: Session, case_id: str) -> list[CaseCell]:
-    """Return a case's cells in the natural order of their ids, which is the order of their numbers."""
+    """Return all cells a case ever had, in the order of their numbers.
+
+    That is the natural order of the ids that the hospital gave, then the order in which readers marked theirs: a cell
+    keeps its number whatever is added, split or merged later.
+    """
     rows = session.exec(select(CaseCell).where(CaseCell.case_id == case_id)).all()
-    return sorted(rows, key=lambda cell: natural_key(cell.cell_id))
+    found = sorted((cell for cell in rows if cell.added_at is None), key=lambda cell: natural_key(cell.cell_id))
+    marked = [(cell.added_at, cell.cell_id, cell) for cell in rows if cell.added_at is not None]
+    return found + [cell for _, _, cell in sorted(marked, key=lambda one: one[:2])]
+
+
+def field(session: Session, case_id: str, index: int) -> CaseField | None:
+    """Return one field image of a case."""
+    return session.get(CaseField, (case_id, index))
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:

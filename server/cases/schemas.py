@@ -73,6 +73,8 @@ class CellView(BaseModel):
     changed_by: str | None
     changed_at: datetime | None
     doubtful: bool
+    added_by: str | None = None
+    """The reader who marked it in the field; None: the hospital's model found it."""
 
 
 class FieldView(BaseModel):
@@ -82,6 +84,8 @@ class FieldView(BaseModel):
     blob: str
     width: int
     height: int
+    microns: float | None = None
+    """Micrometres a pixel, where known."""
 
 
 class CaseView(BaseModel):

@@ -24,6 +24,7 @@ from shared.contracts.ontology import CellClass
 from shared.crypto.signing import SigningKey
 from tests.client_node.world import Site, make_home, read_json, served
 from tests.factories import PASSWORD, Centre, make_centre
+from tests.reading import look_through
 
 CHANGED = ("c1", "c2")
 
@@ -57,6 +58,7 @@ def sign(site: Site, reader: Principal, case_id: str, *, changed: tuple[str, ...
         reviews.reclassify(
             session, reader, case_id, cell_ids=list(changed), label=CellClass.BAND_NEUTROPHIL, idempotency_key=case_id
         )
+        look_through(session, reader, case_id)
         version = cases.case_view(session, reader, case_id).version
         given = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
         report_id = reviews.sign(session, reader, runtime, case_id, given)
