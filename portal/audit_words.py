@@ -18,6 +18,7 @@ ACTIONS: Final = {
     "account.locked": "locked the account after failed attempts",
     "hospital.kit_made": "made an enrolment kit",
     "hospital.tolerance": "set what the hospital may lose by a model",
+    "hospital.references": "decided on sharing signed cells as references",
     "hospital.node_asked": "asked to join",
     "hospital.node_approved": "approved the node",
     "hospital.node_rejected": "rejected the node",

@@ -117,3 +117,26 @@ class CaseView(BaseModel):
     pseudo: bool
     synthetic: bool
     report_id: str | None
+
+
+class SignedCell(BaseModel):
+    """A cell of a signed case, to lay beside another."""
+
+    case_id: str
+    cell_id: str
+    number: int
+    blob: str
+    label: CellClass
+    set_by: str | None
+    """Who set or accepted its class; None: it stood as the model named it."""
+    signed_on: str
+    """The day, in words."""
+
+
+class Comparison(BaseModel):
+    """What is laid beside a cell."""
+
+    earlier: list[SignedCell]
+    """Of the same patient."""
+    references: list[SignedCell]
+    """Of hospitals that share their signed cells."""

@@ -72,7 +72,7 @@ def is_doubtful(cell: CaseCell) -> bool:
 
 
 def _reading_order(view: CellView) -> tuple[int, int, float, float, int]:
-    set_size = len(view.prediction_set) or _EMPTY_SET_RANK
+    set_size = 1 if view.added_by else len(view.prediction_set) or _EMPTY_SET_RANK
     return view.current_class.order, -set_size, view.ai_probability, -view.ood_score, view.number
 
 

@@ -1,5 +1,7 @@
 """Changing classes, taking changes back, and signing out."""
 
+from typing import Any
+
 import pytest
 from sqlmodel import select
 
@@ -108,7 +110,7 @@ def test_impression_is_kept_as_a_draft(claimed: Ward) -> None:
         assert service.impression(session, claimed.reader, claimed.case_id) == "Left shift.\nRepeat."
 
 
-def _sign(ward: Ward, *, looked: bool = True, **changes: object) -> str:
+def _sign(ward: Ward, *, looked: bool = True, **changes: Any) -> str:
     if looked:
         with ward.centre.runtime.database.session() as session:
             look_through(session, ward.reader, ward.case_id)
@@ -179,7 +181,7 @@ def test_sign_of_a_case_changed_meanwhile_is_refused(claimed: Ward) -> None:
         {"decisions": [FlagDecisionInput(flag_id="nothing", agreed=True)]},
     ],
 )
-def test_sign_with_something_missing_is_refused(claimed: Ward, changes: dict[str, object]) -> None:
+def test_sign_with_something_missing_is_refused(claimed: Ward, changes: dict[str, Any]) -> None:
     with pytest.raises(DataInvalidError):
         _sign(claimed, **changes)
 
