@@ -31,6 +31,19 @@ KEY_CLASSES: Final = (
 )
 """Keys 1 to 9, the same in every case: fingers learn them."""
 
+LIMITED: Final = {
+    "immature.granulocytes": CellClass.IMMATURE_GRANULOCYTE,
+    "variant.lymphocytes": CellClass.VARIANT_LYMPHOCYTE,
+    "eosinophilia": CellClass.EOSINOPHIL,
+    "basophilia": CellClass.BASOPHIL,
+    "monocytosis": CellClass.MONOCYTE,
+    "lymphocytosis": CellClass.LYMPHOCYTE,
+    "lymphopenia": CellClass.LYMPHOCYTE,
+    "neutrophilia": CellClass.NEUTROPHIL,
+    "neutropenia": CellClass.NEUTROPHIL,
+}
+"""Flags whose threshold is a percentage of one class."""
+
 
 @router.get("/cases/{case_id}.json", name="case_json")
 def case_json(session: SessionDep, who: SignedIn, case_id: str) -> CaseView:
@@ -92,12 +105,19 @@ def proposal(case: CaseView) -> str:
     return f"Differential of {counted} white cells as tabled" + (f": {', '.join(found)}." if found else ".")
 
 
+def decision_limits(case: CaseView) -> dict[str, float]:
+    """Return class → percent at which a rule of the hospital fires, as far as the case's flags tell."""
+    limits = {LIMITED[flag.id]: flag.evidence.threshold for flag in case.flags if flag.id in LIMITED}
+    return {cls.value: limit for cls, limit in limits.items() if limit is not None}
+
+
 def room_data(
     case: CaseView, who: Principal, *, mine: bool, seen: list[CellClass]
 ) -> dict[str, Any]:  # Any: JSON for the page's script
     """Return what the reading room's script works on."""
     return {
         "user_id": who.user_id,
+        "limits": decision_limits(case),
         "actions": reading_keys.actions(),
         "seen": [cls.value for cls in seen],
         "tiles": {"size": TILE, "overlap": OVERLAP},

@@ -73,6 +73,8 @@ class CellView(BaseModel):
     changed_by: str | None
     changed_at: datetime | None
     doubtful: bool
+    margin: float | None = None
+    """By how much the model's class leads its second; None where the hospital's node did not say."""
     added_by: str | None = None
     """The reader who marked it in the field; None: the hospital's model found it."""
 

@@ -37,7 +37,8 @@ def cell_views(cells: list[CaseCell], names: Mapping[str, str]) -> list[CellView
     """Return the views of the standing cells in reading order; ``cells`` are all of the case, by number.
 
     Grouped by the class that stands, in reporting order; inside a class the most doubtful first: larger prediction
-    sets (an empty one counts as largest), then the smaller probability, then the farther from what was trained.
+    sets (an empty one counts as largest), then the smaller lead over the second class (where a node does not tell it: the
+    smaller probability), then the farther from what was trained.
     """
     views = [cell_view(cell, number, names) for number, cell in enumerate(cells, start=1) if cell.stands]
     return sorted(views, key=_reading_order)
@@ -62,6 +63,7 @@ def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView
         changed_by=names.get(cell.changed_by or ""),
         changed_at=cell.changed_at,
         doubtful=not changed and is_doubtful(cell),
+        margin=cell.ai_margin,
         added_by=names.get(cell.added_by or ""),
     )
 
@@ -73,7 +75,8 @@ def is_doubtful(cell: CaseCell) -> bool:
 
 def _reading_order(view: CellView) -> tuple[int, int, float, float, int]:
     set_size = 1 if view.added_by else len(view.prediction_set) or _EMPTY_SET_RANK
-    return view.current_class.order, -set_size, view.ai_probability, -view.ood_score, view.number
+    margin = view.ai_probability if view.margin is None else view.margin
+    return view.current_class.order, -set_size, margin, -view.ood_score, view.number
 
 
 def field_views(fields: Iterable[CaseField]) -> list[FieldView]:

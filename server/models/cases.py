@@ -78,6 +78,8 @@ class CaseCell(SQLModel, table=True):
     blob: str
     ai_class: CellClass = Field(sa_type=stored(CellClass))
     ai_probability: float
+    ai_margin: float | None = None
+    """By how much it leads the second class; None where the node did not say."""
     prediction_set: list[str] = Field(sa_type=JSON)
     ood_score: float
     edge: bool = False

@@ -14,6 +14,7 @@ _CELL_READER = "fk_case_cell_added_by_user_account"
 def upgrade() -> None:
     """Apply."""
     with op.batch_alter_table("case_cell", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("ai_margin", sa.Float(), nullable=True))
         batch_op.add_column(sa.Column("stands", sa.Boolean(), nullable=False, server_default=sa.true()))
         batch_op.add_column(sa.Column("added_by", sa.String(), nullable=True))
         batch_op.add_column(sa.Column("added_at", sa.DateTime(timezone=True), nullable=True))
@@ -46,5 +47,5 @@ def downgrade() -> None:
         batch_op.drop_column("microns")
     with op.batch_alter_table("case_cell", schema=None) as batch_op:
         batch_op.drop_constraint(_CELL_READER, type_="foreignkey")
-        for name in ("parents", "added_at", "added_by", "stands"):
+        for name in ("parents", "added_at", "added_by", "stands", "ai_margin"):
             batch_op.drop_column(name)

@@ -17,8 +17,9 @@ from server.cases import service as cases
 from server.models import Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
+from server.reviews import geometry
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
+from server.reviews.schemas import NewBox, SignInput
 from shared.contracts.case import CaseState
 from shared.contracts.ontology import CellClass
 from shared.crypto.signing import SigningKey
@@ -97,6 +98,20 @@ def test_report_comes_home_with_identity_and_its_labels_join(site: Site, reader:
         assert reports.view(session, reader, report_id).labels_joined == 2
     assert site.told("acknowledgement") == [report_id]
     assert fetch_reports(site.home, site.client) == (0, 0)
+
+
+def test_cell_that_the_reader_marked_comes_home_with_its_place(site: Site, reader: Principal) -> None:
+    case_id, box, runtime = site.send_case(), (200, 150, 240, 190), site.centre.runtime
+    with runtime.database.session() as session:
+        cases.claim(session, reader, case_id)
+    place = NewBox(cell_id="r0123456789ab", box=box)
+    geometry.add(runtime, reader, case_id, field=0, place=place, label=CellClass.BLAST, idempotency_key="k1")
+    sign(site, reader, case_id)
+    assert fetch_reports(site.home, site.client) == (1, 3)
+    marked = [cell for cell in Catalogue(site.home.path).cells(split="train") if cell.cls is CellClass.BLAST]
+    assert [(cell.box, cell.origin) for cell in marked] == [(box, Origin.FEEDBACK)]
+    (field,) = Catalogue(site.home.path).fields()
+    assert (field.cells, field.complete) == ((box,), False)
 
 
 @pytest.mark.parametrize("after", ["stored", "stored halfway", "joined"])

@@ -10,6 +10,7 @@ export class Store extends EventTarget {
     this.classes = data.classes;
     this.order = Object.keys(data.classes);
     this.keys = data.keys;
+    this.limits = data.limits;
     this.seen = new Set(data.seen);
     this.cells = new Map(data.case.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = data.case.differential;
