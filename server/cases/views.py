@@ -37,8 +37,8 @@ def cell_views(cells: list[CaseCell], names: Mapping[str, str]) -> list[CellView
     """Return the views of the standing cells in reading order; ``cells`` are all of the case, by number.
 
     Grouped by the class that stands, in reporting order; inside a class the most doubtful first: larger prediction
-    sets (an empty one counts as largest), then the smaller lead over the second class (where a node does not tell it: the
-    smaller probability), then the farther from what was trained.
+    sets (an empty one counts as largest), then the smaller lead over the second class (where a node does not tell it:
+    the smaller probability), then the farther from what was trained.
     """
     views = [cell_view(cell, number, names) for number, cell in enumerate(cells, start=1) if cell.stands]
     return sorted(views, key=_reading_order)

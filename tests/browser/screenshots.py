@@ -14,7 +14,7 @@ from tests.browser.world import chromium, seeded, serving, sign_in
 from tests.portal.factories import Network, staffed
 
 OUT = Path("build/screenshots")
-SIZES = ((1440, 900), (1280, 720))
+SIZES = ((1440, 900), (1280, 720), (1024, 768))
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ def shots(network: Network) -> list[Shot]:
         Shot("reading", f"/cases/{case}", "reader", _read),
         Shot("reading-keys", f"/cases/{case}", "reader", lambda page: page.keyboard.press("?")),
         Shot("reading-sign", f"/cases/{case}", "reader", _open_sign),
+        Shot("reading-blocked", f"/cases/{case}", "reader", _open_sign),
+        Shot("reading-many", f"/cases/{case}", "reader", _choose_many),
+        Shot("reading-mark", f"/cases/{case}", "reader", _mark),
+        Shot("reading-menu", f"/cases/{case}", "reader", _menu),
+        Shot("reading-compare", f"/cases/{case}", "reader", _compare),
+        Shot("reading-history", f"/cases/{case}", "reader", _history),
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
         Shot("rounds", "/rounds", "coordinator", whole=True),
@@ -67,6 +73,38 @@ def _read(page: Page) -> None:
     page.locator("#saved", has_text="saved").wait_for()
     page.keyboard.press(".")
     page.wait_for_timeout(600)
+
+
+def _choose_many(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    tiles = page.locator("[data-group]:not([data-group=unsure]) .tile")
+    tiles.first.click()
+    tiles.nth(5).click(modifiers=["Shift"])
+
+
+def _mark(page: Page) -> None:
+    page.wait_for_selector(".boxes g")
+    page.keyboard.press("n")
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+
+
+def _menu(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    page.locator(".tile").nth(3).click(button="right")
+
+
+def _compare(page: Page) -> None:
+    _choose_many(page)
+    page.keyboard.press("v")
+    page.wait_for_timeout(800)
+
+
+def _history(page: Page) -> None:
+    page.wait_for_selector(".tile.human")
+    page.locator(".tile.human").first.click()
+    page.keyboard.press("h")
+    page.wait_for_timeout(500)
 
 
 def _open_sign(page: Page) -> None:
