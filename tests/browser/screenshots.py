@@ -42,13 +42,13 @@ def shots(network: Network) -> list[Shot]:
         Shot("reading-gallery-only", f"/cases/{gallery}", "reader"),
         Shot("reading", f"/cases/{case}", "reader", _read),
         Shot("reading-keys", f"/cases/{case}", "reader", lambda page: page.keyboard.press("?")),
-        Shot("reading-sign", f"/cases/{case}", "reader", _open_sign),
         Shot("reading-blocked", f"/cases/{case}", "reader", _open_sign),
         Shot("reading-many", f"/cases/{case}", "reader", _choose_many),
         Shot("reading-mark", f"/cases/{case}", "reader", _mark),
         Shot("reading-menu", f"/cases/{case}", "reader", _menu),
         Shot("reading-compare", f"/cases/{case}", "reader", _compare),
         Shot("reading-history", f"/cases/{case}", "reader", _history),
+        Shot("reading-sign", f"/cases/{case}", "reader", _ready_to_sign),
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
         Shot("rounds", "/rounds", "coordinator", whole=True),
@@ -73,6 +73,16 @@ def _read(page: Page) -> None:
     page.locator("#saved", has_text="saved").wait_for()
     page.keyboard.press(".")
     page.wait_for_timeout(600)
+
+
+def _ready_to_sign(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    page.keyboard.press("Shift+D")
+    page.keyboard.press("a")
+    while page.locator(".unseen").count():
+        page.keyboard.press("Space")
+        page.wait_for_timeout(600)
+    _open_sign(page)
 
 
 def _choose_many(page: Page) -> None:

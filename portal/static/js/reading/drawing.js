@@ -81,12 +81,12 @@ export class Drawing {
   key(event, label) {
     if (!this.active) return false;
     if (event.key === 'Escape') this.stop();
-    else if (ARROWS[event.key]) this.nudge(...ARROWS[event.key], event.shiftKey);
+    else if (ARROWS[event.key] && !event.ctrlKey) this.nudge(...ARROWS[event.key], event.shiftKey);
     else if (this.mode === 'add' && label) this.take(label);
     else if (this.mode === 'add' && (event.key === 'Enter' || event.key === '0')) this.done.ask();
     else if (this.mode === 'split' && event.key === 't') this.turn();
     else if (this.mode === 'split' && event.key === 'Enter') this.take();
-    else return !['+', '=', '-', 'f', 'b', '?'].includes(event.key);
+    else return !event.ctrlKey && !['+', '=', '-', 'f', 'b', '?', 'Tab'].includes(event.key);
     return true;
   }
 

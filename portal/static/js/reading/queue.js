@@ -40,7 +40,8 @@ export class Queue extends EventTarget {
     const key = crypto.randomUUID();
     const entry = { url, fields: { ...fields, idempotency_key: key }, touches, words, quiet };
     this.shelf.set(`${String(this.stamp).padStart(17, '0')}-${key}`, JSON.stringify(entry));
-    if (!quiet) this.tell('sending');
+    if (this.stopped) this.tell('expired');
+    else if (!quiet) this.tell('sending');
     this.send();
   }
 
