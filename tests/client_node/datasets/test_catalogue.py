@@ -109,7 +109,7 @@ def test_marked_cell_joins_the_fields_original_image_in_place_of_what_it_was_spl
     home = _home(tmp_path)
     catalogue = Catalogue(home)
     (field,) = (cell for cell in catalogue.cells(split="val"))
-    sha256 = next(path.name for path in [field.path]).split(".")[0]
+    sha256 = field.path.stem
     (home / "smears/s1").mkdir(parents=True)
     trace = {"image_sha256": sha256, "box": [12, 11, 61, 59]}
     (home / "smears/s1/cells.json").write_text(json.dumps({"c1": trace}))
