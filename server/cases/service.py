@@ -158,6 +158,11 @@ def field_tile(
     return pictures.tile(runtime, case, field_of(session, case_id, index), place, actor=principal.actor)
 
 
+def keep_crop(runtime: Runtime, case: Case, field: CaseField, box: pictures.Box, *, actor: str) -> str:
+    """Cut a cell that a reader marked from its field, in memory, keep it encrypted like the others; return its name."""
+    return blobs.keep_marked(runtime, case, pictures.crop(runtime, case, field, box, actor=actor), actor=actor)
+
+
 def images_of(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
     """Return a function that reads a case's images, for a report."""
     return blobs.reader(runtime, case, actor=actor)

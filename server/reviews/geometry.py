@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from server.accounts.schemas import Principal
-from server.cases import blobs, pictures
 from server.cases import service as cases
 from server.models import CaseCell, CaseField, ChangeKind
 from server.models.base import utc_now
@@ -153,13 +152,7 @@ def _do(
         wanted = plan(session, rows)
         _check(wanted, rows)
     images = [
-        blobs.keep_marked(
-            runtime,
-            case,
-            pictures.crop(runtime, case, new.field, new.place.box, actor=principal.actor),
-            actor=principal.actor,
-        )
-        for new in wanted.new
+        cases.keep_crop(runtime, case, new.field, new.place.box, actor=principal.actor) for new in wanted.new
     ]
     with runtime.database.session() as session:
         case = cases.held_case(session, principal, case_id)
