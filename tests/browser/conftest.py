@@ -79,5 +79,6 @@ def open_room(network: Network, browser: Browser, address: str) -> Iterator[Open
 
 @pytest.fixture
 def room(open_room: OpenRoom, drawn: list[DrawnSmear]) -> Room:
-    """A flagged smear with fields, claimed."""
-    return open_room(next(one for one in drawn if one.smear.fields and one.smear.flags))
+    """A flagged smear with fields, the one that the model doubts most, claimed."""
+    flagged = [one for one in drawn if one.smear.fields and one.smear.flags]
+    return open_room(max(flagged, key=lambda one: sum(cell.doubtful for cell in one.smear.cells)))
