@@ -7,7 +7,7 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse
 
-from portal import charts, recipe_words, words
+from portal import charts, reading_keys, recipe_words, words
 from portal.access import allowed
 from portal.sessions import theme
 from server.accounts.schemas import Principal
@@ -36,6 +36,7 @@ def build_environment() -> Environment:
     environment.policies["json.dumps_kwargs"] = {}  # keeps the order of keys: classes stand in reporting order
     environment.filters.update({**words.FILTERS, **recipe_words.FILTERS})
     environment.globals.update(CLASS_INFO=CLASS_INFO, CellClass=CellClass, heat=charts.heat, interval=charts.interval)
+    environment.globals["READING_KEYS"] = reading_keys.GROUPS
     return environment
 
 

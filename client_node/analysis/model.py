@@ -37,6 +37,8 @@ class Reading:
     ood_score: float
     provisional: bool = False
     """Whether the class is one that the site has taught by a few examples; see `prototypes`."""
+    margin: float | None = None
+    """By how much the likeliest class leads the second, 0–1; None where no probability of the others is known."""
 
 
 class Taught(Protocol):
@@ -121,7 +123,11 @@ class LoadedModel:
         for row, members, score in zip(result.probabilities, result.sets, result.ood_scores, strict=True):
             best = int(np.argmax(row))
             chosen = tuple(cls for cls, member in zip(self.classes, members, strict=True) if member)
-            yield Reading(self.classes[best], float(min(1.0, max(0.0, row[best]))), chosen, float(score))
+            second = float(np.partition(row, -2)[-2]) if len(row) > 1 else 0.0
+            sure = float(min(1.0, max(0.0, row[best])))
+            yield Reading(
+                self.classes[best], sure, chosen, float(score), margin=min(1.0, max(0.0, float(row[best]) - second))
+            )
 
 
 def _batches(inputs: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:

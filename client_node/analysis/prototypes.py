@@ -136,7 +136,9 @@ def _revised(reading: Reading, prototypes: Sequence[Prototype], distances: Float
             others = tuple(cls for cls in (reading.cls, *reading.prediction_set) if cls is not one.cls)
             members = tuple(dict.fromkeys((one.cls, *others)))
             sure = own / (own + distance)
-            return replace(reading, cls=one.cls, probability=sure, prediction_set=members, provisional=True)
+            return replace(
+                reading, cls=one.cls, probability=sure, prediction_set=members, provisional=True, margin=None
+            )
     return reading
 
 

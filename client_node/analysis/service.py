@@ -265,7 +265,7 @@ class Analyser:
             own = FoundCells(tuple(cell for cell in found.cells if tile.owns(cell.box)), found.rejected)
             if own.cells:
                 work.judge(pixels)
-                self._take_field(work, pixels, own, digest, path=path, origin=(tile.x, tile.y))
+                self._take_field(work, pixels, own, digest, path=path, origin=(tile.x, tile.y), microns=slide.microns)
             if len(work.crops) >= _BATCH:
                 _read(model, work)
             if work.white() >= policy.slide_cells:
@@ -273,13 +273,15 @@ class Analyser:
 
     def _take_field(
         self, work: _Work, pixels: Pixels, found: FoundCells, digest: str, *, path: Path,
-        origin: tuple[int, int] | None = None,
+        origin: tuple[int, int] | None = None, microns: float | None = None,
     ) -> None:  # fmt: skip
         height, width = pixels.shape[:2]
         index = len(work.fields)
         self._store.put_field(work.id, index, pixels)
         strange = None if found.cells else work.look_at_empty(pixels)
-        work.fields.append(FieldImage(path=str(path), width=width, height=height, origin=origin, ood_score=strange))
+        work.fields.append(
+            FieldImage(path=str(path), width=width, height=height, origin=origin, ood_score=strange, microns=microns)
+        )
         work.rejected.update(found.rejected)
         for cell in found.cells:
             crop_box = self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, cell.box)
@@ -337,7 +339,7 @@ def _cell(identity: str, waiting: _Waiting, reading: Reading) -> Cell:
             "id": identity, "field": waiting.place, "box": waiting.box, "class": reading.cls,
             "probability": reading.probability, "prediction_set": reading.prediction_set,
             "ood_score": reading.ood_score, "source": waiting.source, "edge": waiting.edge,
-            "provisional": reading.provisional,
+            "provisional": reading.provisional, "margin": reading.margin,
         }
     )  # fmt: skip
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import structlog
 
+from client_node.cases.bundle import load_smear
 from client_node.cases.outbox import Outbox
-from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.catalogue import Box, Catalogue
 from client_node.home import NodeHome
 from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.contracts.report import FeedbackLabel
@@ -25,12 +26,30 @@ def join_labels(home: NodeHome | Path, labels: tuple[FeedbackLabel, ...]) -> int
     for label in labels:
         try:
             smear_id = outbox.get(label.case_id).smear_id
-            catalogue.add_feedback(_image(place, smear_id, label.cell_id), label.label, smear_id, label.cell_id)
+            if label.field is not None and label.box is not None:
+                _join_marked(place, catalogue, smear_id, label, label.field, label.box)
+            else:
+                catalogue.add_feedback(_image(place, smear_id, label.cell_id), label.label, smear_id, label.cell_id)
             joined += 1
         except (NotFoundError, DataInvalidError) as error:
             log.warning("feedback.no_image", case_id=label.case_id, cell_id=label.cell_id, code=error.code)
     log.info("feedback.joined", labels=len(labels), joined=joined)
     return joined
+
+
+def _join_marked(
+    home: NodeHome, catalogue: Catalogue, smear_id: str, label: FeedbackLabel, index: int, box: Box
+) -> None:
+    """Join a cell that the reader marked: its place in the field teaches to find cells, its class to name them."""
+    smear = load_smear(home, smear_id)
+    field = home.smear(smear_id) / "fields" / f"{index}.jpg"
+    if index >= len(smear.fields) or not field.is_file():
+        raise NotFoundError("The field's image is not kept here any more.")
+    # A field cut from a slide has no image of its own among the originals.
+    near = None
+    if smear.fields[index].origin is None:
+        near = next((cell.id for cell in smear.cells if cell.field == index), None)
+    catalogue.add_marked(field, box, label.label, smear_id, label.cell_id, neighbour=near, instead_of=label.instead_of)
 
 
 def _image(home: NodeHome, smear_id: str, cell_id: str) -> Path:

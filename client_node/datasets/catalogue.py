@@ -109,19 +109,27 @@ class Writer:
         """Note that all white cells of a field are marked."""
         self._connection.execute("INSERT OR IGNORE INTO complete VALUES (?)", (image_sha256,))
 
-    def supersede(self, item: NewItem) -> None:
+    def supersede(self, item: NewItem, instead_of: Collection[tuple[str, Box | None]] = ()) -> None:
         """Add a reader's label: it replaces the rows of the cell and moves its whole group into training.
 
+        ``instead_of``: ids of cells that it was split or merged from, and where in the same image they lie: their rows
+        go too, be they of an import or of an earlier label, but not those of its other half.
         A group is never torn apart: were only this cell moved, its near duplicates would leak from test.
         """
         rows = self._connection.execute(
-            "SELECT hash, x0, y0, x1, y1 FROM item WHERE image_sha256 = ? AND kind <> 'field'",
+            "SELECT hash, x0, y0, x1, y1, origin FROM item WHERE image_sha256 = ? AND kind <> 'field'",
             (item.image_sha256,),
         ).fetchall()
         for row in rows:
             box = None if row[1] is None else (row[1], row[2], row[3], row[4])
-            if _same_cell(box, item.box):
+            imported = row[5] == Origin.IMPORT.value
+            replaced = imported and any(other and _same_cell(box, other) for _, other in instead_of)
+            if _same_cell(box, item.box) or replaced:
                 self._connection.execute("DELETE FROM item WHERE hash = ?", (row[0],))
+        self._connection.executemany(
+            "DELETE FROM item WHERE smear_id = ? AND cell_id = ? AND origin = 'feedback'",
+            [(item.smear_id, cell) for cell, _ in instead_of],
+        )
         self._connection.execute("UPDATE item SET split = 'train' WHERE grp = ?", (item.group,))
         self.add([item])
 
@@ -287,6 +295,57 @@ class Catalogue:
                 Origin.FEEDBACK, smear_id, cell_id,
             )  # fmt: skip
             writer.supersede(item)
+        return item.hash
+
+    def add_marked(
+        self,
+        field: Path,
+        box: Box,
+        cls: CellClass,
+        smear_id: str,
+        cell_id: str,
+        *,
+        neighbour: str | None = None,
+        instead_of: Collection[str] = (),
+    ) -> str:
+        """Add a cell that a reader marked in a field of an analysed smear, and return the cell's hash.
+
+        Where the field's original image is in the catalogue the box joins that very image; otherwise ``field``, the
+        stored copy, is added, not marked completely: it teaches that there is a cell, and nothing of the rest.
+
+        Args:
+            field: the stored field.
+            box: of the cell in it.
+            cls: its class.
+            smear_id: the smear.
+            cell_id: the cell's id, made by the reader's page.
+            neighbour: a cell that the analysis found in the same field: it tells the field's original image.
+            instead_of: cells that it was split or merged from: their boxes no longer teach.
+
+        Raises:
+            DataInvalidError: ``field`` cannot be read, or the box lies outside it.
+            NoSpaceError: the disk is full.
+        """
+        original = self._trace(smear_id, neighbour).get("image_sha256") if neighbour else None
+        known = self._select("SELECT grp, source, site FROM item WHERE image_sha256 = ? LIMIT 1", [original or ""])
+        replaced = [(cell, _as_box(self._trace(smear_id, cell).get("box"))) for cell in instead_of]
+        with self.writing() as writer:
+            if original and known:
+                sha256 = original
+                group, source, site = known[0]
+            else:
+                stored = writer.put_image(read_limited(field))
+                if not (0 <= box[0] < box[2] <= stored.width and 0 <= box[1] < box[3] <= stored.height):
+                    raise DataInvalidError("The marked box lies outside the field.")
+                sha256 = stored.sha256
+                group, source, site = f"smear-{smear_id}", "feedback", "local"
+                writer.add(
+                    [NewItem(sha256, Kind.FIELD, None, None, source, site, group, Split.TRAIN, smear_id=smear_id)]
+                )
+            item = NewItem(
+                sha256, Kind.BOX, box, cls, source, site, group, Split.TRAIN, Origin.FEEDBACK, smear_id, cell_id
+            )
+            writer.supersede(item, replaced)
         return item.hash
 
     def _trace(self, smear_id: str, cell_id: str) -> dict[str, Any]:

@@ -158,7 +158,7 @@ class Loop:
         self.cases = wait_for(look, what="The arrival of every case", timeout=120, alive=self.platform.check)
 
     def read(self, reader: Person) -> None:
-        """Claim every case, look at gallery and fields, change one class in each, and sign."""
+        """Claim every case, look at gallery and fields, change one class in each, accept the rest, and sign."""
         for case_id in self.cases:
             reader.submit(f"/cases/{case_id}/claim")
             reader.page(f"/cases/{case_id}")
@@ -170,6 +170,7 @@ class Loop:
             label = self._second_thought(cell)
             reader.reclassify(case_id, cell_id=cell["cell_id"], label=label.value)
             self.corrections.append(Correction(case_id, cell["cell_id"], label))
+            reader.look_through(case_id)
             reader.sign(case_id, impression="Read for the demonstration; one class changed by the reader.")
 
     @staticmethod

@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import is_partial, page
+from server.cases import comparing
 from server.deps import RuntimeDep, SessionDep
 from server.hospitals import enrolment
 from server.hospitals import service as hospitals
@@ -41,7 +42,15 @@ def node(request: Request, session: SessionDep, who: SignedIn, node_id: str) -> 
     shown, hospital = found
     decision = registry.last_decisions(session, who).get(node_id)
     most = hospitals.MOST_TOLERANCE
-    return page(request, "nodes/node.html", node=shown, hospital=hospital, decision=decision, most=most)
+    return page(
+        request,
+        "nodes/node.html",
+        node=shown,
+        hospital=hospital,
+        decision=decision,
+        most=most,
+        shares_references=comparing.shares_references(session, hospital.id),
+    )
 
 
 @router.post("/nodes/{node_id}/approve", name="node_approve")
@@ -77,6 +86,15 @@ def tolerance(
     except ValueError as error:
         raise UsageError("Give a number of percent points, or nothing.") from error
     hospitals.set_tolerance(session, who, hospital_id, share)
+    return RedirectResponse("/nodes", status_code=303)
+
+
+@router.post("/hospitals/{hospital_id}/references", name="hospital_references")
+def references(
+    session: SessionDep, who: SignedIn, hospital_id: str, shares: Annotated[bool, Form()] = False
+) -> Response:
+    """Keep whether the hospital's signed cells may stand beside other hospitals' as references."""
+    comparing.share_references(session, who, hospital_id, shares=shares)
     return RedirectResponse("/nodes", status_code=303)
 
 

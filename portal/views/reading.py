@@ -5,13 +5,17 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from portal import reading_keys, words
 from portal.access import SignedIn
 from portal.rendering import page
 from server.accounts.schemas import Principal
+from server.cases import comparing
 from server.cases import service as cases
 from server.cases.lifecycle import READABLE
-from server.cases.schemas import CaseView
+from server.cases.pictures import OVERLAP, TILE, TilePlace
+from server.cases.schemas import CaseView, Comparison
 from server.deps import RuntimeDep, SessionDep
+from server.reviews import looking
 from server.reviews import service as reviews
 from server.reviews.schemas import ChangeView
 from shared.contracts.ontology import CLASS_INFO, CORE_FIVE, CellClass
@@ -26,6 +30,19 @@ KEY_CLASSES: Final = (
     CellClass.ERYTHROBLAST,
 )
 """Keys 1 to 9, the same in every case: fingers learn them."""
+
+LIMITED: Final = {
+    "immature.granulocytes": CellClass.IMMATURE_GRANULOCYTE,
+    "variant.lymphocytes": CellClass.VARIANT_LYMPHOCYTE,
+    "eosinophilia": CellClass.EOSINOPHIL,
+    "basophilia": CellClass.BASOPHIL,
+    "monocytosis": CellClass.MONOCYTE,
+    "lymphocytosis": CellClass.LYMPHOCYTE,
+    "lymphopenia": CellClass.LYMPHOCYTE,
+    "neutrophilia": CellClass.NEUTROPHIL,
+    "neutropenia": CellClass.NEUTROPHIL,
+}
+"""Flags whose threshold is a percentage of one class."""
 
 
 @router.get("/cases/{case_id}.json", name="case_json")
@@ -47,7 +64,8 @@ def case_page(request: Request, session: SessionDep, who: SignedIn, case_id: str
         readable=case.state in READABLE,
         impression=reviews.impression(session, who, case_id),
         key_classes=KEY_CLASSES,
-        data=room_data(case, who, mine=mine),
+        proposal=proposal(case),
+        data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id)),
     )
 
 
@@ -64,9 +82,45 @@ def case_blob(session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: 
     return Response(content, media_type=media_type, headers={"Cache-Control": "private, max-age=1800"})
 
 
-def room_data(case: CaseView, who: Principal, *, mine: bool) -> dict[str, Any]:  # Any: JSON for the page's script
+@router.get("/cases/{case_id}/compare", name="case_compare")
+def case_compare(session: SessionDep, who: SignedIn, case_id: str, label: CellClass) -> Comparison:
+    """Signed cells of a class to lay beside the one in question."""
+    return comparing.comparison(session, who, case_id, label)
+
+
+@router.get("/cases/{case_id}/fields/{index}/tiles/{level}_{column}_{row}.jpg", name="case_tile")
+def case_tile(
+    session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: str, index: int, level: int, column: int, row: int
+) -> Response:
+    """A tile of a field, cut on demand from the image decrypted in memory."""
+    place = TilePlace(level=level, column=column, row=row)
+    content = cases.field_tile(session, runtime, who, case_id, index, place)
+    return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=1800"})
+
+
+def proposal(case: CaseView) -> str:
+    """Return the impression proposed for a case in which nothing is corrected: what was counted, and no more."""
+    counted = sum(share.count for share in case.differential.values())
+    found = [words.flag_line(flag) for flag in case.flags if flag.kind == "morphology"]
+    return f"Differential of {counted} white cells as tabled" + (f": {', '.join(found)}." if found else ".")
+
+
+def decision_limits(case: CaseView) -> dict[str, float]:
+    """Return class → percent at which a rule of the hospital fires, as far as the case's flags tell."""
+    limits = {LIMITED[flag.id]: flag.evidence.threshold for flag in case.flags if flag.id in LIMITED}
+    return {cls.value: limit for cls, limit in limits.items() if limit is not None}
+
+
+def room_data(
+    case: CaseView, who: Principal, *, mine: bool, seen: list[CellClass]
+) -> dict[str, Any]:  # Any: JSON for the page's script
     """Return what the reading room's script works on."""
     return {
+        "user_id": who.user_id,
+        "limits": decision_limits(case),
+        "actions": reading_keys.actions(),
+        "seen": [cls.value for cls in seen],
+        "tiles": {"size": TILE, "overlap": OVERLAP},
         "case": case.model_dump(mode="json"),
         "mine": mine,
         "me": who.display_name,

@@ -11,13 +11,15 @@ from portal.access import SignedIn
 from portal.rendering import wants_json
 from server.cases import service as cases
 from server.deps import RuntimeDep, SessionDep
+from server.reviews import looking, undoing
 from server.reviews import service as reviews
-from server.reviews.schemas import ChangeResult, FlagDecisionInput, SignInput
+from server.reviews.schemas import ChangeResult, FlagDecisionInput, Readiness, SignInput
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass
 
 router = APIRouter()
 Key = Annotated[str, Form(min_length=8, max_length=100)]
+CellIds = Annotated[list[str], Form(min_length=1, max_length=2000)]
 
 
 class Lease(BaseModel):
@@ -51,7 +53,7 @@ def cells(
     session: SessionDep,
     who: SignedIn,
     case_id: str,
-    cell_id: Annotated[list[str], Form(min_length=1, max_length=2000)],
+    cell_id: CellIds,
     label: Annotated[CellClass, Form()],
     idempotency_key: Key,
 ) -> ChangeResult:
@@ -62,7 +64,27 @@ def cells(
 @router.post("/cases/{case_id}/undo", name="case_undo")
 def undo(session: SessionDep, who: SignedIn, case_id: str, idempotency_key: Key) -> ChangeResult:
     """Take this reader's last change back."""
-    return reviews.undo(session, who, case_id, idempotency_key)
+    return undoing.undo(session, who, case_id, idempotency_key)
+
+
+@router.post("/cases/{case_id}/redo", name="case_redo")
+def redo(session: SessionDep, who: SignedIn, case_id: str, idempotency_key: Key) -> ChangeResult:
+    """Make the change again that this reader took back last."""
+    return undoing.redo(session, who, case_id, idempotency_key)
+
+
+@router.post("/cases/{case_id}/accept", name="case_accept")
+def accept(session: SessionDep, who: SignedIn, case_id: str, cell_id: CellIds, idempotency_key: Key) -> ChangeResult:
+    """Confirm cells as they are named."""
+    return reviews.accept(session, who, case_id, cell_ids=cell_id, idempotency_key=idempotency_key)
+
+
+@router.post("/cases/{case_id}/seen", name="case_seen")
+def seen(
+    session: SessionDep, who: SignedIn, case_id: str, group: Annotated[list[CellClass], Form(max_length=40)]
+) -> Readiness:
+    """Note which class groups were on the screen."""
+    return looking.saw(session, who, case_id, group)
 
 
 @router.post("/cases/{case_id}/impression", name="case_impression")

@@ -1,6 +1,9 @@
 """Decrypting a part of a case, in memory, for somebody who may see it."""
 
+import re
+import secrets
 from collections.abc import Callable
+from typing import Final
 
 from server.cases import bundle
 from server.cases.keyring import ring_of
@@ -8,6 +11,10 @@ from server.models import Case
 from server.runtime import Runtime
 from shared.contracts.case import Blob, SignedManifest
 from shared.contracts.errors import DataInvalidError, NotFoundError
+from shared.crypto.envelope import CaseKey
+
+MARKED_TYPE: Final = "image/png"
+_MARKED: Final = re.compile(r"reader-[0-9a-f]{16}\.png")
 
 
 def read(runtime: Runtime, case: Case, name: str, *, actor: str) -> tuple[bytes, str]:
@@ -21,12 +28,43 @@ def reader(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple
     hospital_id, case_id = case.hospital_id, case.id
 
     def read_one(name: str) -> tuple[bytes, str]:
+        if _MARKED.fullmatch(name):
+            return _read_marked(runtime, hospital_id, case_id, name, actor), MARKED_TYPE
         blob = blobs.get(name)
         if blob is None:
             raise NotFoundError("The case has no such image.")
         return _plain(runtime, hospital_id, case_id, blob, actor), blob.media_type
 
     return read_one
+
+
+def keep_marked(runtime: Runtime, case: Case, plain: bytes, *, actor: str) -> str:
+    """Encrypt the crop of a cell that a reader marked under the case's key, store it, and return its name.
+
+    Erasing the case's key erases it too. It lies outside the prefix that nodes get addresses for.
+    """
+    name = f"reader-{secrets.token_hex(8)}.png"
+    key = key_of(runtime, case, actor=actor)
+    runtime.store.put(_marked_place(case.hospital_id, case.id, name), key.encrypt(name, plain), if_absent=True)
+    return name
+
+
+def key_of(runtime: Runtime, case: Case, *, actor: str) -> CaseKey:
+    """Return the case's key on this person's own audited lease."""
+    return ring_of(runtime.vault).key(
+        runtime.store, runtime.vault, hospital_id=case.hospital_id, case_id=case.id, actor=actor
+    )
+
+
+def _marked_place(hospital_id: str, case_id: str, name: str) -> str:
+    return f"{bundle.prefix(hospital_id, case_id)}/marked/{name}"
+
+
+def _read_marked(runtime: Runtime, hospital_id: str, case_id: str, name: str, actor: str) -> bytes:
+    key = ring_of(runtime.vault).key(
+        runtime.store, runtime.vault, hospital_id=hospital_id, case_id=case_id, actor=actor
+    )
+    return key.decrypt(name, runtime.store.get(_marked_place(hospital_id, case_id, name), most=bundle.BLOB_LIMIT))
 
 
 def _plain(runtime: Runtime, hospital_id: str, case_id: str, blob: Blob, actor: str) -> bytes:

@@ -110,7 +110,16 @@ def _take_in(session: Session, checked: CheckedCase) -> CaseState:
     names = frozenset(blob.name for blob in checked.signed.manifest.blobs)
     smear = checked.body.smear
     for index, field in enumerate(smear.fields):
-        session.add(CaseField(case_id=case.id, index=index, blob=field.path, width=field.width, height=field.height))
+        session.add(
+            CaseField(
+                case_id=case.id,
+                index=index,
+                blob=field.path,
+                width=field.width,
+                height=field.height,
+                microns=field.microns,
+            )
+        )
     session.add_all(_cell_row(case.id, cell, bundle.cell_blob(names, cell.id, cell.source)) for cell in smear.cells)
     audit.record(
         session,
@@ -175,6 +184,7 @@ def _cell_row(case_id: str, cell: Cell, blob: str) -> CaseCell:
         blob=blob,
         ai_class=cell.cls,
         ai_probability=cell.probability,
+        ai_margin=cell.margin,
         prediction_set=[cls.value for cls in cell.prediction_set],
         ood_score=cell.ood_score,
         edge=cell.edge,

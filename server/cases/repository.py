@@ -4,15 +4,18 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
-from sqlmodel.sql.expression import SelectOfScalar
+from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from server.cases.access import Scope
+from server.cases.lifecycle import DONE
 from server.models import Case, CaseCell, CaseField, Hospital, Node, OutboxEntry, Quarantine, Report, User
 from shared.contracts.case import CaseState, Priority
+from shared.contracts.ontology import CellClass
 
 ROW_LIMIT = 500
+_REFERENCE_ROWS = 300
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,20 @@ def fields(session: Session, case_id: str) -> Sequence[CaseField]:
 
 
 def cells(session: Session, case_id: str) -> list[CaseCell]:
-    """Return a case's cells in the natural order of their ids, which is the order of their numbers."""
+    """Return all cells a case ever had, in the order of their numbers.
+
+    That is the natural order of the ids that the hospital gave, then the order in which readers marked theirs: a cell
+    keeps its number whatever is added, split or merged later.
+    """
     rows = session.exec(select(CaseCell).where(CaseCell.case_id == case_id)).all()
-    return sorted(rows, key=lambda cell: natural_key(cell.cell_id))
+    found = sorted((cell for cell in rows if cell.added_at is None), key=lambda cell: natural_key(cell.cell_id))
+    marked = [(cell.added_at, cell.cell_id, cell) for cell in rows if cell.added_at is not None]
+    return found + [cell for _, _, cell in sorted(marked, key=lambda one: one[:2])]
+
+
+def field(session: Session, case_id: str, index: int) -> CaseField | None:
+    """Return one field image of a case."""
+    return session.get(CaseField, (case_id, index))
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
@@ -161,3 +175,49 @@ def pending_ingest(session: Session, kind: str, hospital_id: str, case_id: str) 
         OutboxEntry.kind == kind, col(OutboxEntry.done_at).is_(None), col(OutboxEntry.gave_up_at).is_(None)
     )
     return {"hospital_id": hospital_id, "case_id": case_id} in session.exec(query).all()
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A cell of a signed case."""
+
+    cell: CaseCell
+    case: Case
+    set_by: str | None
+    """Name of the reader who set or accepted its class."""
+
+
+def signed_cells(
+    session: Session, label: CellClass, *, hospital_id: str, pseudonym: str, but: str, most: int
+) -> list[Signed]:
+    """Return cells of a class in a patient's signed cases, newest case first."""
+    query = (
+        _signed(label)
+        .where(Case.hospital_id == hospital_id, Case.patient_pseudonym == pseudonym, Case.id != but)
+        .order_by(col(Case.signed_at).desc(), col(CaseCell.ai_probability).desc(), col(CaseCell.cell_id))
+        .limit(most)
+    )
+    return [Signed(cell, case, name) for cell, case, name in session.exec(query)]
+
+
+def shared_cells(session: Session, label: CellClass, *, but_patient: tuple[str, str]) -> list[Signed]:
+    """Return cells of a class that hospitals share, those that a reader has set first; a few hundred at the most."""
+    hospital_id, pseudonym = but_patient
+    query = (
+        _signed(label)
+        .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
+        .where(col(Hospital.shares_references).is_(True))
+        .where(or_(col(Case.hospital_id) != hospital_id, col(Case.patient_pseudonym) != pseudonym))
+        .order_by(col(CaseCell.changed_by).is_(None), col(CaseCell.ai_probability).desc(), col(CaseCell.cell_id))
+        .limit(_REFERENCE_ROWS)
+    )
+    return [Signed(cell, case, name) for cell, case, name in session.exec(query)]
+
+
+def _signed(label: CellClass) -> "Select[CaseCell, Case, str]":
+    return (
+        select(CaseCell, Case, User.display_name)
+        .join(Case, col(Case.id) == col(CaseCell.case_id))
+        .join(User, col(User.id) == col(CaseCell.changed_by), isouter=True)
+        .where(col(CaseCell.stands).is_(True), CaseCell.current_class == label, col(Case.state).in_(DONE))
+    )

@@ -73,6 +73,10 @@ class CellView(BaseModel):
     changed_by: str | None
     changed_at: datetime | None
     doubtful: bool
+    margin: float | None = None
+    """By how much the model's class leads its second; None where the hospital's node did not say."""
+    added_by: str | None = None
+    """The reader who marked it in the field; None: the hospital's model found it."""
 
 
 class FieldView(BaseModel):
@@ -82,6 +86,8 @@ class FieldView(BaseModel):
     blob: str
     width: int
     height: int
+    microns: float | None = None
+    """Micrometres a pixel, where known."""
 
 
 class CaseView(BaseModel):
@@ -113,3 +119,26 @@ class CaseView(BaseModel):
     pseudo: bool
     synthetic: bool
     report_id: str | None
+
+
+class SignedCell(BaseModel):
+    """A cell of a signed case, to lay beside another."""
+
+    case_id: str
+    cell_id: str
+    number: int
+    blob: str
+    label: CellClass
+    set_by: str | None
+    """Who set or accepted its class; None: it stood as the model named it."""
+    signed_on: str
+    """The day, in words."""
+
+
+class Comparison(BaseModel):
+    """What is laid beside a cell."""
+
+    earlier: list[SignedCell]
+    """Of the same patient."""
+    references: list[SignedCell]
+    """Of hospitals that share their signed cells."""

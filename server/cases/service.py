@@ -7,11 +7,11 @@ from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.audit import service as audit
-from server.cases import blobs, repository, views
+from server.cases import blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
 from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
-from server.models import Case, CaseCell
+from server.models import Case, CaseCell, CaseField
 from server.models.base import utc_now
 from server.runtime import Runtime
 from shared.contracts.analysis import Differential, Quality
@@ -145,6 +145,24 @@ def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str,
     return blobs.read(runtime, visible_case(session, principal, case_id), name, actor=principal.actor)
 
 
+def field_tile(
+    session: Session,
+    runtime: Runtime,
+    principal: Principal,
+    case_id: str,
+    index: int,
+    place: pictures.TilePlace,
+) -> bytes:
+    """Return one tile of a field (JPEG), cut from the image decrypted in memory."""
+    case = visible_case(session, principal, case_id)
+    return pictures.tile(runtime, case, field_of(session, case_id, index), place, actor=principal.actor)
+
+
+def keep_crop(runtime: Runtime, case: Case, field: CaseField, box: pictures.Box, *, actor: str) -> str:
+    """Cut a cell that a reader marked from its field, in memory, keep it encrypted like the others; return its name."""
+    return blobs.keep_marked(runtime, case, pictures.crop(runtime, case, field, box, actor=actor), actor=actor)
+
+
 def images_of(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
     """Return a function that reads a case's images, for a report."""
     return blobs.reader(runtime, case, actor=actor)
@@ -183,18 +201,35 @@ def held_case(session: Session, principal: Principal, case_id: str) -> Case:
     """
     require_reader(principal)
     case, now = visible_case(session, principal, case_id, lock=True), utc_now()
-    if case.state not in READABLE:
-        raise ConflictError(f"The case is {case.state.value.replace('_', ' ')}; it can no longer be changed.")
-    if case.claimed_by != principal.user_id:
-        raise ConflictError("You do not hold this case (any more). Claim it, then try again.")
+    require_held(case, principal)
     if not views.lease_holds(case, now):
         case.lease_until = now + LEASE
     return case
 
 
-def set_class(cell: CaseCell, label: CellClass, *, by: str | None, at: datetime | None) -> None:
+def require_held(case: Case, principal: Principal) -> None:
+    """Return if this person may change the case now; nothing is locked or renewed.
+
+    Raises:
+        ConflictError: see `held_case`.
+    """
+    if case.state not in READABLE:
+        raise ConflictError(f"The case is {case.state.value.replace('_', ' ')}; it can no longer be changed.")
+    if case.claimed_by != principal.user_id:
+        raise ConflictError("You do not hold this case (any more). Claim it, then try again.")
+
+
+def field_of(session: Session, case_id: str, index: int) -> CaseField:
+    """Return one field image of a case that the caller may see."""
+    field = repository.field(session, case_id, index)
+    if field is None:
+        raise NotFoundError("The case has no such field.")
+    return field
+
+
+def set_class(cell: CaseCell, label: CellClass, *, by: str | None, at: datetime | None, stands: bool = True) -> None:
     """Set the class that stands; ``by`` None where no reader's change stands any more."""
-    cell.current_class, cell.changed_by, cell.changed_at = label, by, at
+    cell.current_class, cell.changed_by, cell.changed_at, cell.stands = label, by, at, stands
 
 
 def begin_review(session: Session, case: Case, *, actor: str) -> None:
@@ -233,8 +268,28 @@ def hospital_name(session: Session, hospital_id: str) -> str:
 
 
 def cells_of(session: Session, case_id: str) -> list[CaseCell]:
-    """Return a case's cells in the order of their numbers."""
+    """Return a case's cells as they stand, in the order of their numbers."""
+    return views.standing(repository.cells(session, case_id))
+
+
+def all_cells_of(session: Session, case_id: str) -> list[CaseCell]:
+    """Return every cell that the case ever had: also what readers have split, merged or taken back."""
     return repository.cells(session, case_id)
+
+
+def cell_numbers(session: Session, case_id: str) -> dict[str, int]:
+    """Return cell id → what a person calls it."""
+    return views.numbers(repository.cells(session, case_id))
+
+
+def numbers_of(cells: list[CaseCell]) -> dict[str, int]:
+    """Return cell id → what a person calls it; ``cells`` are all of the case."""
+    return views.numbers(cells)
+
+
+def doubtful(cell: CaseCell) -> bool:
+    """Whether the model was unsure of the cell, whatever a reader made of it."""
+    return views.is_doubtful(cell)
 
 
 def cell_views_of(session: Session, cells: list[CaseCell], wanted: Collection[str]) -> list[CellView]:
@@ -249,4 +304,5 @@ def differential_of(cells: list[CaseCell]) -> Differential:
 
 
 def _names(session: Session, cells: list[CaseCell]) -> dict[str, str]:
-    return repository.user_names(session, {cell.changed_by for cell in cells if cell.changed_by is not None})
+    people = {person for cell in cells for person in (cell.changed_by, cell.added_by) if person is not None}
+    return repository.user_names(session, people)

@@ -14,8 +14,18 @@ _EMPTY_SET_RANK = 99
 
 
 def live_differential(cells: Iterable[CaseCell]) -> Differential:
-    """Return the differential of the classes that stand now."""
-    return differential(cell.current_class for cell in cells)
+    """Return the differential of the classes and cells that stand now."""
+    return differential(cell.current_class for cell in cells if cell.stands)
+
+
+def standing(cells: Iterable[CaseCell]) -> list[CaseCell]:
+    """Leave out what readers have split, merged or taken back."""
+    return [cell for cell in cells if cell.stands]
+
+
+def numbers(cells: Iterable[CaseCell]) -> dict[str, int]:
+    """Return cell id → what a person calls it; ``cells`` are all that the case ever had, in their order."""
+    return {cell.cell_id: number for number, cell in enumerate(cells, start=1)}
 
 
 def lease_holds(case: Case, now: datetime) -> bool:
@@ -24,12 +34,13 @@ def lease_holds(case: Case, now: datetime) -> bool:
 
 
 def cell_views(cells: list[CaseCell], names: Mapping[str, str]) -> list[CellView]:
-    """Return the views in reading order; ``cells`` come in the order of their numbers.
+    """Return the views of the standing cells in reading order; ``cells`` are all of the case, by number.
 
     Grouped by the class that stands, in reporting order; inside a class the most doubtful first: larger prediction
-    sets (an empty one counts as largest), then the smaller probability, then the farther from what was trained.
+    sets (an empty one counts as largest), then the smaller lead over the second class (where a node does not tell it:
+    the smaller probability), then the farther from what was trained.
     """
-    views = [cell_view(cell, number, names) for number, cell in enumerate(cells, start=1)]
+    views = [cell_view(cell, number, names) for number, cell in enumerate(cells, start=1) if cell.stands]
     return sorted(views, key=_reading_order)
 
 
@@ -52,6 +63,8 @@ def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView
         changed_by=names.get(cell.changed_by or ""),
         changed_at=cell.changed_at,
         doubtful=not changed and is_doubtful(cell),
+        margin=cell.ai_margin,
+        added_by=names.get(cell.added_by or ""),
     )
 
 
@@ -61,13 +74,14 @@ def is_doubtful(cell: CaseCell) -> bool:
 
 
 def _reading_order(view: CellView) -> tuple[int, int, float, float, int]:
-    set_size = len(view.prediction_set) or _EMPTY_SET_RANK
-    return view.current_class.order, -set_size, view.ai_probability, -view.ood_score, view.number
+    set_size = 1 if view.added_by else len(view.prediction_set) or _EMPTY_SET_RANK
+    margin = view.ai_probability if view.margin is None else view.margin
+    return view.current_class.order, -set_size, margin, -view.ood_score, view.number
 
 
 def field_views(fields: Iterable[CaseField]) -> list[FieldView]:
     """Return the field images' views."""
-    return [FieldView(index=field.index, blob=field.blob, width=field.width, height=field.height) for field in fields]
+    return [FieldView.model_validate(field, from_attributes=True) for field in fields]
 
 
 def worklist_row(case: Case, *, hospital_name: str, holder_name: str | None, now: datetime) -> WorklistRow:

@@ -8,7 +8,7 @@ from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
 from server.models.outbox import OutboxEntry
 from server.models.registry import ModelSite, ModelVersion, NodeModel
 from server.models.reports import Report
-from server.models.reviews import FlagDecision, LabelChange, Review
+from server.models.reviews import ChangeKind, FlagDecision, LabelChange, Review
 
 __all__ = [
     "AuditCheckpoint",
@@ -17,6 +17,7 @@ __all__ = [
     "CaseCell",
     "CaseField",
     "CensusRecord",
+    "ChangeKind",
     "DryRun",
     "EnrolmentKit",
     "FailedSignIn",

@@ -59,6 +59,8 @@ class CaseField(SQLModel, table=True):
     blob: str
     width: int
     height: int
+    microns: float | None = None
+    """Micrometres a pixel, where the hospital's images say so."""
 
 
 class CaseCell(SQLModel, table=True):
@@ -76,6 +78,8 @@ class CaseCell(SQLModel, table=True):
     blob: str
     ai_class: CellClass = Field(sa_type=stored(CellClass))
     ai_probability: float
+    ai_margin: float | None = None
+    """By how much it leads the second class; None where the node did not say."""
     prediction_set: list[str] = Field(sa_type=JSON)
     ood_score: float
     edge: bool = False
@@ -83,6 +87,13 @@ class CaseCell(SQLModel, table=True):
     current_class: CellClass = Field(sa_type=stored(CellClass))
     changed_by: str | None = Field(default=None, foreign_key="user_account.id")
     changed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    stands: bool = True
+    """False where a reader has split or merged it, or taken back its addition: kept, counted nowhere."""
+    added_by: str | None = Field(default=None, foreign_key="user_account.id")
+    """The reader who marked it in the field; None: the hospital's model found it."""
+    added_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    parents: list[str] = Field(default_factory=list, sa_type=JSON)
+    """Ids of the cells it was split or merged from."""
 
 
 class Quarantine(SQLModel, table=True):

@@ -21,6 +21,8 @@ class Hospital(SQLModel, table=True):
     """Turn-around target per priority, minutes; defaults apply to what is missing."""
     gate_tolerance: float | None = None
     """Share of accuracy or of a class's recall that it may lose by a model; None: what the network allows."""
+    shares_references: bool = False
+    """Whether cells of its signed cases may stand beside other hospitals' cells as references."""
 
 
 class EnrolmentKit(SQLModel, table=True):

@@ -1,10 +1,11 @@
 """A reader's work on a case."""
 
 from datetime import datetime
+from enum import StrEnum
 
 from sqlmodel import Field, SQLModel
 
-from server.db.types import UtcDateTime, stored
+from server.db.types import JSON, UtcDateTime, stored
 from server.models.base import new_id, utc_now
 from shared.contracts.ontology import CellClass
 
@@ -20,10 +21,23 @@ class Review(SQLModel, table=True):
     started_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     signed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     impression: str = ""
+    seen: list[str] = Field(default_factory=list, sa_type=JSON)
+    """Class groups of the gallery that were on this reader's screen, as values of `CellClass`."""
+
+
+class ChangeKind(StrEnum):
+    """What a reader did."""
+
+    CLASS = "class"
+    ADDED = "added"
+    SPLIT = "split"
+    MERGED = "merged"
+    UNDO = "undo"
+    REDO = "redo"
 
 
 class LabelChange(SQLModel, table=True):
-    """One change of one cell's class; undo is a change too, so nothing is ever lost."""
+    """What one act of a reader did to one cell; undo and redo are acts too, so nothing is ever lost."""
 
     __tablename__ = "label_change"
 
@@ -37,6 +51,14 @@ class LabelChange(SQLModel, table=True):
     undone: bool = False
     """Taken back by a later undo."""
     idempotency_key: str = Field(unique=True)
+    """``<act>#<n>``: the rows of one act share what stands before the ``#``."""
+    kind: ChangeKind = Field(default=ChangeKind.CLASS, sa_type=stored(ChangeKind))
+    stood: bool = True
+    """Whether the cell stood before."""
+    stands: bool = True
+    """Whether it stands after."""
+    refers_to: str | None = None
+    """The act that an undo takes back or a redo does again."""
 
 
 class FlagDecision(SQLModel, table=True):

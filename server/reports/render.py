@@ -48,7 +48,7 @@ def render(runtime: Runtime, report_id: str) -> None:
             report=report,
             case=case,
             hospital_name=cases.hospital_name(session, case.hospital_id),
-            cell_numbers={cell.cell_id: number for number, cell in enumerate(cases.cells_of(session, case.id), 1)},
+            cell_numbers=cases.cell_numbers(session, case.id),
             receiver=EnvelopePublicKey.from_base64(service.envelope_key_for(session, case)),
         )
     files, pages = _files(runtime, loaded)

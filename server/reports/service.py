@@ -92,6 +92,9 @@ def _feedback(case: Case, cells: list[CaseCell], reader_role: str, version: int)
             previous=cell.ai_class,
             reader_role=reader_role,
             report_version=version,
+            field=cell.field if cell.added_by else None,
+            box=(cell.x0, cell.y0, cell.x1, cell.y1) if cell.added_by else None,
+            instead_of=tuple(cell.parents),
         )
         for cell in cells
         if cell.current_class is not cell.ai_class

@@ -46,6 +46,20 @@ def named_changes(session: Session, case_id: str) -> list[tuple[LabelChange, str
     return list(session.exec(query).all())
 
 
+def own_acts(session: Session, case_id: str, reader_id: str) -> list[list[LabelChange]]:
+    """Return what this reader did to the case, act by act, oldest first; an act's rows stand together."""
+    acts: dict[str, list[LabelChange]] = {}
+    for change in changes(session, case_id):
+        if change.by == reader_id:
+            acts.setdefault(act_of(change), []).append(change)
+    return list(acts.values())
+
+
+def act_of(change: LabelChange) -> str:
+    """Return the act that a row belongs to."""
+    return change.idempotency_key.rpartition("#")[0]
+
+
 def decision(session: Session, case_id: str, flag_id: str) -> FlagDecision | None:
     """Return the word spoken on a flag."""
     return session.get(FlagDecision, (case_id, flag_id))

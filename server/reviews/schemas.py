@@ -2,9 +2,10 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from server.cases.schemas import CellView
+from server.models import ChangeKind
 from shared.contracts.analysis import Differential
 from shared.contracts.ontology import CellClass
 
@@ -14,7 +15,9 @@ class ChangeResult(BaseModel):
 
     case_version: int
     cells: list[CellView]
-    """The changed cells."""
+    """The changed cells that stand."""
+    gone: list[str] = []
+    """Ids of the changed cells that do not stand (any more)."""
     differential: Differential
     changes: int
     """How many changes stand (not undone)."""
@@ -24,11 +27,32 @@ class ChangeView(BaseModel):
     """One change in the history."""
 
     cell_id: str
+    number: int
+    kind: ChangeKind
+    stands: bool
+    """Whether the cell stood after it."""
     previous: CellClass
     label: CellClass
     by: str
     at: datetime
     undone: bool
+
+
+class NewBox(BaseModel):
+    """A cell that a reader marks in a field; its id is the page's own, so that it can be named before it is saved."""
+
+    cell_id: str = Field(pattern=r"^r[0-9a-f]{12}$")
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 in pixels of the field."""
+
+
+class Readiness(BaseModel):
+    """What stands between a reader and the signature; both empty: nothing."""
+
+    doubtful: list[int]
+    """Numbers of the doubtful cells that no reader has looked at."""
+    unseen: list[CellClass]
+    """Class groups that were not on the reader's screen."""
 
 
 class FlagDecisionInput(BaseModel):

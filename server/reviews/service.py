@@ -1,6 +1,5 @@
-"""A reader's work on a case: change classes, take changes back, write an impression, sign out."""
+"""A reader's work on a case: change classes, accept them, write an impression, sign out."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlmodel import Session
@@ -9,20 +8,20 @@ from server.accounts import service as accounts
 from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import service as cases
-from server.models import Case, CaseCell, FlagDecision, LabelChange, Review
+from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
-from server.reviews import repository
+from server.reviews import looking, repository, steps
 from server.reviews.schemas import ChangeResult, ChangeView, FlagDecisionInput, SignInput
+from server.reviews.steps import Step
 from server.runtime import Runtime
 from shared.contracts.case import CaseState
-from shared.contracts.errors import ConflictError, DataInvalidError, NotFoundError
+from shared.contracts.errors import ConflictError, DataInvalidError
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import Signature
 
 IMPRESSION_LIMIT = 4000
-CHANGE_LIMIT = 2000
 
 
 def reclassify(
@@ -43,88 +42,51 @@ def reclassify(
         ConflictError: this reader does not hold the case.
     """
     case = cases.held_case(session, principal, case_id)
-    request = f"set:{case_id}:{idempotency_key}"
-    rows = cases.cells_of(session, case_id)
-    done = repository.changes_by_request(session, request)
-    if done:
-        return _result(session, case, rows, {change.cell_id for change in done})
-    wanted = _pick(rows, cell_ids)
-    now = utc_now()
+    act, rows = f"set:{case_id}:{idempotency_key}", cases.all_cells_of(session, case_id)
+    if (before := steps.done_before(session, case, rows, act)) is not None:
+        return before
+    wanted = steps.pick(rows, cell_ids)
     changed = [cell for cell in wanted if cell.current_class is not label or cell.changed_by is None]
-    for number, cell in enumerate(changed):
-        session.add(
-            LabelChange(
-                case_id=case_id,
-                cell_id=cell.cell_id,
-                previous=cell.current_class,
-                label=label,
-                by=principal.user_id,
-                at=now,
-                idempotency_key=f"{request}#{number}",
-            )
-        )
-        cases.set_class(cell, label, by=principal.user_id, at=now)
     if changed:
-        moves = {change.cell_id: label.value for change in changed}
-        _note(session, case, principal, action="cells.reclassified", data={"labels": moves})
-    return _result(session, case, rows, set(cell_ids))
+        moved = [Step(cell, label) for cell in changed]
+        steps.take(session, case, principal, kind=ChangeKind.CLASS, act=act, steps=moved)
+        labels = {cell.cell_id: label.value for cell in changed}
+        steps.note(session, case, principal, action="cells.reclassified", data={"labels": labels})
+    return steps.result(session, case, rows, set(cell_ids))
 
 
-def undo(session: Session, principal: Principal, case_id: str, idempotency_key: str) -> ChangeResult:
-    """Take back this reader's last standing change (all cells it touched), as a change of its own."""
+def accept(
+    session: Session, principal: Principal, case_id: str, *, cell_ids: list[str], idempotency_key: str
+) -> ChangeResult:
+    """Confirm cells as they are named now: each is on record as looked at, with the class that it has.
+
+    Raises:
+        NotFoundError: a cell is not of this case; nothing was changed.
+        ConflictError: this reader does not hold the case.
+    """
     case = cases.held_case(session, principal, case_id)
-    request = f"undo:{case_id}:{idempotency_key}"
-    rows = cases.cells_of(session, case_id)
-    done = repository.changes_by_request(session, request)
-    if done:
-        return _result(session, case, rows, {change.cell_id for change in done})
-    standing = [change for change in repository.changes(session, case_id) if not change.undone]
-    own = [change for change in standing if change.by == principal.user_id]
-    if not own:
-        raise ConflictError("There is no change of yours left to take back.")
-    group = own[-1].idempotency_key.rpartition("#")[0]
-    taken_back = [change for change in own if change.idempotency_key.rpartition("#")[0] == group]
-    left = [change for change in standing if change not in taken_back]
-    by_id, now = {cell.cell_id: cell for cell in rows}, utc_now()
-    for number, change in enumerate(taken_back):
-        change.undone = True
-        cell = by_id[change.cell_id]
-        session.add(
-            LabelChange(
-                case_id=case_id,
-                cell_id=change.cell_id,
-                previous=cell.current_class,
-                label=change.previous,
-                by=principal.user_id,
-                at=now,
-                undone=True,
-                idempotency_key=f"{request}#{number}",
-            )
-        )
-        _restore(cell, change, left)
-    _note(
-        session,
-        case,
-        principal,
-        action="cells.change_undone",
-        data={"labels": {change.cell_id: change.previous.value for change in taken_back}},
-    )
-    return _result(session, case, rows, {change.cell_id for change in taken_back})
-
-
-def _restore(cell: CaseCell, change: LabelChange, left: Sequence[LabelChange]) -> None:
-    """Set the class from before ``change``; whoever's earlier change stands then is its author again."""
-    earlier = [other for other in left if other.cell_id == cell.cell_id]
-    by, at = (earlier[-1].by, earlier[-1].at) if earlier else (None, None)
-    cases.set_class(cell, change.previous, by=by, at=at)
+    act, rows = f"accept:{case_id}:{idempotency_key}", cases.all_cells_of(session, case_id)
+    if (before := steps.done_before(session, case, rows, act)) is not None:
+        return before
+    confirmed = [cell for cell in steps.pick(rows, cell_ids) if cell.changed_by is None]
+    if confirmed:
+        kept = [Step(cell, cell.current_class) for cell in confirmed]
+        steps.take(session, case, principal, kind=ChangeKind.CLASS, act=act, steps=kept)
+        labels = {cell.cell_id: cell.current_class.value for cell in confirmed}
+        steps.note(session, case, principal, action="cells.accepted", data={"labels": labels})
+    return steps.result(session, case, rows, set(cell_ids))
 
 
 def history(session: Session, principal: Principal, case_id: str) -> list[ChangeView]:
     """Return every change of the case, newest first; nothing is ever left out."""
     cases.visible_case(session, principal, case_id)
+    numbers = cases.cell_numbers(session, case_id)
     return [
         ChangeView(
             cell_id=change.cell_id,
+            number=numbers[change.cell_id],
+            kind=change.kind,
+            stands=change.stands,
             previous=change.previous,
             label=change.label,
             by=name,
@@ -146,7 +108,7 @@ def impression(session: Session, principal: Principal, case_id: str) -> str:
 def save_impression(session: Session, principal: Principal, case_id: str, text: str) -> None:
     """Keep the reader's draft; it is not part of the record until signed."""
     case = cases.held_case(session, principal, case_id)
-    review = _reading(session, case, principal)
+    review = steps.reading(session, case, principal)
     review.impression = _impression(text, required=False)
 
 
@@ -155,16 +117,18 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
 
     Raises:
         UnauthenticatedError: the password is wrong.
-        ConflictError: the case changed since the page was loaded, or this reader does not hold it.
+        ConflictError: the case changed since the page was loaded, this reader does not hold it, or has left a doubtful
+            cell unreviewed or a class group unseen.
         DataInvalidError: no impression, or a dismissed flag without a reason.
     """
     accounts.check_password(session, principal.user_id, signing.password)
     case = cases.held_case(session, principal, case_id)
     if case.version != signing.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
+    review = steps.reading(session, case, principal)
+    looking.require_ready(cases.all_cells_of(session, case_id), review)
     now, text = utc_now(), _impression(signing.impression, required=True)
     dismissed = _decide(session, case, principal, signing.decisions, now)
-    review = _reading(session, case, principal)
     review.impression, review.signed_at = text, now
     cases.begin_review(session, case, actor=principal.actor)
     cases.advance(session, case, CaseState.READY, CaseState.SIGNED, actor=principal.actor)
@@ -219,37 +183,3 @@ def _impression(text: str, *, required: bool) -> str:
     if len(cleaned) > IMPRESSION_LIMIT:
         raise DataInvalidError(f"The impression is longer than {IMPRESSION_LIMIT} letters; shorten it.")
     return cleaned
-
-
-def _pick(rows: list[CaseCell], cell_ids: list[str]) -> list[CaseCell]:
-    if not cell_ids or len(cell_ids) > CHANGE_LIMIT:
-        raise DataInvalidError("Mark the cells to change first.")
-    by_id = {cell.cell_id: cell for cell in rows}
-    if unknown := set(cell_ids) - by_id.keys():
-        raise NotFoundError(f"{len(unknown)} of the marked cells are not of this case. Reload the page.")
-    return [by_id[cell_id] for cell_id in dict.fromkeys(cell_ids)]
-
-
-def _reading(session: Session, case: Case, principal: Principal) -> Review:
-    review = repository.review(session, case.id, principal.user_id)
-    if review is None:
-        review = Review(case_id=case.id, reader_id=principal.user_id)
-        session.add(review)
-    return review
-
-
-def _note(session: Session, case: Case, principal: Principal, *, action: str, data: dict[str, object]) -> None:
-    _reading(session, case, principal)
-    cases.begin_review(session, case, actor=principal.actor)
-    case.version += 1
-    audit.record(session, subject=cases.subject(case.id), actor=principal.actor, action=action, data=data)
-
-
-def _result(session: Session, case: Case, rows: list[CaseCell], wanted: set[str]) -> ChangeResult:
-    session.flush()
-    return ChangeResult(
-        case_version=case.version,
-        cells=cases.cell_views_of(session, rows, wanted),
-        differential=cases.differential_of(rows),
-        changes=sum(not change.undone for change in repository.changes(session, case.id)),
-    )

@@ -1,9 +1,9 @@
 """What an analysis says about a smear; the JSON of ``hematovision-node analyze`` and the body of a case."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
@@ -40,6 +40,14 @@ class FieldImage(Contract):
     field as a whole is unlike what the model knows."""
     origin: tuple[int, int] | None = None
     """Of a field cut from a slide: where its upper left corner lies, in pixels of the slide."""
+    microns: Annotated[float, Field(gt=0)] | None = None
+    """Micrometres a pixel, where the file says so. Left out of the JSON where it is not known: a centre that does not
+    know of it reads such fields as before."""
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name != "microns" or value is not None}
 
 
 class Cell(Contract):
@@ -60,6 +68,13 @@ class Cell(Contract):
     """Gallery: the cell image's path on the node (blob name inside a case)."""
     provisional: bool = False
     """The class is one that the site has taught by a few examples: a hint, its probability is not calibrated."""
+    margin: Fraction | None = None
+    """By how much the calibrated probability leads that of the second class. Left out of the JSON where not known."""
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name != "margin" or value is not None}
 
     @property
     def doubtful(self) -> bool:

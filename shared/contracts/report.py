@@ -2,13 +2,16 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from shared.contracts.analysis import Contract, Differential, Flag
 from shared.contracts.case import CaseId
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Identifier, Sha256
+
+_PLACE: Final = frozenset({"field", "box", "instead_of"})
 
 
 class ReportStatus(StrEnum):
@@ -41,7 +44,11 @@ class KeyCell(Contract):
 
 
 class FeedbackLabel(Contract):
-    """A corrected label on its way home: ids and labels only, joined to images inside the hospital."""
+    """A corrected label on its way home: ids and labels only, joined to images inside the hospital.
+
+    A cell that the reader marked brings its place too. What a label does not say is left out of its JSON: a node that
+    does not know of places yet reads every report without one, and refuses the others until it is updated.
+    """
 
     case_id: CaseId
     cell_id: str
@@ -49,6 +56,17 @@ class FeedbackLabel(Contract):
     previous: CellClass
     reader_role: str
     report_version: int
+    field: Annotated[int, Field(ge=0)] | None = None
+    """Index of the field in which the reader marked the cell; None: a cell that the hospital's model found."""
+    box: tuple[int, int, int, int] | None = None
+    """x0, y0, x1, y1 in pixels of that field."""
+    instead_of: tuple[str, ...] = ()
+    """Ids of the cells that it was split or merged from."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name not in _PLACE or value not in (None, (), [])}
 
 
 class SignedRecord(Contract):

@@ -17,7 +17,7 @@ from tests.factories import PASSWORD
 from tests.portal.factories import Network, staffed
 
 OUT = Path("build/screenshots")
-SIZES = ((1440, 900), (1280, 720))
+SIZES = ((1440, 900), (1280, 720), (1024, 768))
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,13 @@ def shots(network: Network) -> list[Shot]:
         Shot("reading-gallery-only", f"/cases/{gallery}", "reader"),
         Shot("reading", f"/cases/{case}", "reader", _read),
         Shot("reading-keys", f"/cases/{case}", "reader", lambda page: page.keyboard.press("?")),
-        Shot("reading-sign", f"/cases/{case}", "reader", _open_sign),
+        Shot("reading-blocked", f"/cases/{case}", "reader", _open_sign),
+        Shot("reading-many", f"/cases/{case}", "reader", _choose_many),
+        Shot("reading-mark", f"/cases/{case}", "reader", _mark),
+        Shot("reading-menu", f"/cases/{case}", "reader", _menu),
+        Shot("reading-compare", f"/cases/{case}", "reader", _compare),
+        Shot("reading-history", f"/cases/{case}", "reader", _history),
+        Shot("reading-sign", f"/cases/{case}", "reader", _ready_to_sign),
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
         Shot("rounds", "/rounds", "coordinator", whole=True),
@@ -93,6 +99,48 @@ def _second_factor(page: Page) -> None:
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Show the code to scan").click()
     page.get_by_label("Six digits").wait_for()
+
+
+def _ready_to_sign(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    page.keyboard.press("Shift+D")
+    page.keyboard.press("a")
+    while page.locator(".unseen").count():
+        page.keyboard.press("Space")
+        page.wait_for_timeout(600)
+    _open_sign(page)
+
+
+def _choose_many(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    tiles = page.locator("[data-group]:not([data-group=unsure]) .tile")
+    tiles.first.click()
+    tiles.nth(5).click(modifiers=["Shift"])
+
+
+def _mark(page: Page) -> None:
+    page.wait_for_selector(".boxes g")
+    page.keyboard.press("n")
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+
+
+def _menu(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    page.locator(".tile").nth(3).click(button="right")
+
+
+def _compare(page: Page) -> None:
+    _choose_many(page)
+    page.keyboard.press("v")
+    page.wait_for_timeout(800)
+
+
+def _history(page: Page) -> None:
+    page.wait_for_selector(".tile.human")
+    page.locator(".tile.human").first.click()
+    page.keyboard.press("h")
+    page.wait_for_timeout(500)
 
 
 def _open_sign(page: Page) -> None:

@@ -1,99 +1,17 @@
 """Reading a case in a real browser: by key, by click, without a mouse, and without one breach of the policy."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import expect
 
-from server.cases import service as cases
-from server.cases.schemas import CaseView
 from shared.contracts.ontology import CellClass
-from tests.browser.world import CHROMIUM, chromium, serving, sign_in
+from tests.browser.room import Room
+from tests.browser.world import CHROMIUM
 from tests.factories import PASSWORD
-from tests.portal.factories import DrawnSmear, Network, add_hospital, draw_smears, send_case, staffed
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
 ]
-
-
-@dataclass
-class Room:
-    """A page at the reading room of a case, and what the browser complained about."""
-
-    page: Page
-    network: Network
-    complaints: list[str]
-
-    @property
-    def case_id(self) -> str:
-        """The newest case."""
-        return self.network.cases[-1]
-
-    def case(self) -> CaseView:
-        """The case as the centre has it."""
-        with self.network.centre.runtime.database.session(read_only=True) as session:
-            return cases.case_view(session, self.network.people["reader"], self.case_id)
-
-    def chosen(self) -> str:
-        """Which cell is chosen."""
-        return self.page.locator('.tile[aria-selected="true"]').first.get_attribute("data-cell") or ""
-
-    def saved(self) -> None:
-        """Wait until the centre has it all."""
-        expect(self.page.locator("#saved")).to_have_text("saved")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    made = staffed(tmp_path_factory.mktemp("centre"))
-    add_hospital(made, "a")
-    yield made
-    made.centre.runtime.database.dispose()
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[DrawnSmear]:
-    return draw_smears(tmp_path_factory.mktemp("drawn"), cells_per_field=6)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def address(network: Network) -> Iterator[str]:
-    with serving(network) as served:
-        yield served
-
-
-@pytest.fixture
-def room(network: Network, drawn: list[DrawnSmear], browser: Browser, address: str) -> Iterator[Room]:
-    """Signed in, case claimed, gallery drawn."""
-    with_fields = [one for one in drawn if one.smear.fields and one.smear.flags]
-    send_case(network, "a", with_fields[0])
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    page, complaints = context.new_page(), list[str]()
-
-    def complain(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            complaints.append(f"{message.text} {message.location}")
-
-    page.on("console", complain)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    sign_in(page, address, "reader")
-    made = Room(page, network, complaints)
-    page.goto(f"{address}/cases/{made.case_id}")
-    page.get_by_role("button", name="Claim to read").click()
-    page.wait_for_selector("#open-sign")
-    page.wait_for_selector(".boxes g")
-    yield made
-    context.close()
-    assert made.complaints == []
 
 
 def test_class_by_key_then_undo(room: Room) -> None:
@@ -107,6 +25,7 @@ def test_class_by_key_then_undo(room: Room) -> None:
     expect(room.page.locator("#changes")).to_have_text("1 set by hand")
     room.page.keyboard.press("u")
     expect(room.page.locator("#changes")).to_have_text("")
+    room.saved()
     assert {c.cell_id: c.current_class for c in room.case().cells} == before
 
 
@@ -139,7 +58,7 @@ def test_change_made_without_a_connection_is_sent_later_and_once(room: Room) -> 
     room.saved()
     changed = [one for one in room.case().cells if one.changed_by]
     assert [(one.cell_id, one.current_class) for one in changed] == [(cell, CellClass.ARTEFACT)]
-    room.complaints[:] = [text for text in room.complaints if "ERR_INTERNET_DISCONNECTED" not in text]
+    room.tell_nothing_of("ERR_INTERNET_DISCONNECTED")
 
 
 def test_page_never_scrolls_as_a_whole(room: Room) -> None:
@@ -154,7 +73,10 @@ def test_whole_reading_without_a_mouse(room: Room) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press(".")
     page.keyboard.press("x")
+    page.keyboard.press("Shift+D")
+    page.keyboard.press("a")
     room.saved()
+    expect(page.locator(".unseen")).to_have_count(0)
     page.keyboard.press("Control+Enter")
     expect(page.locator("#impression")).to_be_focused()
     page.keyboard.type("Left shift, no blasts seen.")
@@ -168,7 +90,7 @@ def test_whole_reading_without_a_mouse(room: Room) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/reports/*")
     expect(page.get_by_text("Left shift, no blasts seen.")).to_be_visible()
-    room.complaints[:] = [text for text in room.complaints if "401" not in text]
+    room.tell_nothing_of("401")
 
 
 def test_worklist_filters_while_typing_and_opens_by_key(room: Room) -> None:

@@ -36,6 +36,7 @@ from tests.portal.factories import (
     staffed,
     start_run,
 )
+from tests.reading import look_through
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -103,6 +104,7 @@ def sign_one(network: Network, case_id: str) -> str:
         moved = [cell.cell_id for cell in view.cells if cell.doubtful][:2] or [view.cells[0].cell_id]
         label = CellClass.MONOCYTE
         reviews.reclassify(session, reader, case_id, cell_ids=moved, label=label, idempotency_key="seeded")
+        look_through(session, reader, case_id)
     with runtime.database.session() as session:
         version = cases.case_view(session, reader, case_id).version
         decisions = [FlagDecisionInput(flag_id=view.flags[-1].id, agreed=False, reason="The smear is representative.")]

@@ -118,6 +118,11 @@ def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Netwo
     assert answers[0]["cells"][0]["current_class"] == "monocyte"
     undone = reader.post(f"/cases/{case}/undo", {"idempotency_key": "u" * 16}).json()
     assert undone["cells"][0]["current_class"] == first["current_class"]
+    cells = reader.get(f"/cases/{case}.json").json()["cells"]
+    doubtful = [cell["cell_id"] for cell in cells if cell["doubtful"]]
+    reader.post(f"/cases/{case}/accept", {"cell_id": doubtful, "idempotency_key": "a" * 16})
+    left = reader.post(f"/cases/{case}/seen", {"group": sorted({cell["current_class"] for cell in cells})}).json()
+    assert left == {"doubtful": [], "unseen": []}
     form: dict[str, str | list[str]] = {
         "case_version": hidden(reader.get(f"/cases/{case}").text, "case_version"),
         "impression": "Left shift.",

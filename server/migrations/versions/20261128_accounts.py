@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261128_accounts"
-down_revision: str | None = "20261127_own_model"
+down_revision: str | None = "20261128_round_outcome"
 branch_labels = None
 depends_on = None
 

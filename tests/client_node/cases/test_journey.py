@@ -37,6 +37,7 @@ from shared.contracts.ontology import CellClass
 from shared.processes import LOOPBACK
 from tests.client_node.centre import LiveCentre, live_centre
 from tests.client_node.nodes import IDENTITY, context_file, joined, keep_smear
+from tests.reading import look_through
 
 SEND = """
 import sys
@@ -84,6 +85,7 @@ def test_case_leaves_sealed_and_its_report_comes_home(centre: LiveCentre, tmp_pa
         cases.claim(session, reader, case_id)
         label = CellClass.BAND_NEUTROPHIL
         reviews.reclassify(session, reader, case_id, cell_ids=["c1"], label=label, idempotency_key="k")
+        look_through(session, reader, case_id)
         version = cases.case_view(session, reader, case_id).version
         signing = SignInput(password=centre.password, impression="Left shift.", case_version=version)
         report_id = reviews.sign(session, reader, centre.runtime, case_id, signing)

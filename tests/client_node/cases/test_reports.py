@@ -18,13 +18,15 @@ from server.cases import service as cases
 from server.models import Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
+from server.reviews import geometry
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
+from server.reviews.schemas import NewBox, SignInput
 from shared.contracts.case import CaseState
 from shared.contracts.ontology import CellClass
 from shared.crypto.signing import SigningKey
 from tests.client_node.world import Site, make_home, read_json, served
 from tests.factories import PASSWORD, Centre, make_centre
+from tests.reading import look_through
 
 CHANGED = ("c1", "c2")
 
@@ -58,6 +60,7 @@ def sign(site: Site, reader: Principal, case_id: str, *, changed: tuple[str, ...
         reviews.reclassify(
             session, reader, case_id, cell_ids=list(changed), label=CellClass.BAND_NEUTROPHIL, idempotency_key=case_id
         )
+        look_through(session, reader, case_id)
         version = cases.case_view(session, reader, case_id).version
         given = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
         report_id = reviews.sign(session, reader, runtime, case_id, given)
@@ -96,6 +99,20 @@ def test_report_comes_home_with_identity_and_its_labels_join(site: Site, reader:
         assert reports.view(session, reader, report_id).labels_joined == 2
     assert site.told("acknowledgement") == [report_id]
     assert fetch_reports(site.home, site.client) == (0, 0)
+
+
+def test_cell_that_the_reader_marked_comes_home_with_its_place(site: Site, reader: Principal) -> None:
+    case_id, box, runtime = site.send_case(), (200, 150, 240, 190), site.centre.runtime
+    with runtime.database.session() as session:
+        cases.claim(session, reader, case_id)
+    place = NewBox(cell_id="r0123456789ab", box=box)
+    geometry.add(runtime, reader, case_id, field=0, place=place, label=CellClass.BLAST, idempotency_key="k1")
+    sign(site, reader, case_id)
+    assert fetch_reports(site.home, site.client) == (1, 3)
+    marked = [cell for cell in Catalogue(site.home.path).cells(split="train") if cell.cls is CellClass.BLAST]
+    assert [(cell.box, cell.origin) for cell in marked] == [(box, Origin.FEEDBACK)]
+    (field,) = Catalogue(site.home.path).fields()
+    assert (field.cells, field.complete) == ((box,), False)
 
 
 @pytest.mark.parametrize("after", ["stored", "stored halfway", "joined"])

@@ -106,6 +106,36 @@ def test_feedback_does_not_make_a_fields_marking_complete(tmp_path: Path, marked
     assert (after.cells, after.complete) == (((12, 11, 61, 59),), marked)
 
 
+def test_marked_cell_joins_the_fields_original_image_in_place_of_what_it_was_split_from(tmp_path: Path) -> None:
+    home = _home(tmp_path)
+    catalogue = Catalogue(home)
+    (field,) = (cell for cell in catalogue.cells(split="val"))
+    sha256 = field.path.stem
+    (home / "smears/s1").mkdir(parents=True)
+    trace = {"image_sha256": sha256, "box": [12, 11, 61, 59]}
+    (home / "smears/s1/cells.json").write_text(json.dumps({"c1": trace}))
+    for number, box in enumerate([(10, 10, 35, 60), (36, 10, 60, 60)]):
+        catalogue.add_marked(tmp_path / "not needed", box, BAND, "s1", f"r{number}", neighbour="c1", instead_of=("c1",))
+    marked = [cell for cell in catalogue.cells() if cell.path == field.path]
+    assert {(cell.box, cell.cls, cell.split) for cell in marked} == {
+        ((10, 10, 35, 60), BAND, Split.TRAIN),
+        ((36, 10, 60, 60), BAND, Split.TRAIN),
+    }
+
+
+def test_marked_cell_of_an_unknown_field_brings_the_stored_field_not_marked_completely(tmp_path: Path) -> None:
+    put_image(tmp_path / "0.png", 5, (200, 100))
+    catalogue = Catalogue(tmp_path / "home")
+    digest = catalogue.add_marked(tmp_path / "0.png", (20, 20, 70, 70), E, "s1", "r1")
+    assert catalogue.add_marked(tmp_path / "0.png", (20, 20, 70, 70), E, "s1", "r1") == digest
+    (cell,), (field,) = catalogue.cells(), catalogue.fields()
+    assert (cell.hash, cell.box, cell.cls, cell.origin) == (digest, (20, 20, 70, 70), E, Origin.FEEDBACK)
+    assert (field.cells, field.complete) == (((20, 20, 70, 70),), False)
+    with pytest.raises(DataInvalidError):
+        catalogue.add_marked(tmp_path / "0.png", (180, 20, 230, 70), E, "s1", "r2")
+    assert catalogue.cells() == [cell]
+
+
 def test_a_catalogue_of_before_knows_its_marked_fields_as_complete(tmp_path: Path) -> None:
     put_image(tmp_path / "src/f.png", 3, (200, 100))
     put_image(tmp_path / "src/g.png", 4, (200, 100))

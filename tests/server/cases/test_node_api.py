@@ -18,6 +18,7 @@ from server.reviews import service as reviews
 from server.reviews.schemas import SignInput
 from shared.crypto.tokens import PROOF_HEADER, make_proof
 from tests.factories import PASSWORD, NodeIdentity, centre_key, pack
+from tests.reading import look_through
 from tests.server.conftest import Ward
 
 
@@ -86,6 +87,7 @@ def test_case_goes_in_and_its_report_comes_home(ward: Ward, node: NodeClient, ot
     runtime = ward.centre.runtime
     with runtime.database.session() as session:
         cases.claim(session, ward.reader, parcel.case_id)
+        look_through(session, ward.reader, parcel.case_id)
         version = cases.case_view(session, ward.reader, parcel.case_id).version
         signing = SignInput(password=PASSWORD, impression="Normal smear.", case_version=version)
         report_id = reviews.sign(session, ward.reader, runtime, parcel.case_id, signing)

@@ -29,6 +29,7 @@ from shared.reporting.bundle import FHIR, HL7, PDF, open_bundle
 from shared.reporting.identify import identify_fhir, identify_hl7, identify_pdf
 from shared.reporting.identity import Identity
 from tests.factories import PASSWORD
+from tests.reading import look_through
 from tests.server.conftest import Ward
 
 WHO = Identity.model_validate(
@@ -56,6 +57,7 @@ def signed(ward: Ward) -> tuple[Ward, str]:
             label=CellClass.BAND_NEUTROPHIL,
             idempotency_key="k",
         )
+        look_through(session, ward.reader, ward.case_id)
         version = cases.case_view(session, ward.reader, ward.case_id).version
         signing = SignInput(
             password=PASSWORD, impression="Left shift | “#strong[no]” \\ ^\nRepeat.", case_version=version

@@ -1,12 +1,14 @@
 """Changing classes, taking changes back, and signing out."""
 
+from typing import Any
+
 import pytest
 from sqlmodel import select
 
 from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.models import AuditEntry, LabelChange, OutboxEntry, Report, Review
-from server.reviews import service
+from server.reviews import looking, service, undoing
 from server.reviews.schemas import ChangeResult, FlagDecisionInput, SignInput
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState
@@ -20,6 +22,7 @@ from shared.contracts.errors import (
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import SignedRecord
 from tests.factories import PASSWORD
+from tests.reading import look_through
 from tests.server.conftest import Ward
 
 IG = "c21"
@@ -38,11 +41,6 @@ def _change(ward: Ward, cells: list[str], label: CellClass, key: str, *, who: Pr
         return service.reclassify(
             session, who or ward.reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key
         )
-
-
-def _undo(ward: Ward, key: str) -> ChangeResult:
-    with ward.centre.runtime.database.session() as session:
-        return service.undo(session, ward.reader, ward.case_id, key)
 
 
 def test_reclassify_changes_the_live_differential(claimed: Ward) -> None:
@@ -69,7 +67,8 @@ def test_reclassify_to_the_same_class_confirms_the_cell(claimed: Ward) -> None:
         before = next(c for c in cases.case_view(session, claimed.reader, claimed.case_id).cells if c.doubtful)
     (cell,) = _change(claimed, [before.cell_id], before.current_class, "k1").cells
     assert (cell.doubtful, cell.current_class, cell.changed_by) == (False, before.current_class, "Dr. A. Reader")
-    (cell,) = _undo(claimed, "u1").cells
+    with claimed.centre.runtime.database.session() as session:
+        (cell,) = undoing.undo(session, claimed.reader, claimed.case_id, "u1").cells
     assert (cell.doubtful, cell.changed_by) == (True, None)
 
 
@@ -99,28 +98,6 @@ def test_reclassify_needs_the_claim_and_the_role(claimed: Ward) -> None:
         _change(claimed, [IG], CellClass.BLAST, "k1", who=claimed.it)
 
 
-def test_undo_takes_back_whole_changes_newest_first(claimed: Ward) -> None:
-    _change(claimed, [IG, "c1"], CellClass.BLAST, "k1")
-    _change(claimed, [IG], CellClass.MYELOCYTE, "k2")
-    second = _undo(claimed, "u1")
-    assert [(cell.cell_id, cell.current_class, cell.changed_by) for cell in second.cells] == [
-        (IG, CellClass.BLAST, "Dr. A. Reader")
-    ]
-    assert _undo(claimed, "u1") == second
-    first = _undo(claimed, "u2")
-    assert {cell.cell_id: (cell.current_class, cell.changed_by) for cell in first.cells} == {
-        IG: (CellClass.IMMATURE_GRANULOCYTE, None),
-        "c1": (CellClass.NEUTROPHIL, None),
-    }
-    assert first.changes == 0
-    with pytest.raises(ConflictError):
-        _undo(claimed, "u3")
-    with claimed.centre.runtime.database.session() as session:
-        history = service.history(session, claimed.reader, claimed.case_id)
-    assert len(history) == 6
-    assert all(change.undone for change in history)
-
-
 def test_history_of_another_hospitals_case_is_not_found(claimed: Ward) -> None:
     with claimed.centre.runtime.database.session() as session, pytest.raises(NotFoundError):
         service.history(session, claimed.other_it, claimed.case_id)
@@ -133,7 +110,10 @@ def test_impression_is_kept_as_a_draft(claimed: Ward) -> None:
         assert service.impression(session, claimed.reader, claimed.case_id) == "Left shift.\nRepeat."
 
 
-def _sign(ward: Ward, **changes: object) -> str:
+def _sign(ward: Ward, *, looked: bool = True, **changes: Any) -> str:
+    if looked:
+        with ward.centre.runtime.database.session() as session:
+            look_through(session, ward.reader, ward.case_id)
     with ward.centre.runtime.database.session() as session:
         version = cases.case_view(session, ward.reader, ward.case_id).version
     signing = {"password": PASSWORD, "impression": "Left shift.", "case_version": version} | changes
@@ -184,11 +164,11 @@ def test_sign_with_a_wrong_password_changes_nothing(claimed: Ward) -> None:
         _sign(claimed, password="wrong")
     with claimed.centre.runtime.database.session() as session:
         assert session.exec(select(Report)).all() == []
-        assert cases.case_view(session, claimed.reader, claimed.case_id).state is CaseState.CLAIMED
+        assert cases.case_view(session, claimed.reader, claimed.case_id).state is CaseState.IN_REVIEW
 
 
 def test_sign_of_a_case_changed_meanwhile_is_refused(claimed: Ward) -> None:
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match="changed since"):
         _sign(claimed, case_version=1)
 
 
@@ -201,7 +181,7 @@ def test_sign_of_a_case_changed_meanwhile_is_refused(claimed: Ward) -> None:
         {"decisions": [FlagDecisionInput(flag_id="nothing", agreed=True)]},
     ],
 )
-def test_sign_with_something_missing_is_refused(claimed: Ward, changes: dict[str, object]) -> None:
+def test_sign_with_something_missing_is_refused(claimed: Ward, changes: dict[str, Any]) -> None:
     with pytest.raises(DataInvalidError):
         _sign(claimed, **changes)
 
@@ -212,3 +192,50 @@ def test_signed_case_cannot_be_changed_or_signed_again(claimed: Ward) -> None:
         _change(claimed, [IG], CellClass.BLAST, "k1")
     with pytest.raises(ConflictError):
         _sign(claimed)
+
+
+def test_accept_confirms_each_cell_with_its_own_class(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        result = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
+    assert {cell.cell_id: (cell.current_class, cell.doubtful) for cell in result.cells} == {
+        "c5": (CellClass.NEUTROPHIL, False),
+        "c15": (CellClass.LYMPHOCYTE, False),
+    }
+    with claimed.centre.runtime.database.session() as session:
+        again = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
+    assert again == result
+
+
+def test_sign_with_a_doubtful_cell_left_is_refused_by_its_number(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        cells = cases.case_view(session, claimed.reader, claimed.case_id).cells
+        looking.saw(session, claimed.reader, claimed.case_id, {cell.current_class for cell in cells})
+    _change(claimed, ["c5", "c10", "c15"], CellClass.MONOCYTE, "k1")
+    with pytest.raises(ConflictError, match="Doubtful cell 20 is not reviewed"):
+        _sign(claimed, looked=False)
+    _change(claimed, ["c20"], CellClass.EOSINOPHIL, "k2")
+    assert _sign(claimed, looked=False)
+
+
+def test_sign_with_a_class_never_on_screen_is_refused_by_its_name(claimed: Ward) -> None:
+    _change(claimed, ["c5", "c10", "c15", "c20"], CellClass.MONOCYTE, "k1")
+    with claimed.centre.runtime.database.session() as session:
+        seen = {CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.MONOCYTE}
+        left = looking.saw(session, claimed.reader, claimed.case_id, seen)
+    assert (left.doubtful, left.unseen) == ([], [CellClass.IMMATURE_GRANULOCYTE, CellClass.ERYTHROBLAST])
+    with pytest.raises(ConflictError, match="not on your screen yet: immature granulocyte, nucleated red cell"):
+        _sign(claimed, looked=False)
+    with claimed.centre.runtime.database.session() as session:
+        looking.saw(session, claimed.reader, claimed.case_id, left.unseen)
+        assert set(looking.seen_by(session, claimed.reader, claimed.case_id)) == {*seen, *left.unseen}
+    assert _sign(claimed, looked=False)
+
+
+def test_what_one_reader_saw_does_not_count_for_another(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        look_through(session, claimed.reader, claimed.case_id)
+        cases.claim(session, claimed.second_reader, claimed.case_id, take_over=True)
+        left = looking.readiness_of(session, claimed.second_reader, claimed.case_id)
+    assert (left.doubtful, CellClass.NEUTROPHIL in left.unseen) == ([], True)
+    with claimed.centre.runtime.database.session() as session, pytest.raises(ConflictError):
+        looking.saw(session, claimed.reader, claimed.case_id, [CellClass.NEUTROPHIL])

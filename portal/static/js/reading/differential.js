@@ -34,14 +34,23 @@ function changeWords(store) {
 function line(store, cls, share) {
   const { count = 0, percent = 0, low = 0, high = 0 } = share ?? {};
   const before = store.case.ai_differential[cls]?.count ?? 0;
-  const names = [count === 0 && 'none', count !== before && 'changed'].filter(Boolean).join(' ');
+  const limit = store.limits[cls];
+  const crossed = limit !== undefined && low < limit && limit < high;
+  const names = [count === 0 && 'none', count !== before && 'changed', crossed && 'crossed'].filter(Boolean).join(' ');
   const bar = svg('svg', { class: `diff-bar c-${cls}`, viewBox: '0 0 100 14', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
     svg('rect', { class: 'track', width: 100, height: 14, rx: 1 }),
     svg('rect', { class: 'share', y: 3, width: percent, height: 8 }),
     svg('path', { class: 'range', d: `M${low} 3.5v7M${low} 7H${high}M${high} 3.5v7` }));
+  if (limit !== undefined) bar.append(svg('path', { class: 'limit', d: `M${limit} 0V14` }));
   return el('tr', { class: names || null, title: count === before ? `${store.name(cls)}: ${count} cells` : `${store.name(cls)}: ${count} cells; the model counted ${before}` },
     el('th', { scope: 'row' }, el('span', { class: `chip c-${cls}` }, store.mark(cls), el('span', { class: 'sr' }, ` ${store.name(cls)}`))),
     el('td', { class: 'pc' }, `${round(percent)} %`),
     el('td', { class: 'ci' }, share ? `${round(low)}–${round(high)}` : ''),
-    el('td', {}, bar));
+    el('td', { class: 'limits' }, bar, ...(limit === undefined ? [] : [limitWords(limit, low, high)])));
+}
+
+/** Whether the count settles on which side of the limit the patient is: the interval, not the percentage, says so. */
+function limitWords(limit, low, high) {
+  const words = low < limit && limit < high ? '◆ not settled by this count' : low >= limit ? 'above' : 'below';
+  return el('span', { class: 'limit-words', title: `The interval ${round(low)}–${round(high)} against the limit ${limit} %` }, `limit ${limit} ${words}`);
 }

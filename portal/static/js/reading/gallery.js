@@ -1,44 +1,71 @@
 // The gallery: doubt first, then class by class. The accessible twin of the boxes in the field.
 import { el } from './store.js';
 
+const SIZES = { least: 44, most: 128, step: 4 };
+
 export class Gallery {
   constructor(root, store) {
     this.root = root;
     this.store = store;
     this.tiles = new Map();
     this.draw();
-    root.addEventListener('click', (event) => {
-      const tile = event.target.closest('.tile');
-      if (tile) store.select(tile.dataset.cell, { extend: event.ctrlKey || event.metaKey || event.shiftKey, from: 'gallery' });
-    });
+    root.addEventListener('click', (event) => this.click(event));
     store.addEventListener('cells', (event) => this.draw(event.detail.moved));
-    store.addEventListener('select', (event) => this.mark(event.detail.from !== 'viewer'));
+    store.addEventListener('select', (event) => this.mark(event.detail.from !== 'viewer' && event.detail.from !== 'band'));
     store.addEventListener('evidence', () => this.mark(false));
-    const size = document.getElementById('tile');
-    size.value = localStorage.getItem('hv-tile') || '64';
-    const resize = () => root.style.setProperty('--tile', `${size.value}px`);
-    size.addEventListener('input', () => {
-      resize();
-      localStorage.setItem('hv-tile', size.value);
-    });
-    resize();
+    store.addEventListener('seen', () => this.markSeen());
+    this.size = document.getElementById('tile');
+    this.size.addEventListener('input', () => this.resize(Number(this.size.value)));
+    this.resize(Number(localStorage.getItem('hv-tile')) || 64);
+  }
+
+  resize(pixels) {
+    const kept = Math.max(SIZES.least, Math.min(SIZES.most, pixels));
+    this.size.value = String(kept);
+    this.root.style.setProperty('--tile', `${kept}px`);
+    localStorage.setItem('hv-tile', String(kept));
+  }
+
+  grow(steps) {
+    this.resize(Number(this.size.value) + steps * SIZES.step);
+  }
+
+  click(event) {
+    const tile = event.target.closest('.tile');
+    if (tile) {
+      const how = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey ? 'toggle' : 'one';
+      this.store.select(tile.dataset.cell, { how, from: 'gallery' });
+      return;
+    }
+    const head = event.target.closest('.group-head');
+    if (head) this.chooseGroup(head.parentElement.dataset.group);
+  }
+
+  chooseGroup(key) {
+    const group = this.store.groups.find((one) => one.key === key);
+    if (group) this.store.selectMany(group.cells.map((cell) => cell.cell_id), { from: 'gallery' });
   }
 
   tile(cell) {
     let tile = this.tiles.get(cell.cell_id);
     if (!tile) {
-      const address = `/cases/${this.store.case.case_id}/blobs/${encodeURIComponent(cell.blob)}`;
-      tile = el('button', { type: 'button', role: 'option', 'data-cell': cell.cell_id, tabindex: '-1' },
-        el('img', { src: address, alt: '', loading: 'lazy', decoding: 'async', draggable: 'false' }),
+      tile = el('div', { role: 'option', 'data-cell': cell.cell_id, tabindex: '-1', draggable: this.store.mine ? 'true' : null },
+        el('img', { alt: '', loading: 'lazy', decoding: 'async', draggable: 'false', hidden: true }),
         el('span', { class: 'tag' }));
       if (cell.ood_score > 1) tile.append(el('span', { class: 'far', title: 'unlike what the model was trained on' }));
       this.tiles.set(cell.cell_id, tile);
+    }
+    const image = tile.firstElementChild;
+    if (cell.blob && image.hidden) {
+      image.src = `/cases/${this.store.case.case_id}/blobs/${encodeURIComponent(cell.blob)}`;
+      image.hidden = false;
     }
     const words = [`cell ${cell.number}`, this.store.name(cell.current_class)];
     if (cell.doubtful) words.push('doubtful');
     if (cell.edge) words.push('cut by the edge');
     if (cell.provisional) words.push('provisional');
-    if (cell.changed_by) words.push(`set by ${cell.changed_by}`);
+    if (cell.added_by) words.push(`marked by ${cell.added_by}`);
+    else if (cell.changed_by) words.push(`set by ${cell.changed_by}`);
     tile.className = `tile c-${cell.current_class}${cell.doubtful ? ' doubtful' : ''}${cell.changed_by ? ' human' : ''}`;
     tile.setAttribute('aria-label', words.join(', '));
     tile.title = words.join(', ');
@@ -53,16 +80,18 @@ export class Gallery {
       const unsure = group.key === 'unsure';
       const name = unsure ? 'unsure' : this.store.name(group.key);
       const id = `group-${group.key}`;
-      return el('div', { role: 'group', 'aria-labelledby': id },
-        el('div', { class: 'group-head', id },
+      return el('div', { role: 'group', 'aria-labelledby': id, 'data-group': group.key },
+        el('div', { class: 'group-head', id, title: 'Choose the whole group (e)' },
           el('span', { class: unsure ? 'chip c-unidentified' : `chip c-${group.key}` }, unsure ? '??' : this.store.mark(group.key)),
-          el('span', {}, name), el('b', {}, String(group.cells.length))),
+          el('span', {}, name), el('b', {}, String(group.cells.length)), el('span', { class: 'yet' })),
         el('div', { class: 'tiles' }, ...group.cells.map((cell) => this.tile(cell))));
     });
     this.root.replaceChildren(...groups);
     this.root.scrollTop = top;
     for (const id of moved) this.tiles.get(id)?.classList.add('moved');
     this.mark(moved.includes(this.store.focus), hadFocus);
+    this.markSeen();
+    this.store.emit('drawn');
   }
 
   mark(scroll = true, refocus = true) {
@@ -77,5 +106,38 @@ export class Gallery {
     if (scroll) tile.scrollIntoView({ block: 'nearest' });
     const active = document.activeElement;
     if (refocus && (active === document.body || active?.id === 'main' || this.root.contains(active))) tile.focus({ preventScroll: true });
+  }
+
+  markSeen() {
+    const unseen = new Set(this.store.mine ? this.store.unseen : []);
+    for (const group of this.root.children) {
+      const yet = unseen.has(group.dataset.group);
+      group.classList.toggle('unseen', yet);
+      group.querySelector('.yet').textContent = yet ? 'not seen yet' : '';
+    }
+  }
+
+  /** Bring the next group that was not on screen to the top; without one, the group after (or before) the focus. */
+  nextGroup(step = 1) {
+    const keys = this.store.groups.map((group) => group.key);
+    const here = keys.indexOf(this.store.groupOf(this.store.focus)?.key);
+    const [unseen] = step > 0 && this.store.mine ? this.store.unseen : [];
+    const key = unseen ?? keys[(here + step + keys.length) % keys.length];
+    const group = this.store.groups.find((one) => one.key === key);
+    if (!group) return;
+    this.store.select(group.cells[0].cell_id, { from: 'keys' });
+    this.root.querySelector(`[data-group="${key}"]`).scrollIntoView({ block: 'start' });
+  }
+
+  /** The cell one row below (or above) the focus, by where it is on the screen. */
+  rowFrom(step) {
+    const here = this.tiles.get(this.store.focus)?.getBoundingClientRect();
+    if (!here) return null;
+    const others = this.store.sequence.map((id) => [id, this.tiles.get(id).getBoundingClientRect()]);
+    const beyond = others.filter(([, box]) => (step > 0 ? box.top > here.top + 2 : box.top < here.top - 2));
+    if (!beyond.length) return null;
+    const row = beyond.reduce((best, [, box]) => (step > 0 ? Math.min(best, box.top) : Math.max(best, box.top)), step > 0 ? Infinity : -Infinity);
+    return beyond.filter(([, box]) => Math.abs(box.top - row) < 2)
+      .sort(([, a], [, b]) => Math.abs(a.left - here.left) - Math.abs(b.left - here.left))[0][0];
   }
 }

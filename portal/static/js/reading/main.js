@@ -1,100 +1,99 @@
 // The reading room's composition root: store, queue, panels and keys.
 import { dialogOpen, post, say, typing } from '../app.js';
+import { Acts } from './acts.js';
+import { dragging, rubberBand } from './choosing.js';
+import { compare } from './compare.js';
 import { showDifferential } from './differential.js';
+import { Drawing } from './drawing.js';
 import { Gallery } from './gallery.js';
+import { showHistory } from './history.js';
+import { Light } from './light.js';
+import { CellMenu } from './menu.js';
 import { resizable } from './panels.js';
 import { Queue } from './queue.js';
+import { watchGroups } from './seen.js';
 import { signing } from './sign.js';
 import { el, Store } from './store.js';
+import { Trouble } from './trouble.js';
 import { Viewer } from './viewer.js';
 
-const store = new Store(JSON.parse(document.getElementById('room-data').textContent));
+const data = JSON.parse(document.getElementById('room-data').textContent);
+const store = new Store(data);
 const address = `/cases/${store.case.case_id}`;
-const queue = new Queue(store.case.case_id);
+const queue = new Queue(store.case.case_id, store.userId);
 const saved = document.getElementById('saved');
 const classes = document.getElementById('classes');
+const line = document.getElementById('selected');
 
 resizable(document.getElementById('panels'));
 const viewer = new Viewer(document.getElementById('viewport'), store);
-new Gallery(document.getElementById('gallery'), store);
+const gallery = new Gallery(document.getElementById('gallery'), store);
+const light = new Light(document.querySelector('.room'));
+const acts = new Acts(store, queue, address);
+const trouble = new Trouble(store, queue, address);
+const drawing = new Drawing(viewer, store, {
+  add: (box, field, label) => acts.add(box, field, label),
+  split: (cell, boxes) => acts.split(cell, boxes),
+  ask: () => classes.showModal(),
+}, (words) => {
+  if (words) line.textContent = words;
+  else describe();
+});
 showDifferential(store);
-const openSign = signing(store, queue);
-
-function reclassify(label) {
-  if (!store.mine) {
-    say('Claim the case first; then its cells can be changed.');
-    return;
-  }
-  // The class a doubtful cell has already: the reader confirms it, and the doubt is settled.
-  const ids = [...store.chosen].filter((id) => {
-    const cell = store.cells.get(id);
-    return cell.current_class !== label || cell.doubtful;
-  });
-  if (!ids.length) {
-    say(`Already ${store.name(label)}.`, { seconds: 2 });
-    return;
-  }
-  store.assume(ids, label);
-  queue.add(`${address}/cells`, { cell_id: ids, label });
-}
-
-function undo() {
-  if (store.mine) queue.add(`${address}/undo`, {});
-}
+watchGroups(gallery.root, store, queue, address);
+rubberBand(gallery.root, store, gallery.tiles);
+dragging(gallery.root, store, (label) => acts.reclassify(label));
+const openSign = signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed });
 
 queue.addEventListener('sending', () => {
   saved.classList.remove('offline');
   saved.textContent = 'saving…';
 });
 queue.addEventListener('result', (event) => {
-  // What a later change in the queue touches again must not flicker back to this answer.
-  const { result, pending } = event.detail;
-  store.apply({ ...result, cells: result.cells.filter((cell) => !pending.has(cell.cell_id)) });
+  // What a later act in the queue touches again must not flicker back to this answer.
+  const { result, pending, touches = [], elsewhere } = event.detail;
+  const told = [...result.cells.map((cell) => cell.cell_id), ...result.gone];
+  if (elsewhere) [store.past, store.future] = [[], []];
+  store.apply(result, new Set(pending));
+  if (touches.some((id) => !told.includes(id)) && !pending.length) trouble.reload();
 });
 queue.addEventListener('idle', () => {
+  saved.classList.remove('offline');
   saved.textContent = 'saved';
 });
 queue.addEventListener('waiting', () => {
+  if (!queue.size) return;
   saved.classList.add('offline');
   saved.textContent = `${queue.size} ${queue.size === 1 ? 'change waits' : 'changes wait'} for the connection`;
 });
-queue.addEventListener('refused', async (event) => {
-  say(event.detail.error.message, { seconds: 8 });
-  const answer = await fetch(`${address}.json`, { headers: { Accept: 'application/json' } });
-  if (answer.ok) store.replace(await answer.json());
-});
 
 function describe() {
-  const line = document.getElementById('selected');
   const cell = store.cells.get(store.focus);
-  if (!cell) return;
+  if (!cell || drawing.active) return;
   for (const key of document.querySelectorAll('.key[data-class]')) key.classList.toggle('on', key.dataset.class === cell.current_class);
   if (store.chosen.size > 1) {
     line.replaceChildren(el('b', {}, `${store.chosen.size} cells`), ' chosen');
+    line.title = '';
     return;
   }
-  const set = cell.prediction_set.map((cls) => store.name(cls)).join(', ') || 'nothing fits';
   const parts = [el('b', {}, `cell ${cell.number}`), ` ${store.name(cell.current_class)} `];
-  if (cell.changed_by) parts.push(el('span', { class: 'set' }, `set by ${cell.changed_by}; the model said ${store.name(cell.ai_class)} `));
-  parts.push(el('span', { class: 'set' }, `{${set}} ${cell.ai_probability.toFixed(2)}${cell.ood_score > 1 ? ' · unlike the training stain' : ''}${cell.edge ? ' · cut by the field’s edge' : ''}${cell.provisional ? ' · provisional: taught by a few examples' : ''}`));
+  if (cell.added_by) {
+    parts.push(el('span', { class: 'set' }, `marked by ${cell.added_by}`));
+  } else {
+    const set = cell.prediction_set.map((cls) => store.name(cls)).join(', ') || 'nothing fits';
+    if (cell.changed_by) parts.push(el('span', { class: 'set' }, `set by ${cell.changed_by}; the model said ${store.name(cell.ai_class)} `));
+    parts.push(el('span', { class: 'set' }, `{${set}} ${cell.ai_probability.toFixed(2)}${cell.ood_score > 1 ? ' · unlike the training stain' : ''}${cell.edge ? ' · cut by the field’s edge' : ''}${cell.provisional ? ' · provisional: taught by a few examples' : ''}`));
+  }
   line.replaceChildren(...parts);
   line.title = line.textContent;
 }
 store.addEventListener('select', describe);
 store.addEventListener('cells', describe);
 
-document.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-class]');
-  if (button) {
-    reclassify(button.dataset.class);
-    if (classes.open) classes.close();
-  }
-  const flag = event.target.closest('[data-flag]');
-  if (flag && flag.getAttribute('aria-disabled') !== 'true') showEvidence(flag);
-});
-document.getElementById('undo').addEventListener('click', undo);
-document.getElementById('next-doubt').addEventListener('click', nextDoubtful);
-document.getElementById('other-class').addEventListener('click', () => classes.showModal());
+/** Give a class: to the box that is being drawn, else to the chosen cells. */
+function setClass(label) {
+  if (!drawing.take(label)) acts.reclassify(label);
+}
 
 function showEvidence(button) {
   const on = button.getAttribute('aria-pressed') !== 'true';
@@ -106,35 +105,138 @@ function showEvidence(button) {
   if (on) store.selectMany([...flag.evidence.cells].slice(0, 1), { from: 'flag' });
 }
 
-function nextDoubtful() {
-  if (!store.nextDoubtful()) say('No doubtful cell is left.');
+function nextFlag() {
+  const flags = [...document.querySelectorAll('[data-flag]:not([aria-disabled="true"])')];
+  const at = flags.findIndex((flag) => flag.getAttribute('aria-pressed') === 'true');
+  if (flags.length) showEvidence(flags[(at + 1) % flags.length]);
+  else say('No flag rests on single cells.', { seconds: 2 });
 }
 
-const KEYS = {
-  j: (event) => store.move(1, event.shiftKey),
-  k: (event) => store.move(-1, event.shiftKey),
-  ArrowRight: (event) => store.move(1, event.shiftKey),
-  ArrowLeft: (event) => store.move(-1, event.shiftKey),
-  '.': nextDoubtful,
-  u: undo,
-  x: () => reclassify('artefact'),
-  0: () => store.mine && classes.showModal(),
-  b: () => viewer.switchBoxes(),
-  f: () => viewer.fit(),
-  ']': () => viewer.step(1),
-  '[': () => viewer.step(-1),
+function nextDoubtful(step = 1) {
+  if (!store.nextDoubtful(step)) say('No doubtful cell is left.', { seconds: 2 });
+}
+
+/** From the sign-out dialog to what it waits for. */
+function firstUnreviewed() {
+  if (!store.nextDoubtful()) gallery.nextGroup(1);
+}
+
+function doubtfulHere() {
+  const cls = store.cells.get(store.focus)?.current_class;
+  const ids = store.doubtful.filter((id) => store.cells.get(id).current_class === cls);
+  if (ids.length) store.selectMany(ids, { from: 'keys' });
+  else say(`No ${store.name(cls)} is doubtful.`, { seconds: 2 });
+}
+
+function row(step) {
+  const id = gallery.rowFrom(step);
+  if (id) store.select(id, { from: 'keys' });
+}
+
+function startMark() {
+  if (acts.allowed() && !drawing.add()) say('Cells can be marked in fields; this case brings single cells only.');
+}
+
+function startSplit() {
+  const cell = store.cells.get(store.focus);
+  if (!acts.allowed() || !cell) return;
+  if (cell.field === null) say('Only a cell of a field can be split.');
+  else drawing.split(cell);
+}
+
+const submit = (selector) => document.querySelector(selector)?.closest('form').requestSubmit();
+const ACTIONS = {
+  next: () => store.move(1),
+  previous: () => store.move(-1),
+  rowDown: () => row(1),
+  rowUp: () => row(-1),
+  nextDoubtful: () => nextDoubtful(1),
+  previousDoubtful: () => nextDoubtful(-1),
+  nextGroup: () => gallery.nextGroup(1),
+  previousGroup: () => gallery.nextGroup(-1),
+  nextFlag,
+  extendNext: () => store.move(1, { how: 'extend' }),
+  extendPrevious: () => store.move(-1, { how: 'extend' }),
+  doubtfulHere,
+  doubtfulAll: () => (store.doubtful.length ? store.selectMany(store.doubtful, { from: 'keys' }) : nextDoubtful()),
+  wholeGroup: () => gallery.chooseGroup(store.groupOf(store.focus)?.key),
+  onlyThis: () => store.select(store.focus, { from: 'keys' }),
+  class: setClass,
+  other: () => (drawing.active || acts.allowed()) && classes.showModal(),
+  artefact: () => setClass('artefact'),
+  accept: () => acts.accept(),
+  undo: () => acts.undo(),
+  redo: () => acts.redo(),
+  menu: () => menu.beside(gallery.tiles.get(store.focus)),
+  mark: startMark,
+  split: startSplit,
+  merge: () => acts.merge(),
+  nextField: () => viewer.step(1),
+  previousField: () => viewer.step(-1),
+  zoomIn: () => viewer.zoom(true),
+  zoomOut: () => viewer.zoom(false),
+  fit: () => viewer.fit(),
+  panLeft: () => viewer.shift(-1, 0),
+  panRight: () => viewer.shift(1, 0),
+  panUp: () => viewer.shift(0, -1),
+  panDown: () => viewer.shift(0, 1),
+  boxes: () => viewer.switchBoxes(),
+  brighter: () => light.change('brightness', 1),
+  darker: () => light.change('brightness', -1),
+  moreContrast: () => light.change('contrast', 1),
+  lessContrast: () => light.change('contrast', -1),
+  plain: () => light.plain(),
+  largerTiles: () => gallery.grow(2),
+  smallerTiles: () => gallery.grow(-2),
+  compare: () => compare(document.getElementById('compare'), store, address),
+  history: () => showHistory(document.getElementById('history'), store, address),
+  claim: () => submit('[data-claim]'),
+  release: () => submit('[data-release]'),
+  sign: openSign,
 };
+const menu = new CellMenu(document.getElementById('cell-menu'), store, (does, value) => ACTIONS[does](value));
+
+document.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-class]');
+  if (button) {
+    if (classes.open) classes.close();
+    setClass(button.dataset.class);
+  }
+  const flag = event.target.closest('[data-flag]');
+  if (flag && flag.getAttribute('aria-disabled') !== 'true') showEvidence(flag);
+  const act = event.target.closest('button[data-does]');
+  if (act && !menu.menu.contains(act)) ACTIONS[act.dataset.does]();
+});
+document.querySelector('[data-release]')?.closest('form').addEventListener('submit', () => queue.announce('left', { how: 'released', to: '/worklist' }));
+
+/** A key as `reading_keys.py` spells it: `shift+j`, `ctrl+Enter`, `Space`. */
+function spelled(event) {
+  let key = event.key === ' ' ? 'Space' : event.key;
+  if (/^[A-Z]$/.test(key)) key = key.toLowerCase();
+  return `${event.ctrlKey || event.metaKey ? 'ctrl+' : ''}${event.shiftKey ? 'shift+' : ''}${key}`;
+}
+
+/** The class that a key stands for, if any. */
+function labelOf(key) {
+  if (/^[1-9]$/.test(key)) return store.keys[Number(key) - 1];
+  return key === 'x' ? 'artefact' : null;
+}
+
 document.addEventListener('keydown', (event) => {
-  if (typing(event) || dialogOpen() || event.metaKey || event.altKey) return;
-  if (event.ctrlKey) {
-    if (event.key === 'Enter') openSign();
+  const altGraph = event.getModifierState('AltGraph'); // how some keyboards type brackets
+  if (typing(event) || dialogOpen() || (event.altKey && !altGraph)) return;
+  const key = altGraph ? event.key : spelled(event);
+  if (drawing.key(event, event.ctrlKey || event.metaKey ? null : labelOf(key))) {
+    event.preventDefault();
     return;
   }
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const act = /^[1-9]$/.test(key) ? () => reclassify(store.keys[Number(key) - 1]) : KEYS[key];
-  if (!act) return;
+  const does = data.actions[key];
+  if (!does || event.repeat && does === 'class') return;
+  // Buttons are pressed by space and enter, sliders moved by arrows: as everywhere.
+  const control = event.target.closest?.('button, a, summary, input, [role="separator"]');
+  if (control && (['Space', 'Enter'].includes(key) || (key.includes('Arrow') && control.matches('input, [role="separator"]')))) return;
   event.preventDefault();
-  act(event);
+  ACTIONS[does](does === 'class' ? labelOf(key) : undefined);
 });
 
 const lease = document.getElementById('lease');
@@ -150,11 +252,12 @@ if (lease?.dataset.until) {
     try {
       until = new Date((await post(`${address}/heartbeat`)).lease_until);
     } catch (problem) {
-      if (problem.status) say(problem.message, { seconds: 0 });
+      if (problem.status === 401 || problem.status === 403) trouble.onExpired();
+      else if (problem.status) say(problem.message, { seconds: 0 });
     }
   }, 45000);
 }
 
-if (queue.size) queue.send();
-const first = store.sequence[0];
+queue.send();
+const [first] = store.sequence;
 if (first) store.select(first, { from: 'start' });

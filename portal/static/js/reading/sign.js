@@ -1,39 +1,85 @@
-// Signing out: the draft is kept, unsent changes go first, the version the reader saw is the version that is signed.
-import { post } from '../app.js';
+// Signing out: the draft is kept, unsent acts go first, what was not looked at blocks, the version the reader saw is signed.
+import { post, say } from '../app.js';
+import { Shelf } from './shelf.js';
+import { el } from './store.js';
 
-export function signing(store, queue) {
+export function signing(store, queue, { expired, show }) {
+  const address = `/cases/${store.case.case_id}`;
   const dialog = document.getElementById('sign');
   const form = document.getElementById('sign-form');
   const error = document.getElementById('sign-error');
   const draft = document.getElementById('draft');
   const submit = document.getElementById('sign-submit');
+  const impression = document.getElementById('impression');
+  const proposal = impression.dataset.proposal ?? '';
+  const shelf = new Shelf(sessionStorage, `hv-draft/${store.userId}/`);
+  const kept = shelf.get(store.case.case_id);
+  if (kept !== null && store.mine) {
+    impression.value = kept;
+    save();
+  }
+
+  /** A class changed by hand: the reader has something to say, and no text stands there unread. */
+  const corrected = () => [...store.cells.values()].some((cell) => cell.changed_by && (cell.added_by || cell.current_class !== cell.ai_class));
+
   const open = async () => {
     if (!store.mine || dialog.open) return;
+    if (queue.size && !navigator.onLine) {
+      say('There is no connection: sign once what waits is saved.');
+      return;
+    }
     await queue.settled();
     document.getElementById('case-version').value = store.version;
     const cells = [...store.cells.values()];
-    const doubtful = cells.filter((cell) => cell.doubtful).length;
     const changed = cells.filter((cell) => cell.changed_by).length;
-    document.getElementById('sign-summary').textContent =
-      `${cells.length} cells, ${changed} set by hand, ${doubtful ? `${doubtful} doubtful left as the model named them` : 'none left in doubt'}.`;
+    document.getElementById('sign-summary').textContent = `${cells.length} cells, ${changed} set or accepted by hand.`;
+    const blocked = block();
     error.hidden = true;
+    if (!impression.value && !corrected()) impression.value = proposal;
+    else if (impression.value === proposal && corrected()) impression.value = '';
+    draft.textContent = impression.value && impression.value === proposal
+      ? 'Proposed from the counts, as nothing was corrected: change it as you see fit.' : 'The draft is kept as you write.';
     dialog.showModal();
-    document.getElementById('impression').focus();
+    if (blocked) document.getElementById('sign-show').focus();
+    else (impression.value ? document.getElementById('password') : impression).focus();
   };
+
+  /** Say what was not looked at; true where that blocks the signature. */
+  function block() {
+    const [doubtful, unseen] = [store.doubtful, store.unseen];
+    const reasons = [];
+    if (doubtful.length) reasons.push(`${store.words(doubtful)} ${doubtful.length === 1 ? 'is' : 'are'} doubtful and not reviewed: set the class, or accept it (a).`);
+    if (unseen.length) reasons.push(`Not on your screen yet: ${unseen.map((cls) => store.name(cls)).join(', ')}.`);
+    const box = document.getElementById('sign-blocked');
+    box.hidden = !reasons.length;
+    box.querySelector('ul').replaceChildren(...reasons.map((reason) => el('li', {}, reason)));
+    submit.disabled = reasons.length > 0;
+    return reasons.length > 0;
+  }
+  document.getElementById('sign-show').addEventListener('click', () => {
+    dialog.close();
+    show();
+  });
   document.getElementById('open-sign')?.addEventListener('click', open);
 
   let timer = 0;
-  const impression = document.getElementById('impression');
+  async function save() {
+    try {
+      await post(`${address}/impression`, { impression: impression.value });
+      shelf.remove(store.case.case_id);
+      draft.textContent = 'Draft kept.';
+    } catch (problem) {
+      draft.textContent = problem.status ? `Draft not kept: ${problem.message}` : 'Draft kept here until the connection is back.';
+      if (problem.status === 401) expired();
+    }
+  }
+  window.addEventListener('online', () => {
+    if (shelf.get(store.case.case_id) !== null) save();
+  });
   impression.addEventListener('input', () => {
+    shelf.set(store.case.case_id, impression.value);
     clearTimeout(timer);
-    timer = setTimeout(async () => {
-      try {
-        await post(`/cases/${store.case.case_id}/impression`, { impression: impression.value });
-        draft.textContent = 'Draft kept.';
-      } catch (problem) {
-        draft.textContent = `Draft not kept: ${problem.message}`;
-      }
-    }, 700);
+    timer = setTimeout(save, 700);
   });
   form.addEventListener('change', (event) => {
     const reason = event.target.dataset.dismiss;
@@ -48,9 +94,13 @@ export function signing(store, queue) {
     submit.disabled = true;
     error.hidden = true;
     try {
-      const { location: address } = await post(form.action, new FormData(form));
-      location.assign(address);
+      const { location: report } = await post(form.action, new FormData(form));
+      shelf.remove(store.case.case_id);
+      queue.announce('left', { how: 'signed', to: report });
+      location.assign(report);
     } catch (problem) {
+      // A wrong password and an ended session look alike from here; only the second refuses everything else too.
+      if (problem.status === 401 && (await fetch(`${address}.json`)).status === 401) expired();
       error.textContent = problem.message;
       error.hidden = false;
       submit.disabled = false;

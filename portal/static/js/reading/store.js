@@ -5,16 +5,22 @@ export class Store extends EventTarget {
     this.case = data.case;
     this.mine = data.mine;
     this.me = data.me;
+    this.userId = data.user_id;
+    this.tiles = data.tiles;
     this.classes = data.classes;
     this.order = Object.keys(data.classes);
     this.keys = data.keys;
+    this.limits = data.limits;
+    this.seen = new Set(data.seen);
     this.cells = new Map(data.case.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = data.case.differential;
     this.version = data.case.version;
-    this.changes = 0;
     this.focus = null;
+    this.anchor = null;
     this.chosen = new Set();
     this.evidence = new Set();
+    this.past = [];
+    this.future = [];
     this.regroup();
   }
 
@@ -22,9 +28,10 @@ export class Store extends EventTarget {
     this.dispatchEvent(new CustomEvent(kind, { detail }));
   }
 
+  /** As the server orders: set size (an empty set counts as largest), then margin, then distance, then number. */
   doubt(cell) {
-    const size = cell.prediction_set.length || 99;
-    return [-size, cell.ai_probability, -cell.ood_score, cell.number];
+    const size = cell.added_by ? 1 : cell.prediction_set.length || 99;
+    return [-size, cell.margin ?? cell.ai_probability, -cell.ood_score, cell.number];
   }
 
   /** Groups in reading order: the doubtful first, then class by class in reporting order. */
@@ -45,56 +52,117 @@ export class Store extends EventTarget {
     this.sequence = groups.flatMap((group) => group.cells.map((cell) => cell.cell_id));
   }
 
-  select(id, { extend = false, from = '' } = {}) {
+  groupOf(id) {
+    return this.groups.find((group) => group.cells.some((cell) => cell.cell_id === id));
+  }
+
+  /** Class groups that hold a cell which no reader has set, and that were not on this screen yet. */
+  get unseen() {
+    return this.groups
+      .filter((group) => group.key !== 'unsure' && !this.seen.has(group.key) && group.cells.some((cell) => !cell.changed_by))
+      .map((group) => group.key);
+  }
+
+  get doubtful() {
+    return this.sequence.filter((id) => this.cells.get(id).doubtful);
+  }
+
+  /** `how`: `one` cell alone, `toggle` one of several, `range` from the anchor, `extend` one more. */
+  select(id, { how = 'one', from = '' } = {}) {
     if (!this.cells.has(id)) return;
-    if (extend) {
-      if (this.chosen.has(id) && this.chosen.size > 1 && this.focus !== id) this.chosen.delete(id);
+    if (how === 'range' && this.anchor && this.cells.has(this.anchor)) {
+      const ends = [this.sequence.indexOf(this.anchor), this.sequence.indexOf(id)].sort((a, b) => a - b);
+      this.chosen = new Set(this.sequence.slice(ends[0], ends[1] + 1));
+    } else if (how === 'toggle' || how === 'extend') {
+      if (how === 'toggle' && this.chosen.has(id) && this.chosen.size > 1) this.chosen.delete(id);
       else this.chosen.add(id);
+      this.anchor = id;
     } else {
       this.chosen = new Set([id]);
+      this.anchor = id;
     }
     this.focus = id;
     this.emit('select', { from });
   }
 
-  selectMany(ids, options = {}) {
+  selectMany(ids, { add = false, from = '' } = {}) {
     const known = ids.filter((id) => this.cells.has(id));
     if (!known.length) return;
-    this.chosen = new Set(known);
-    this.focus = known[0];
-    this.emit('select', options);
+    this.chosen = new Set(add ? [...this.chosen, ...known] : known);
+    if (!this.chosen.has(this.focus) || !known.includes(this.focus)) this.focus = known[0];
+    this.anchor = this.focus;
+    this.emit('select', { from });
   }
 
-  move(step, extend = false) {
+  move(step, { how = 'one' } = {}) {
     const at = this.sequence.indexOf(this.focus);
     const next = this.sequence[Math.max(0, Math.min(this.sequence.length - 1, at + step))];
-    this.select(next, { extend, from: 'keys' });
+    if (next) this.select(next, { how, from: 'keys' });
   }
 
-  nextDoubtful() {
-    const doubtful = this.sequence.filter((id) => this.cells.get(id).doubtful);
+  /** Choose the next (or previous) doubtful cell after `after`; false where none is left. */
+  nextDoubtful(step = 1, after = this.focus) {
+    const doubtful = this.doubtful;
     if (!doubtful.length) return false;
-    const at = doubtful.indexOf(this.focus);
-    this.select(doubtful[(at + 1) % doubtful.length], { from: 'keys' });
+    const at = doubtful.indexOf(after);
+    const next = at < 0 ? (step > 0 ? 0 : doubtful.length - 1) : (at + step + doubtful.length) % doubtful.length;
+    this.select(doubtful[next], { from: 'keys' });
     return true;
   }
 
-  /** Show a change at once; returns what stood before, to put it back if the server refuses. */
-  assume(ids, label) {
-    const before = ids.map((id) => ({ ...this.cells.get(id) }));
-    for (const id of ids) {
-      const cell = this.cells.get(id);
-      this.cells.set(id, { ...cell, current_class: label, doubtful: false, changed_by: this.me });
-    }
+  /** Show an act at once: `change` alters the map of cells, `ids` are all that it may touch. */
+  act(ids, change) {
+    this.past.push(this.snapshot(ids));
+    this.future = [];
+    change(this.cells);
     this.redraw(ids);
-    return before;
   }
 
-  apply(result) {
-    for (const cell of result.cells) this.cells.set(cell.cell_id, cell);
+  assume(ids, label) {
+    this.act(ids, (cells) => {
+      for (const id of ids) {
+        const cell = cells.get(id);
+        cells.set(id, { ...cell, current_class: label ?? cell.current_class, doubtful: false, changed_by: this.me });
+      }
+    });
+  }
+
+  /** Undo or redo at once what this page did; returns the cells it touched (none: only the server knows them). */
+  step(from, to) {
+    const snapshot = from.pop();
+    if (!snapshot) return [];
+    const ids = snapshot.map(([id]) => id);
+    to.push(this.snapshot(ids));
+    for (const [id, cell] of snapshot) {
+      if (cell) this.cells.set(id, cell);
+      else this.cells.delete(id);
+    }
+    this.redraw(ids);
+    return ids;
+  }
+
+  back() {
+    return this.step(this.past, this.future);
+  }
+
+  forward() {
+    return this.step(this.future, this.past);
+  }
+
+  snapshot(ids) {
+    return ids.map((id) => [id, this.cells.get(id) ?? null]);
+  }
+
+  get nextNumber() {
+    return Math.max(0, ...[...this.cells.values()].map((cell) => cell.number)) + 1;
+  }
+
+  /** Take the server's answer; cells in `pending` have later acts on their way and keep what these show. */
+  apply(result, pending = new Set()) {
+    for (const cell of result.cells) if (!pending.has(cell.cell_id)) this.cells.set(cell.cell_id, cell);
+    for (const id of result.gone) if (!pending.has(id)) this.cells.delete(id);
     this.differential = result.differential;
     this.version = result.case_version;
-    this.changes = result.changes;
     this.redraw(result.cells.map((cell) => cell.cell_id));
     this.emit('differential');
   }
@@ -103,12 +171,20 @@ export class Store extends EventTarget {
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = caseView.differential;
     this.version = caseView.version;
+    this.past = [];
+    this.future = [];
     this.redraw([]);
     this.emit('differential');
   }
 
   redraw(moved) {
     this.regroup();
+    this.chosen = new Set([...this.chosen].filter((id) => this.cells.has(id)));
+    if (!this.cells.has(this.focus)) {
+      this.focus = [...this.chosen][0] ?? this.sequence[0] ?? null;
+      if (this.focus) this.chosen.add(this.focus);
+      this.anchor = this.focus;
+    }
     this.emit('cells', { moved });
   }
 
@@ -118,6 +194,11 @@ export class Store extends EventTarget {
 
   mark(cls) {
     return this.classes[cls].mark;
+  }
+
+  /** What a person reads of some cells: `cell 17`, `4 cells`. */
+  words(ids) {
+    return ids.length === 1 ? `cell ${this.cells.get(ids[0])?.number ?? ''}`.trim() : `${ids.length} cells`;
   }
 }
 

@@ -1,6 +1,10 @@
 // The field in OpenSeadragon, its boxes in one SVG above it. A smear without fields shows the chosen cell instead.
 import { svg } from './store.js';
 
+const SCALES = { px: [10, 20, 50, 100, 200, 500, 1000], µm: [1, 2, 5, 10, 20, 50, 100, 200, 500] };
+const LEAST_BAR = 60;
+const STEP = 1.4;
+
 /** OpenSeadragon adds a style element, which our policy forbids, unless one is there: this stands in for it. */
 function standInForStyle() {
   const mark = document.createElementNS('urn:hematovision', 'style');
@@ -15,6 +19,7 @@ export class Viewer {
     this.fields = store.case.fields;
     this.shown = null;
     this.boxesOn = true;
+    this.draft = [];
     this.position = document.getElementById('field-position');
     standInForStyle();
     this.osd = window.OpenSeadragon({
@@ -38,7 +43,10 @@ export class Viewer {
     for (const event of ['open', 'update-viewport', 'resize']) this.osd.addHandler(event, () => this.draw());
     this.osd.addHandler('open', () => this.opened());
     this.osd.addHandler('open-failed', () => this.failed());
+    this.osd.addHandler('tile-load-failed', () => this.failed());
+    this.osd.addHandler('tile-loaded', () => { this.note.hidden = true; });
     this.osd.addHandler('canvas-click', (event) => this.click(event));
+    window.addEventListener('online', () => this.again());
     store.addEventListener('select', (event) => this.follow(event.detail.from));
     store.addEventListener('cells', () => this.draw());
     document.getElementById('field-previous')?.addEventListener('click', () => this.step(-1));
@@ -48,17 +56,23 @@ export class Viewer {
     this.toggle.addEventListener('click', () => this.switchBoxes());
   }
 
-  address(blob) {
-    return `/cases/${this.store.case.case_id}/blobs/${encodeURIComponent(blob)}`;
+  get image() {
+    return this.osd.world.getItemAt(0);
   }
 
-  show(key, blob, words) {
+  /** The field on show, or null: a single cell is. */
+  get field() {
+    return this.shown?.startsWith('field-') ? this.fields.find((one) => `field-${one.index}` === this.shown) : null;
+  }
+
+  show(key, source, words) {
     if (this.shown === key) return false;
     this.shown = key;
     this.note.hidden = true;
     this.layer.replaceChildren();
     this.position.textContent = words;
-    this.osd.open({ type: 'image', url: this.address(blob), buildPyramid: false });
+    this.osd.open(source);
+    this.store.emit('field');
     return true;
   }
 
@@ -70,8 +84,12 @@ export class Viewer {
   }
 
   failed() {
-    this.note.textContent = 'This image cannot be shown. Reload the page to try again.';
+    this.note.textContent = navigator.onLine ? 'This image cannot be shown. Reload the page to try again.' : 'The image comes when the connection is back.';
     this.note.hidden = false;
+  }
+
+  again() {
+    if (!this.note.hidden) this.image?.reset();
   }
 
   /** Show where the chosen cell is. */
@@ -79,7 +97,7 @@ export class Viewer {
     const cell = this.store.cells.get(this.store.focus);
     if (!cell) return;
     if (cell.field === null || !this.fields.length) {
-      this.show(`cell-${cell.cell_id}`, cell.blob, `${cell.number}`);
+      if (cell.blob) this.show(`cell-${cell.cell_id}`, this.cellSource(cell), `${cell.number}`);
       return;
     }
     if (this.showField(cell.field)) this.pending = cell;
@@ -87,21 +105,35 @@ export class Viewer {
     this.draw();
   }
 
+  cellSource(cell) {
+    return { type: 'image', url: `/cases/${this.store.case.case_id}/blobs/${encodeURIComponent(cell.blob)}`, buildPyramid: false };
+  }
+
+  /** A pyramid of tiles, as Deep Zoom has them: the highest level is the field itself. */
+  fieldSource({ index, width, height }) {
+    const { size, overlap } = this.store.tiles;
+    const maxLevel = Math.ceil(Math.log2(Math.max(width, height)));
+    const minLevel = Math.max(0, maxLevel - Math.ceil(Math.log2(Math.max(1, Math.max(width, height) / size))));
+    const base = `/cases/${this.store.case.case_id}/fields/${index}/tiles/`;
+    const getTileUrl = (level, x, y) => `${base}${level}_${x}_${y}.jpg`;
+    return { width, height, tileSize: size, tileOverlap: overlap, minLevel, maxLevel, getTileUrl };
+  }
+
   showField(index) {
     const field = this.fields.find((one) => one.index === index);
     if (!field) return false;
-    return this.show(`field-${index}`, field.blob, `${this.fields.indexOf(field) + 1} of ${this.fields.length}`);
+    return this.show(`field-${index}`, this.fieldSource(field), `${this.fields.indexOf(field) + 1} of ${this.fields.length}`);
   }
 
   step(by) {
     if (!this.fields.length) return;
-    const at = this.fields.findIndex((field) => `field-${field.index}` === this.shown);
-    this.showField(this.fields[(at + by + this.fields.length) % this.fields.length].index);
+    const at = this.fields.indexOf(this.field);
+    const next = this.fields[(at + by + this.fields.length) % this.fields.length];
+    this.showField(next.index);
   }
 
-  /** Bring a cell into view without moving what is in view already. */
   pan(cell, immediately) {
-    const item = this.osd.world.getItemAt(0);
+    const item = this.image;
     if (!item) return;
     const [x0, y0, x1, y1] = cell.box;
     const box = item.imageToViewportRectangle(x0, y0, x1 - x0, y1 - y0);
@@ -114,6 +146,18 @@ export class Viewer {
     this.osd.viewport.goHome();
   }
 
+  zoom(closer) {
+    this.osd.viewport.zoomBy(closer ? STEP : 1 / STEP);
+    this.osd.viewport.applyConstraints();
+  }
+
+  /** Move the view by a fifth of it. */
+  shift(across, down) {
+    const { width, height } = this.osd.viewport.getBounds();
+    this.osd.viewport.panBy(new window.OpenSeadragon.Point((across * width) / 5, (down * height) / 5));
+    this.osd.viewport.applyConstraints();
+  }
+
   switchBoxes() {
     this.boxesOn = !this.boxesOn;
     this.toggle.setAttribute('aria-pressed', String(this.boxesOn));
@@ -121,37 +165,46 @@ export class Viewer {
   }
 
   here() {
-    if (!this.shown?.startsWith('field-')) return [];
-    const index = Number(this.shown.slice(6));
-    return [...this.store.cells.values()].filter((cell) => cell.field === index);
+    const field = this.field;
+    return field ? [...this.store.cells.values()].filter((cell) => cell.field === field.index) : [];
+  }
+
+  /** Where a pointer is, in pixels of the image on show. */
+  at(event) {
+    const frame = this.root.getBoundingClientRect();
+    return this.image.viewerElementToImageCoordinates(new window.OpenSeadragon.Point(event.clientX - frame.left, event.clientY - frame.top));
   }
 
   click(event) {
-    if (!event.quick) return;
-    const item = this.osd.world.getItemAt(0);
-    if (!item) return;
-    const at = item.viewerElementToImageCoordinates(event.position);
-    const hit = this.here()
+    if (!event.quick || !this.image || this.draft.length) return;
+    const hit = this.hit(this.image.viewerElementToImageCoordinates(event.position));
+    const { shiftKey, ctrlKey, metaKey } = event.originalEvent;
+    if (hit) this.store.select(hit.cell_id, { how: shiftKey || ctrlKey || metaKey ? 'toggle' : 'one', from: 'viewer' });
+  }
+
+  /** The smallest cell at a place. */
+  hit(at) {
+    const area = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
+    return this.here()
       .filter(({ box }) => at.x >= box[0] && at.x <= box[2] && at.y >= box[1] && at.y <= box[3])
-      .sort((a, b) => (a.box[2] - a.box[0]) * (a.box[3] - a.box[1]) - (b.box[2] - b.box[0]) * (b.box[3] - b.box[1]))[0];
-    if (hit) this.store.select(hit.cell_id, { extend: event.originalEvent.shiftKey || event.originalEvent.ctrlKey, from: 'viewer' });
+      .sort((a, b) => area(a) - area(b))[0];
   }
 
   draw() {
-    const item = this.osd.world.getItemAt(0);
+    const item = this.image;
     if (!item) return;
     const point = (x, y) => item.imageToViewerElementCoordinates(new window.OpenSeadragon.Point(x, y));
-    this.layer.replaceChildren(...(this.boxesOn ? this.here().map((cell) => this.box(cell, point)) : []));
+    const boxes = this.boxesOn ? this.here().map((cell) => this.box(cell, point)) : [];
+    this.layer.replaceChildren(...boxes, ...this.draft.map((box) => this.draftBox(box, point)));
     this.drawScale(point);
   }
 
   box(cell, point) {
-    const [from, to] = [point(cell.box[0], cell.box[1]), point(cell.box[2], cell.box[3])];
-    const [x, y, width, height] = [from.x, from.y, to.x - from.x, to.y - from.y];
+    const { x, y, width, height } = frame(cell.box, point);
     const chosen = this.store.chosen.has(cell.cell_id);
     const human = Boolean(cell.changed_by);
     const names = ['c-' + cell.current_class, cell.doubtful && 'doubtful', human && 'human', chosen && 'chosen'];
-    const group = svg('g', { class: names.filter(Boolean).join(' ') },
+    const group = svg('g', { class: names.filter(Boolean).join(' '), 'data-cell': cell.cell_id },
       svg('rect', { x, y, width, height, rx: 2, class: 'halo' }), svg('rect', { x, y, width, height, rx: 2 }));
     if (human) group.append(svg('rect', { x: x - 4, y: y - 4, width: width + 8, height: height + 8, rx: 3 }));
     if (width > 18) {
@@ -162,12 +215,23 @@ export class Viewer {
     return group;
   }
 
-  /** A bar of a round number of image pixels: the slide's micrometres are not part of a case. */
-  drawScale(point) {
-    const perPixel = point(1, 0).x - point(0, 0).x;
-    const pixels = [10, 20, 50, 100, 200, 500, 1000].find((size) => size * perPixel >= 60) ?? 1000;
-    this.scale.hidden = false;
-    this.scale.style.width = `${pixels * perPixel}px`;
-    this.scale.textContent = `${pixels} px`;
+  draftBox(box, point) {
+    return svg('g', { class: 'draft' }, svg('rect', { ...frame(box, point), class: 'halo' }), svg('rect', frame(box, point)));
   }
+
+  /** A bar of a round length: micrometres where the hospital's images say how large a pixel is, else pixels. */
+  drawScale(point) {
+    const microns = this.field?.microns;
+    const unit = microns ? 'µm' : 'px';
+    const perUnit = (point(1, 0).x - point(0, 0).x) / (microns ?? 1);
+    const length = SCALES[unit].find((size) => size * perUnit >= LEAST_BAR) ?? SCALES[unit].at(-1);
+    this.scale.hidden = false;
+    this.scale.style.width = `${length * perUnit}px`;
+    this.scale.textContent = `${length} ${unit}`;
+  }
+}
+
+function frame(box, point) {
+  const [from, to] = [point(box[0], box[1]), point(box[2], box[3])];
+  return { x: from.x, y: from.y, width: to.x - from.x, height: to.y - from.y };
 }

@@ -1,0 +1,45 @@
+// A small store that outlives a reload; in memory alone where the browser keeps none.
+export class Shelf {
+  constructor(storage, prefix) {
+    this.storage = storage;
+    this.prefix = prefix;
+    this.memory = new Map();
+  }
+
+  set(name, value) {
+    try {
+      this.storage.setItem(this.prefix + name, value);
+      this.memory.delete(name);
+    } catch {
+      this.memory.set(name, value);
+    }
+  }
+
+  get(name) {
+    if (this.memory.has(name)) return this.memory.get(name);
+    try {
+      return this.storage.getItem(this.prefix + name);
+    } catch {
+      return null;
+    }
+  }
+
+  remove(name) {
+    this.memory.delete(name);
+    try {
+      this.storage.removeItem(this.prefix + name);
+    } catch { /* nothing was kept there */ }
+  }
+
+  /** Names in order. */
+  names() {
+    const found = new Set(this.memory.keys());
+    try {
+      for (let i = 0; i < this.storage.length; i += 1) {
+        const key = this.storage.key(i);
+        if (key.startsWith(this.prefix)) found.add(key.slice(this.prefix.length));
+      }
+    } catch { /* as above */ }
+    return [...found].sort();
+  }
+}

@@ -1,0 +1,54 @@
+"""A page at the reading room of a case, as tests hold it."""
+
+from dataclasses import dataclass
+
+from playwright.sync_api import Page, expect
+
+from server.cases import service as cases
+from server.cases.schemas import CaseView, CellView
+from shared.contracts.ontology import CellClass
+from tests.portal.factories import Network
+
+
+@dataclass
+class Room:
+    """A page at the reading room of a case, and what the browser complained about."""
+
+    page: Page
+    network: Network
+    complaints: list[str]
+
+    @property
+    def case_id(self) -> str:
+        """The newest case."""
+        return self.network.cases[-1]
+
+    def case(self) -> CaseView:
+        """The case as the centre has it."""
+        with self.network.centre.runtime.database.session(read_only=True) as session:
+            return cases.case_view(session, self.network.people["reader"], self.case_id)
+
+    def chosen(self) -> str:
+        """Which cell is chosen."""
+        return self.page.locator('.tile[aria-selected="true"]').first.get_attribute("data-cell") or ""
+
+    def saved(self) -> None:
+        """Wait until the centre has it all."""
+        expect(self.page.locator("#saved")).to_have_text("saved")
+
+    def cell(self, cell_id: str) -> CellView:
+        """One cell as the centre has it."""
+        return next(one for one in self.case().cells if one.cell_id == cell_id)
+
+    def classes(self) -> dict[str, CellClass]:
+        """Every standing cell's class as the centre has it."""
+        return {cell.cell_id: cell.current_class for cell in self.case().cells}
+
+    def chosen_all(self) -> list[str]:
+        """All chosen cells, in reading order."""
+        tiles = self.page.locator('.tile[aria-selected="true"]')
+        return [str(tiles.nth(at).get_attribute("data-cell")) for at in range(tiles.count())]
+
+    def tell_nothing_of(self, *words: str) -> None:
+        """Forget complaints that a test brings about on purpose."""
+        self.complaints[:] = [text for text in self.complaints if not any(word in text for word in words)]
