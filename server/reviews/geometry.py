@@ -151,9 +151,7 @@ def _do(
             return before
         wanted = plan(session, rows)
         _check(wanted, rows)
-    images = [
-        cases.keep_crop(runtime, case, new.field, new.place.box, actor=principal.actor) for new in wanted.new
-    ]
+    images = [cases.keep_crop(runtime, case, new.field, new.place.box, actor=principal.actor) for new in wanted.new]
     with runtime.database.session() as session:
         case = cases.held_case(session, principal, case_id)
         rows = cases.all_cells_of(session, case_id)
