@@ -37,6 +37,7 @@ from tests.portal.factories import (
     staffed,
     start_run,
 )
+from tests.reading import look_through
 
 OWN, OTHER = "a", "b"
 ROLES = ("nobody", "hematologist", "coordinator", "auditor", "admin", "own", "other")
@@ -175,6 +176,7 @@ def _things(network: Network, hospital: str) -> dict[str, str]:
                 idempotency_key=f"first-{parcel.case_id}",
             )  # fmt: skip
     with runtime.database.session() as session:
+        look_through(session, reader, found["signed"])
         version = cases.case_view(session, reader, found["signed"]).version
         signing = SignInput(password=PASSWORD, impression=f"Read for {SITES[hospital]}.", case_version=version)
         found["report"] = reviews.sign(session, reader, runtime, found["signed"], signing)
