@@ -141,7 +141,8 @@ def _blurred(pixels: Tensor, strength: Strength, random: np.random.Generator) ->
         weights = (weights / weights.sum()).expand(3, 1, 1, -1)
         wide = functional.pad(pixels, (_KERNEL, _KERNEL, _KERNEL, _KERNEL), mode="replicate")
         rows = functional.conv2d(wide, weights, groups=3)
-        return functional.conv2d(rows, weights.transpose(2, 3), groups=3)
+        # The weights add up to one but for the last bit.
+        return functional.conv2d(rows, weights.transpose(2, 3), groups=3).clamp_max(1.0)
     if chance > 1.0 - _COARSE_SHARE:
         coarse = max(8, round(side * (0.4 + 0.5 * float(amount))))
         small = functional.interpolate(pixels, size=(coarse, coarse), mode="area")
