@@ -6,7 +6,8 @@ import structlog
 
 from client_node.cases.bundle import load_smear
 from client_node.cases.outbox import Outbox
-from client_node.datasets.catalogue import Box, Catalogue
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.labelled import Box
 from client_node.home import NodeHome
 from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.contracts.report import FeedbackLabel

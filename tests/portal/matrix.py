@@ -1,6 +1,7 @@
 """The world in which every route is tried by everybody: two hospitals with everything a hospital can have."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class World:
             self.file.with_name(self.file.name + tail).unlink(missing_ok=True)
         shutil.copyfile(self.file.with_suffix(".kept"), self.file)
 
-    def ask(self, column: str, method: str, path: str, fields: dict[str, str]) -> httpx2.Response:
+    def ask(self, column: str, method: str, path: str, fields: Mapping[str, str | list[str]]) -> httpx2.Response:
         """Send a request as the person of a column, with the token of their session."""
         self.client.cookies.clear()
         for name, value in self.cookies.get(column, {}).items():

@@ -1,6 +1,6 @@
 """Tests of the second factor: codes, recovery codes, and the two steps of signing in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_another_device_replaces_the_first_only_when_its_code_came(runtime: Runt
 
 
 def test_everything_about_it_asks_for_the_password(runtime: Runtime, ada: Principal) -> None:
-    acts = (
+    acts: tuple[Callable[[Session], object], ...] = (
         lambda session: second_factor.begin(session, runtime, ada, "wrong password"),
         lambda session: second_factor.renew_codes(session, ada, "wrong password"),
         lambda session: second_factor.turn_off(session, runtime, ada, "wrong password"),
