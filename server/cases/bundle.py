@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final
 
 from pydantic import ValidationError
@@ -183,13 +184,21 @@ def read_body(plain: bytes) -> CaseBody:
     """Return the body, or refuse what is none; every number in it is one."""
     try:
         body = CaseBody.model_validate_json(plain)
-        # NaN and infinity are no JSON: no page could show them, and no database keep them alike.
-        json.dumps(body.model_dump(mode="json"), allow_nan=False)
+        # NaN and infinity are no JSON: no page could show them, and no database keep them alike. Looked for in what
+        # was sent: a contract's own serialiser may make null of them.
+        json.loads(plain, parse_constant=_finite, parse_float=_finite)
     except ValueError:  # ValidationError is one
         raise BundleRefusedError(
             "body_invalid", "The case's body cannot be read; update the node's software."
         ) from None
     return body
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not isfinite(value):
+        raise ValueError("not a finite number")
+    return value
 
 
 def _check_consistency(manifest: CaseManifest, body: CaseBody) -> None:

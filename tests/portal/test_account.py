@@ -11,6 +11,7 @@ from server.accounts import service as accounts
 from tests.factories import PASSWORD
 from tests.portal.client import Browser
 from tests.portal.factories import Network
+from tests.reading import look_through
 
 NEW = "another good password"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -85,6 +86,8 @@ def test_signing_a_report_still_asks_for_the_password(reader: Browser, network: 
     """The second factor opens the session; the signature's second component is the password."""
     case = network.cases[0]
     reader.post(f"/cases/{case}/claim")
+    with network.centre.runtime.database.session() as session:
+        look_through(session, network.people["reader"], case)
     version = reader.get(f"/cases/{case}.json").json()["version"]
     fields = {"impression": "Nothing of note.", "case_version": str(version)}
     json = {"Accept": "application/json"}

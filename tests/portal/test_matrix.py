@@ -6,7 +6,7 @@ have it. The outcomes are written out rather than taken from the rules, so that 
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class Row:
 
     asked: str
     outcomes: str
-    fields: dict[str, str | list[str]] = field(default_factory=dict)
+    fields: Mapping[str, str | list[str]] = field(default_factory=dict)
     before: Callable[[World], dict[str, str]] | None = None
     """What must be so first; returns further fields, or things to name in the address."""
 
