@@ -79,6 +79,11 @@ def open_room(network: Network, browser: Browser, address: str) -> Iterator[Open
 
 @pytest.fixture
 def room(open_room: OpenRoom, drawn: list[DrawnSmear]) -> Room:
-    """A flagged smear with fields, the one that the model doubts most, claimed."""
+    """A flagged smear with fields, claimed: the one whose doubts are of most classes, and most of them."""
     flagged = [one for one in drawn if one.smear.fields and one.smear.flags]
-    return open_room(max(flagged, key=lambda one: sum(cell.doubtful for cell in one.smear.cells)))
+    return open_room(max(flagged, key=_doubts))
+
+
+def _doubts(drawn: DrawnSmear) -> tuple[int, int]:
+    doubtful = [cell for cell in drawn.smear.cells if cell.doubtful]
+    return len({cell.cls for cell in doubtful}), len(doubtful)

@@ -1,5 +1,7 @@
 """The reading room's harder half in a real browser: choosing many, marking, undoing, comparing, and nothing lost."""
 
+import re
+
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 from sqlmodel import select
@@ -21,6 +23,9 @@ pytestmark = [
 ]
 
 
+UNSEEN = re.compile(r"\bunseen\b")
+
+
 @pytest.fixture(scope="module")
 def clean(drawn: list[DrawnSmear]) -> DrawnSmear:
     """Return a smear of which the model doubts nothing."""
@@ -38,9 +43,22 @@ def _order(room: Room) -> list[str]:
     return [str(tiles.nth(at).get_attribute("data-cell")) for at in range(tiles.count())]
 
 
-def _settled(page: Page) -> None:
-    """Wait until the centre has all that this page has to say, what nobody sees too."""
-    page.wait_for_function("Object.keys(localStorage).every((name) => !name.startsWith('hv-acts/'))")
+def _shown(group: Locator) -> bool:
+    """Whether a group's first tile is inside the gallery's frame, most of it at least."""
+    tile, frame = group.locator(".tile").first.bounding_box(), group.page.locator("#gallery").bounding_box()
+    assert tile is not None
+    assert frame is not None
+    inside = min(tile["y"] + tile["height"], frame["y"] + frame["height"]) - max(tile["y"], frame["y"])
+    return inside > 0.55 * tile["height"]
+
+
+def _look(page: Page) -> list[Locator]:
+    """Wait until the room has noted every group on screen; return those that it has not."""
+    groups = page.locator("[data-group]:not([data-group=unsure])").all()
+    for group in groups:
+        if _shown(group):
+            expect(group).not_to_have_class(UNSEEN)
+    return page.locator(".unseen").all()
 
 
 def test_clean_case_is_claimed_read_and_signed_in_six_keys(open_room: OpenRoom, clean: DrawnSmear) -> None:
@@ -50,12 +68,9 @@ def test_clean_case_is_claimed_read_and_signed_in_six_keys(open_room: OpenRoom, 
     keys += 1
     page.wait_for_selector("#open-sign")
     expect(page.locator(".tile").first).to_be_visible()
-    while page.locator(".unseen").count():
-        unseen = page.locator(".unseen").count()
-        page.wait_for_timeout(600)
-        if page.locator(".unseen").count() == unseen:
-            page.keyboard.press("Space")
-            keys += 1
+    while _look(page):
+        page.keyboard.press("Space")
+        keys += 1
     page.keyboard.press("Control+Enter")
     keys += 2
     expect(page.locator("#password")).to_be_focused()
@@ -96,15 +111,18 @@ def test_one_key_a_doubtful_cell_then_the_next_is_chosen(room: Room) -> None:
 def test_class_group_is_seen_once_on_screen_and_kept_over_a_reload(open_room: OpenRoom, clean: DrawnSmear) -> None:
     room = open_room(clean, width=1280, height=420)
     page = room.page
-    page.wait_for_timeout(1000)
-    before = page.locator(".unseen").count()
-    assert before > 0
-    page.keyboard.press("Space")
-    page.wait_for_function(f"document.querySelectorAll('.unseen').length < {before}")
-    _settled(page)
+    before = [str(group.get_attribute("data-group")) for group in _look(page)]
+    assert before
+    seen = page.locator(f'[data-group="{before[0]}"]')
+    assert not _shown(seen)
+    with page.expect_response(lambda answer: f"group={before[0]}&" in (answer.request.post_data or "")) as noted:
+        page.keyboard.press("Space")
+    assert noted.value.ok
+    expect(seen).not_to_have_class(UNSEEN)
     page.reload()
     page.wait_for_selector(".tile")
-    assert page.locator(".unseen").count() < before
+    assert not _shown(seen)
+    expect(seen).not_to_have_class(UNSEEN)
 
 
 def test_many_are_chosen_by_range_toggle_and_rubber_band(room: Room) -> None:
@@ -131,6 +149,7 @@ def test_all_doubtful_of_this_class_are_set_by_one_key(room: Room) -> None:
     page.keyboard.press(".")
     cls = room.cell(room.chosen()).current_class
     wanted = {cell.cell_id for cell in room.case().cells if cell.doubtful and cell.current_class is cls}
+    assert 0 < len(wanted) < sum(cell.doubtful for cell in room.case().cells)
     page.keyboard.press("d")
     assert set(room.chosen_all()) == wanted
     page.keyboard.press("8")
@@ -264,11 +283,11 @@ def test_light_zoom_and_cell_size_have_keys(room: Room) -> None:
     )
     page.keyboard.press("p")
     assert page.evaluate("getComputedStyle(document.querySelector('.viewport canvas')).filter") == "none"
-    wide = page.locator(".scalebar").bounding_box()
+    scale = page.locator(".scalebar")
+    wide = str(scale.get_attribute("style"))
     page.keyboard.press("+")
     page.keyboard.press("+")
-    page.wait_for_timeout(800)
-    assert page.locator(".scalebar").bounding_box() != wide
+    expect(scale).not_to_have_attribute("style", wide)
     size = _tile(room, room.chosen()).bounding_box()
     page.keyboard.press("z")
     larger = _tile(room, room.chosen()).bounding_box()
