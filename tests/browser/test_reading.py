@@ -58,7 +58,25 @@ def test_change_made_without_a_connection_is_sent_later_and_once(room: Room) -> 
     room.saved()
     changed = [one for one in room.case().cells if one.changed_by]
     assert [(one.cell_id, one.current_class) for one in changed] == [(cell, CellClass.ARTEFACT)]
-    room.tell_nothing_of("ERR_INTERNET_DISCONNECTED")
+    # The cell's field may have been on its way: its picture comes with the connection too.
+    expect(room.page.locator(".viewer-note")).to_be_hidden()
+    room.tell_nothing_of("ERR_INTERNET_DISCONNECTED", "failed to load")
+
+
+def test_field_that_was_opened_without_a_connection_comes_with_it(room: Room) -> None:
+    page = room.page
+    position = page.locator("#field-position")
+    before = position.inner_text()
+    page.context.set_offline(True)
+    page.locator("#field-previous").click()
+    expect(position).not_to_have_text(before)
+    note = page.locator(".viewer-note")
+    expect(note).to_have_text("The image comes when the connection is back.")
+    with page.expect_response("**/tiles/*.jpg") as answer:
+        page.context.set_offline(False)
+    assert answer.value.ok
+    expect(note).to_be_hidden()
+    room.tell_nothing_of("ERR_INTERNET_DISCONNECTED", "failed to load")
 
 
 def test_page_never_scrolls_as_a_whole(room: Room) -> None:

@@ -44,7 +44,6 @@ export class Viewer {
     this.osd.addHandler('open', () => this.opened());
     this.osd.addHandler('open-failed', () => this.failed());
     this.osd.addHandler('tile-load-failed', () => this.failed());
-    this.osd.addHandler('tile-loaded', () => { this.note.hidden = true; });
     this.osd.addHandler('canvas-click', (event) => this.click(event));
     window.addEventListener('online', () => this.again());
     store.addEventListener('select', (event) => this.follow(event.detail.from));
@@ -68,15 +67,25 @@ export class Viewer {
   show(key, source, words) {
     if (this.shown === key) return false;
     this.shown = key;
-    this.note.hidden = true;
+    this.source = source;
+    this.view = null;
     this.layer.replaceChildren();
     this.position.textContent = words;
-    this.osd.open(source);
+    this.open();
     this.store.emit('field');
     return true;
   }
 
+  open() {
+    this.note.hidden = true;
+    this.osd.open(this.source);
+  }
+
   opened() {
+    if (this.view) {
+      this.osd.viewport.fitBounds(this.view, true);
+      this.view = null;
+    }
     if (this.pending) {
       this.pan(this.pending, true);
       this.pending = null;
@@ -88,8 +97,11 @@ export class Viewer {
     this.note.hidden = false;
   }
 
+  /** Open what lacks a tile anew, where the reader was: OpenSeadragon asks for a failed tile no second time. */
   again() {
-    if (!this.note.hidden) this.image?.reset();
+    if (this.note.hidden) return;
+    this.view = this.image ? this.osd.viewport.getBounds() : null;
+    this.open();
   }
 
   /** Show where the chosen cell is. */
