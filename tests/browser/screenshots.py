@@ -46,6 +46,7 @@ def shots(network: Network) -> list[Shot]:
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
         Shot("rounds", "/rounds", "coordinator", whole=True),
+        Shot("rounds-plan", "/rounds", "coordinator", _open_plan, whole=True),
         Shot("run-live", f"/rounds/{live}", "coordinator"),
         Shot("run-done", f"/rounds/{second}", "coordinator", whole=True),
         Shot("models", "/models", "coordinator"),
@@ -67,6 +68,11 @@ def _read(page: Page) -> None:
     page.locator("#saved", has_text="saved").wait_for()
     page.keyboard.press(".")
     page.wait_for_timeout(600)
+
+
+def _open_plan(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    page.wait_for_timeout(250)
 
 
 def _open_sign(page: Page) -> None:
