@@ -14,13 +14,10 @@ from server.federation.schemas import RunView
 from server.federation.start import start_tensors
 from server.federation.states import RunState
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.errors import RunFailedError
 from shared.contracts.training import CalibrationSummary, EvaluateReply, EvaluateRequest, SiteMetrics, TrainRequest
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECIPE, MemoryFleet, Site, new_run, trains
-from tests.server.federation.world import COORDINATOR, new_database
+from tests.server.federation.world import COORDINATOR, new_centre
 
 LOST = Answer(2, "", b"", problem="gone", offline=True)
 EVALUATION = EvaluateReply(
@@ -55,10 +52,8 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime
     monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(rounds, "_STOP_CHECK_SECONDS", 0.0)
     monkeypatch.setattr(rounds, "_GRACE_SECONDS", 0.05)
-    database = new_database()
-    home = tmp_path / "centre"
-    yield Runtime(ServerSettings(home=home), database, MemoryStore(), FileVault.create(home / "keys"))
-    database.dispose()
+    with new_centre(tmp_path) as centre:
+        yield centre
 
 
 def _fleet(*, at: type[object] = TrainRequest, away: int = AWAY) -> LosingFleet:

@@ -1,8 +1,5 @@
 """A run's rounds over a fleet in memory: refusals, silence, lies, too few hospitals, stopping, resuming."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from safetensors.numpy import load
 
@@ -14,27 +11,11 @@ from server.federation.schemas import RunView
 from server.federation.states import RunState, SiteState
 from server.models import Node
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.enrolment import EnrolmentState
 from shared.contracts.errors import ConflictError, HematovisionError, RunFailedError
 from shared.contracts.training import Refusal
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import MemoryFleet, Site, new_run, says, silent, trains
-from tests.server.federation.world import COORDINATOR, new_database
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database = new_database()
-    home = tmp_path / "centre"
-    yield Runtime(
-        settings=ServerSettings(home=home),
-        database=database,
-        store=MemoryStore(),
-        vault=FileVault.create(home / "keys"),
-    )
-    database.dispose()
+from tests.server.federation.world import COORDINATOR
 
 
 def _conduct(runtime: Runtime, run_id: str, fleet: MemoryFleet) -> str:
