@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from server.federation import rounds, service, steering
+from server.federation import attendance, service, steering
+from server.federation.attendance import StoppedError
 from server.federation.fleet import Answer, Ask
-from server.federation.rounds import StoppedError, conduct
+from server.federation.rounds import conduct
 from server.federation.schemas import RunView
 from server.federation.start import start_tensors
 from server.federation.states import RunState
@@ -49,9 +50,9 @@ class LosingFleet(MemoryFleet):
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(rounds, "_STOP_CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(rounds, "_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(attendance, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(attendance, "_STOP_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(attendance, "_GRACE_SECONDS", 0.05)
     with new_centre(tmp_path) as centre:
         yield centre
 
@@ -109,7 +110,7 @@ def test_a_hospital_that_was_lost_when_the_candidate_was_judged_is_waited_for(ru
 def test_a_hospital_that_stays_away_is_waited_for_in_vain_for_a_while_only(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "_RETURN_SECONDS", 0.1)
+    monkeypatch.setattr(attendance, "_RETURN_SECONDS", 0.1)
     run_id, fleet = _run(runtime), _fleet(away=10**6)
     with pytest.raises(RunFailedError, match="1 hospitals are connected, 2 are needed"):
         _conduct(runtime, run_id, fleet)

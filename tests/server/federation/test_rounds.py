@@ -121,7 +121,7 @@ def test_stop_ends_the_run_between_rounds_and_keeps_its_checkpoints(runtime: Run
 
     fleet = MemoryFleet({1: trains(1, step=1.0), 2: trains(2, step=1.0)}, before=stop_in_second)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.federation.rounds._STOP_CHECK_SECONDS", 0.0)
+        patch.setattr("server.federation.attendance._STOP_CHECK_SECONDS", 0.0)
         _conduct(runtime, run_id, fleet)
     view = _view(runtime.database, run_id)
     assert (view.state, view.problem, view.rounds_done) == (RunState.STOPPED, None, 1)

@@ -304,7 +304,7 @@ def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(run
 def test_a_hospital_that_stays_away_from_the_evaluation_blocks_the_candidate_and_not_the_run(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.federation.rounds._RETURN_SECONDS", 0.1)
+    monkeypatch.setattr("server.federation.attendance._RETURN_SECONDS", 0.1)
     run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
     sites: dict[int, Site] = {1: _evaluates(1)}
 
