@@ -21,11 +21,12 @@ def grant(session: Session, store: ObjectStore, *, hospital_id: str, case_id: st
 
     Raises:
         DataInvalidError: a name is not a part of a case.
-        ConflictError: the case was taken in already; nothing of it may change any more.
+        ConflictError: the case was taken in already; nothing of it may change any more. Another hospital's case of the
+            same id is not told of here: ingest refuses the second one.
     """
     if any(not _PART.fullmatch(name) for name in request.names):
         raise DataInvalidError("A name is not a part of a case; update the node's software.")
-    if repository.get(session, case_id, scope=None) is not None:
+    if repository.get(session, case_id, scope=hospital_id) is not None:
         raise ConflictError("The case was taken in already; its parts cannot change any more.")
     place, now = bundle.prefix(hospital_id, case_id), utc_now()
     urls = {name: store.presign_put(f"{place}/{name}", expires=VALID) for name in request.names}

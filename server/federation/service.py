@@ -40,6 +40,7 @@ MIN_CLASS_CELLS = 20
 _LAUNCHERS = frozenset({Role.COORDINATOR, Role.ADMIN})
 _VIEWERS = _LAUNCHERS | {Role.AUDITOR, Role.HOSPITAL_IT}
 _EVENTS_AT_ONCE = 500
+_BEGINS = " starts with "
 _SITE_LINES = frozenset({"site", "evaluate"})
 """Kinds of lines that begin with the hospital whose figures they tell."""
 
@@ -250,16 +251,21 @@ def latest_run_id(session: Session, principal: Principal) -> str:
 def events_since(session: Session, run_id: str, after_id: int, *, hospital_id: str | None = None) -> list[EventView]:
     """Return the lines of a run's log book after a line: what a live page asks for, with the last id it has seen.
 
-    With ``hospital_id`` the lines on other hospitals' figures are left out: its own staff ask.
+    With ``hospital_id`` the lines on other hospitals' figures are left out, and who else takes part: its own staff ask.
     """
     rows = repository.events(session, run_id, after_id, _EVENTS_AT_ONCE)
     return [
-        EventView(id=row.id or 0, at=row.at, kind=row.kind, text=row.text)
+        EventView(id=row.id or 0, at=row.at, kind=row.kind, text=row.text if hospital_id is None else _nameless(row))
         for row in rows
         if hospital_id is None
         or row.kind not in _SITE_LINES
         or row.text.startswith((f"{hospital_id} ", f"{hospital_id}:"))
     ]
+
+
+def _nameless(row: RunEvent) -> str:
+    """Return a line without the hospitals that a round begins with."""
+    return row.text.partition(_BEGINS)[0] + " starts" if row.kind == "round" and _BEGINS in row.text else row.text
 
 
 def is_over(session: Session, run_id: str) -> bool:

@@ -1,0 +1,190 @@
+"""Every route of the portal, tried by every role on its own hospital's objects and on another's.
+
+A route without a line in `MATRIX` fails, and so does a line without a route: whoever adds a page says here who may
+have it. The outcomes are written out rather than taken from the rules, so that a slip in the rules shows.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+
+from portal.access import PUBLIC, RULES
+from server.cases import service as cases
+from tests.factories import PASSWORD
+from tests.portal.factories import SITES
+from tests.portal.matrix import OTHER, OWN, ROLES, World, every_route, make_world, start_another_run
+
+KEY = {"idempotency_key": "tried-by-the-matrix"}
+PERSON = {"username": "new.one", "display_name": "Dr. N. Ew", "role": "auditor", "password": PASSWORD}
+PLAN = {"rounds": "2", "min_sites": "1"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A route as it is asked, and what becomes of it: a word a column of `ROLES`."""
+
+    asked: str
+    outcomes: str
+    fields: dict[str, str] = field(default_factory=dict)
+    before: Callable[[World], dict[str, str]] | None = None
+    """What must be so first; returns further fields, or things to name in the address."""
+
+
+def _under_way(world: World) -> dict[str, str]:
+    return {"run": start_another_run(world)}
+
+
+def _sign(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session(read_only=True) as session:
+        reader = world.network.people["reader"]
+        return {"case_version": str(cases.case_view(session, reader, world.things[OWN]["case"]).version)}
+
+
+# nobody · hematologist · coordinator · auditor · admin · IT of the hospital · IT of another hospital
+MATRIX: dict[str, Row] = {
+    "healthz": Row("GET /healthz", "200 200 200 200 200 200 200"),
+    "login_form": Row("GET /login", "200 303 303 303 303 303 303"),
+    "login": Row("POST /login", "403 403 403 403 403 403 403", {"username": "reader", "password": "x"}),
+    "logout": Row("POST /logout", "login login login login login login login"),
+    "home": Row("GET /", "login 303 303 303 303 303 303"),
+    # Cases are read by hematologists; hospital IT sees what comes of them.
+    "worklist": Row("GET /worklist", "login 200 403 403 200 403 403"),
+    "case": Row("GET /cases/{case}", "login 200 403 403 200 403 403"),
+    "case_json": Row("GET /cases/{case}.json", "401 200 403 403 200 403 403"),
+    "case_history": Row("GET /cases/{case}/history", "login 200 403 403 200 403 403"),
+    "case_blob": Row("GET /cases/{case}/blobs/field-0.jpg", "login 200 403 403 200 403 403"),
+    "case_claim": Row("POST /cases/{case}/claim", "login 303 403 403 403 403 403"),
+    "case_heartbeat": Row("POST /cases/{case}/heartbeat", "login 200 403 403 403 403 403"),
+    "case_release": Row("POST /cases/{case}/release", "login 303 403 403 403 403 403"),
+    "case_cells": Row(
+        "POST /cases/{case}/cells", "login 200 403 403 403 403 403", {"cell_id": "c2", "label": "monocyte", **KEY}
+    ),
+    "case_undo": Row("POST /cases/{case}/undo", "login 200 403 403 403 403 403", KEY),
+    "case_impression": Row(
+        "POST /cases/{case}/impression", "login 200 403 403 403 403 403", {"impression": "A draft."}
+    ),
+    "case_sign": Row(
+        "POST /cases/{case}/sign",
+        "login 303 403 403 403 403 403",
+        {"password": PASSWORD, "impression": "Nothing of note."},
+        _sign,
+    ),
+    "reports": Row("GET /reports", "login 200 403 200 200 200 200"),
+    "reports_json": Row("GET /reports.json", "401 200 403 200 200 200 200"),
+    "report": Row("GET /reports/{report}", "login 200 403 200 200 200 404"),
+    "report_pdf": Row("GET /reports/{report}.pdf", "login 200 403 200 200 200 404"),
+    # Runs and models belong to the network; a hospital sees its own figures in them.
+    "rounds": Row("GET /rounds", "login 403 200 200 200 200 200"),
+    "round_start": Row("POST /rounds", "login 403 303 403 303 403 403", PLAN),
+    "round": Row("GET /rounds/{run}", "login 403 200 200 200 200 200"),
+    "round_json": Row("GET /rounds/{run}.json", "401 403 200 200 200 200 200"),
+    "round_events": Row("GET /rounds/{run}/events", "login 403 200 200 200 200 200"),
+    "round_stop": Row("POST /rounds/{run}/stop", "login 403 303 403 303 403 403", before=_under_way),
+    "round_pause": Row("POST /rounds/{run}/pause", "login 403 303 403 303 403 403", before=_under_way),
+    "round_resume": Row("POST /rounds/{stopped}/resume", "login 403 303 403 303 403 403"),
+    "schedule_add": Row("POST /schedules", "login 403 303 403 303 403 403", PLAN),
+    "schedule_remove": Row("POST /schedules/{schedule}/remove", "login 403 303 403 303 403 403"),
+    "dry_run_start": Row("POST /dry-runs", "login 403 303 403 303 403 403", PLAN),
+    "dry_run": Row("GET /dry-runs/{dry_run}", "login 403 200 200 200 200 200"),
+    "dry_run_json": Row("GET /dry-runs/{dry_run}.json", "401 403 200 200 200 200 200"),
+    "models": Row("GET /models", "login 200 200 200 200 200 200"),
+    "model": Row("GET /models/{model}", "login 200 200 200 200 200 200"),
+    "model_json": Row("GET /models/{model}.json", "401 200 200 200 200 200 200"),
+    "model_promote": Row(
+        "POST /models/{model}/promote", "login 403 303 403 303 403 403", {"override_reason": "Tried by the matrix"}
+    ),
+    "model_rollback": Row("POST /models/rollback", "login 403 303 403 303 403 403", {"reason": "Tried by the matrix"}),
+    "hospital_tolerance": Row(
+        "POST /hospitals/{hospital}/tolerance", "login 403 303 403 303 303 403", {"points": "1"}
+    ),
+    "nodes": Row("GET /nodes", "login 403 200 200 200 200 200"),
+    "nodes_json": Row("GET /nodes.json", "401 403 200 200 200 200 200"),
+    "node": Row("GET /nodes/{node}", "login 403 200 200 200 200 404"),
+    "node_approve": Row("POST /nodes/{waiting}/approve", "login 403 303 403 303 403 403"),
+    "node_reject": Row("POST /nodes/{waiting}/reject", "login 403 303 403 303 403 403"),
+    "node_revoke": Row("POST /nodes/{node}/revoke", "login 403 303 403 303 403 403"),
+    "kit_make": Row(
+        "POST /hospitals", "login 403 200 403 200 403 403", {"hospital_id": "harbour", "name": "Harbour Hospital"}
+    ),
+    "people": Row("GET /people", "login 403 200 403 200 403 403"),
+    "person_add": Row("POST /people", "login 403 303 403 303 403 403", PERSON),
+    "person_active": Row("POST /people/{person}/active", "login 403 303 403 303 403 403"),
+    "audit": Row("GET /audit", "login 403 403 200 200 403 403"),
+    "audit_check": Row("GET /audit/check", "login 403 403 200 200 403 403"),
+}  # fmt: skip
+CELLS = [(name, column) for name in MATRIX for column in ROLES]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = make_world(tmp_path_factory.mktemp("centre"))
+    yield made
+    made.client.close()
+    made.network.centre.runtime.database.dispose()
+
+
+def test_every_route_has_a_rule_and_a_line_in_the_matrix(world: World) -> None:
+    assert set(every_route(world.app)) == set(RULES) == set(MATRIX)
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_line_asks_the_route_it_names_and_tells_every_outcome(world: World, name: str) -> None:
+    row, route = MATRIX[name], every_route(world.app)[name]
+    method, _, path = row.asked.partition(" ")
+    assert method in route.methods
+    assert route.path_regex.fullmatch(re.sub(r"\{\w+\}", "x", path)), "another route's address"
+    assert len(row.outcomes.split()) == len(ROLES)
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule != PUBLIC])
+def test_nobody_gets_nothing_that_is_not_public(name: str) -> None:
+    assert MATRIX[name].outcomes.split()[0] in {"login", "401"}
+
+
+@pytest.mark.parametrize(("name", "column"), CELLS, ids=lambda part: part)
+def test_cell(world: World, name: str, column: str) -> None:
+    row = MATRIX[name]
+    method, _, path = row.asked.partition(" ")
+    world.restore_if_changed()
+    world.changed = method == "POST"
+    further = row.before(world) if row.before else {}
+    hospital = OTHER if column == "other" else OWN
+    address = path.format_map({**world.things[hospital], **further})
+    answer = world.ask(column, method, address, {**row.fields, **further})
+    assert _outcome(answer) == row.outcomes.split()[ROLES.index(column)], answer.text[:500]
+    if column in {"own", "other"}:
+        assert _of_the_other_hospital(world, answer) == []
+
+
+def _outcome(answer: httpx2.Response) -> str:
+    to_sign_in = answer.status_code == 303 and answer.headers["location"].startswith("/login")
+    return "login" if to_sign_in else str(answer.status_code)
+
+
+def _of_the_other_hospital(world: World, answer: httpx2.Response) -> list[str]:
+    """Return what an answer to hospital a's staff tells of hospital b."""
+    if "application/pdf" in answer.headers.get("content-type", ""):
+        return []
+    theirs = [SITES[OTHER], *(world.things[OTHER][kind] for kind in ("case", "signed", "report", "node", "waiting"))]
+    asked = answer.request.url.path
+    found = [name for name in theirs if name in answer.text and name not in asked]
+    # A hospital's id is one letter here: where it stands alone, or is a key or a value of its own.
+    words = re.sub(r"<svg.*?</svg>|<script.*?</script>|<kbd>.*?</kbd>", " ", answer.text, flags=re.DOTALL)
+    if re.search(rf"(?:^|[\s>,]){OTHER}(?: trained|: |, | did | refused|<|\"|$)", words, flags=re.MULTILINE):
+        found.append("a line on it")
+    if "json" in answer.headers.get("content-type", ""):
+        found += _named(json.loads(answer.text))
+    return found
+
+
+def _named(value: Any) -> list[str]:  # Any: whatever a route answers as JSON
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        return [found for part in value for found in _named(part)]
+    return ["its id"] if value == OTHER else []
