@@ -85,7 +85,7 @@ class Attendance:
             if not away:
                 return
             if not told:
-                self._book.event("round", f"Waiting for {', '.join(sorted(away))} to be connected again")
+                self._book.event("network", f"Waiting for {', '.join(sorted(away))} to be connected again")
                 told = True
             time.sleep(_LOOK_SECONDS)
 

@@ -178,7 +178,7 @@ class _Conductor:
             if _is_lost(answer, error):
                 broken.add(hospital)
             if hospital in trained:
-                self._book.event("round", f"{hospital} did not help to unmask the sum: {error.message}")
+                self._book.event("site", f"{hospital} did not help to unmask the sum: {error.message}")
                 return
             traffic = Traffic(up=len(answer.reply), down=down)
             self._book.refused(number, hospital, error.message, traffic, code=error.code)
@@ -264,7 +264,7 @@ class _Conductor:
                 break
             names = sorted(lost.values())
             verb = "is" if len(names) == 1 else "are"
-            self._book.event("evaluate", f"{', '.join(names)} did not evaluate and {verb} asked again")
+            self._book.event("network", f"{', '.join(names)} did not evaluate and {verb} asked again")
             self._attendance.await_return(set(names))
             try:
                 again = self._attendance.sample(plan)

@@ -125,7 +125,7 @@ def test_every_route_has_a_line_in_the_matrix(nodes: Nodes) -> None:
     assert set(routes) == set(MATRIX)
     for name, row in MATRIX.items():
         method, _, path = row.asked.partition(" ")
-        assert method in routes[name].methods
+        assert method in (routes[name].methods or ())
         assert routes[name].path_regex.fullmatch(path.format(asker="x", case="HV-00000000", report="x"))
 
 

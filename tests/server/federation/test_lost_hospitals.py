@@ -104,7 +104,20 @@ def test_a_hospital_that_was_lost_when_the_candidate_was_judged_is_waited_for(ru
     """Though enough hospitals are left to go on: the gate must know."""
     run_id, fleet = _run(runtime, min_sites=1), _fleet(at=EvaluateRequest)
     assert _conduct(runtime, run_id, fleet) is not None
-    assert sorted(_view(runtime, run_id).per_site) == ["north", "south"]
+    view = _view(runtime, run_id)
+    assert sorted(view.per_site) == ["north", "south"]
+    assert "south did not evaluate and is asked again" in [line.text for line in view.events]
+
+
+@pytest.mark.parametrize("at", [TrainRequest, EvaluateRequest])
+def test_a_hospitals_staff_is_not_told_who_else_was_lost(runtime: Runtime, at: type[object]) -> None:
+    run_id = _run(runtime)
+    assert _conduct(runtime, run_id, _fleet(at=at)) is not None
+    for own, other in (("north", "south"), ("south", "north")):
+        with runtime.database.session(read_only=True) as session:
+            seen = [line.text for line in service.events_since(session, run_id, 0, hospital_id=own)]
+        assert any(own in text for text in seen)
+        assert not any(other in text for text in seen)
 
 
 def test_a_hospital_that_stays_away_is_waited_for_in_vain_for_a_while_only(
