@@ -11,7 +11,8 @@ from server.cases.schemas import CaseView
 from shared.contracts.ontology import CellClass
 from tests.browser.world import CHROMIUM, chromium, serving, sign_in
 from tests.factories import PASSWORD
-from tests.portal.factories import DrawnSmear, Network, add_hospital, draw_smears, send_case, staffed
+from tests.portal.drawn import DrawnSmear, draw_smears, send_case
+from tests.portal.factories import Network, add_hospital, staffed
 
 pytestmark = [
     pytest.mark.browser,
