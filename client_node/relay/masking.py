@@ -50,6 +50,7 @@ from shared.crypto.masks import mask
 from shared.crypto.pki import write_private
 
 SEED_BYTES: Final = 32
+_FILE: Final = "masking.json"
 _OUT_OF_TURN = "The request of secure aggregation comes out of turn: the round begins again."
 _UNSOUND = "What the other hospitals have sealed for this one cannot be opened."
 
@@ -221,9 +222,6 @@ def _agreed(private: str, public: str) -> bytes:
         return generate_shared_key(bytes_to_private_key(private.encode()), bytes_to_public_key(public.encode()))
     except ValueError:
         raise DataInvalidError("A hospital's key for secure aggregation is none.") from None
-
-
-_FILE: Final = "masking.json"
 
 
 def _write(home: Path, kept: Kept) -> None:

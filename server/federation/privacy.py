@@ -121,7 +121,7 @@ class RunPrivacy(BaseModel):
 
     def of_model(self, spent: float | None) -> ModelPrivacy | None:
         """Return what a model of the run promises by noise; ``spent``: by the centre's, as far as that is known."""
-        if self.measure in (Measure.NONE, Measure.SECURE_AGGREGATION):
+        if not self.noised:
             return None
         central = self.measure is Measure.CENTRAL_DP
         return ModelPrivacy(
@@ -134,7 +134,7 @@ class RunPrivacy(BaseModel):
     @property
     def text(self) -> str:
         """In a few words, for pages and log books."""
-        if self.measure not in NOISED:
+        if not self.noised:
             return self.measure.value
         unit = self.unit.value if self.measure is Measure.DP_SGD else "hospital"
         return f"{self.measure.value} (unit {unit}, ε {self.epsilon:g}, δ {self.delta:g}, clip {self.clip:g})"
@@ -147,7 +147,7 @@ def choose(measure: str, **given: Value) -> RunPrivacy:
         UsageError: a value is wrong, or there is nothing for it to apply to.
     """
     said = {name: value for name, value in given.items() if value not in (None, "")}
-    if said and measure in (Measure.NONE, Measure.SECURE_AGGREGATION):
+    if said and measure in set(Measure) - set(NOISED):
         raise UsageError(f"Without noise there is no {' and no '.join(said)}: choose dp-sgd or central-dp.")
     try:
         return RunPrivacy.model_validate({"measure": measure, **said})

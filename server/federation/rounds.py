@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import structlog
 
 import server.registry.service as registry
 from server.federation import checkpoints, steering
 from server.federation.answers import read_reply
+from server.federation.attendance import Attendance, Stop, StoppedError
 from server.federation.book import Plan, RunBook, SupersededError, Traffic
 from server.federation.fleet import Answer, Ask, Fleet
 from server.federation.masked_round import MaskedRound, TooFewError
@@ -24,21 +24,10 @@ from server.runtime import Runtime
 from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError, ServiceUnavailableError
 from shared.contracts.training import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
-_FIRST_GRACE_SECONDS = 20.0
-_GRACE_SECONDS = 3.0
-_LOOK_SECONDS = 1.0
-_RETURN_SECONDS = 120.0
-"""So long a hospital that was lost may take to be connected again before it is asked once more: Flower refuses a
-SuperNode for about 60 s after its predecessor was killed, and its agent tries every 15 s."""
-_STOP_CHECK_SECONDS = 2.0
 BREATH_SECONDS = 2.0
 """Between rounds: pages look once a second, and a coordinator should see a round's end before the next one starts."""
 
 log = structlog.get_logger(__name__)
-
-
-class StoppedError(RunFailedError):
-    """The coordinator stopped the run."""
 
 
 class LostError(RunFailedError):
@@ -83,21 +72,6 @@ def conduct(
         raise
 
 
-@dataclass(slots=True)
-class _Stop:
-    """Looks at the stop flag at most every two seconds: it is asked at every poll."""
-
-    book: RunBook
-    looked_at: float = float("-inf")
-    asked: bool = False
-
-    def __call__(self) -> bool:
-        if not self.asked and time.monotonic() - self.looked_at > _STOP_CHECK_SECONDS:
-            self.looked_at = time.monotonic()
-            self.asked = self.book.stop_requested()
-        return self.asked
-
-
 class _Conductor:
     def __init__(
         self, runtime: Runtime, book: RunBook, fleet: Fleet, strategy: Strategy, breath_seconds: float
@@ -106,8 +80,8 @@ class _Conductor:
         self._book = book
         self._fleet = fleet
         self._strategy = strategy
-        self._stop = _Stop(book)
-        self._grace = _FIRST_GRACE_SECONDS
+        self._stop = Stop(book)
+        self._attendance = Attendance(book, fleet, self._stop)
         self._breath = breath_seconds
 
     def run(self, plan: Plan) -> str | None:
@@ -136,11 +110,11 @@ class _Conductor:
                 if tried > error.tries:
                     raise
                 self._book.event("round", f"{error.message} It is played again ({tried} of {error.tries}).")
-                self._await_return(error.hospitals)
+                self._attendance.await_return(error.hospitals)
         return None
 
     def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
-        sites = self._sample(plan)
+        sites = self._attendance.sample(plan)
         body = wire_tensors(tensors)
         request = TrainRequest(
             run_key=plan.run_id,
@@ -171,7 +145,7 @@ class _Conductor:
                     broken.add(hospital)
             else:
                 self._book.replied(number, hospital, reply, traffic)
-        self._check_stop()
+        self._stop.check()
         closed = aggregation.close()
         self._close(number, closed)
         if aggregation.updates < min(plan.min_sites, len(sites)):
@@ -204,7 +178,7 @@ class _Conductor:
             if _is_lost(answer, error):
                 broken.add(hospital)
             if hospital in trained:
-                self._book.event("round", f"{hospital} did not help to unmask the sum: {error.message}")
+                self._book.event("site", f"{hospital} did not help to unmask the sum: {error.message}")
                 return
             traffic = Traffic(up=len(answer.reply), down=down)
             self._book.refused(number, hospital, error.message, traffic, code=error.code)
@@ -223,13 +197,13 @@ class _Conductor:
         try:
             masked.play(list(sites))
         except TooFewError as error:
-            self._check_stop()
+            self._stop.check()
             self._book.end_round(number, whole=False)
             silent = {sites[node] for node in masked.silent}
             if broken or silent:
                 raise LostError(error.message, hospitals=broken | silent, broken=bool(broken)) from error
             raise RunFailedError(error.message) from error
-        self._check_stop()
+        self._stop.check()
         closed = aggregation.close()
         self._close(number, closed)
         return self._keep(plan, number, aggregation.result(), closed)
@@ -272,7 +246,7 @@ class _Conductor:
 
     def _evaluate(self, plan: Plan, body: bytes) -> dict[str, EvaluateReply]:
         """Ask every hospital about the candidate; who was lost on the way is asked again, for the gate must know."""
-        sites = self._sample(plan)
+        sites = self._attendance.sample(plan)
         request = EvaluateRequest(
             run_key=plan.run_id,
             base_sha256=plan.base_sha256,
@@ -290,10 +264,10 @@ class _Conductor:
                 break
             names = sorted(lost.values())
             verb = "is" if len(names) == 1 else "are"
-            self._book.event("evaluate", f"{', '.join(names)} did not evaluate and {verb} asked again")
-            self._await_return(set(names))
+            self._book.event("network", f"{', '.join(names)} did not evaluate and {verb} asked again")
+            self._attendance.await_return(set(names))
             try:
-                again = self._sample(plan)
+                again = self._attendance.sample(plan)
             except StoppedError:
                 raise
             except RunFailedError:
@@ -315,11 +289,11 @@ class _Conductor:
                 replies[hospital] = _evaluate_reply(answer)
             except HematovisionError as error:
                 self._book.not_evaluated(hospital, error.message, code=error.code)
-                heard[hospital] = bool(answer.problem) or error.code == ServiceUnavailableError.code
+                heard[hospital] = _is_lost(answer, error)
             else:
                 heard[hospital] = False
                 self._book.evaluated(hospital, replies[hospital])
-        self._check_stop()
+        self._stop.check()
         return heard
 
     def _answers(self, plan: Plan, sites: dict[int, str], ask: Ask, *, group: str) -> Iterator[tuple[Answer, str]]:
@@ -336,55 +310,6 @@ class _Conductor:
             if answer.node_id in asks and answer.node_id not in heard:
                 heard.add(answer.node_id)
                 yield SealCheck.of(keys, asks[answer.node_id])(answer), sites[answer.node_id]
-
-    def _await_return(self, hospitals: set[str]) -> None:
-        """Give hospitals that were lost the time to connect again; return at once where they are connected.
-
-        A coordinator who wants the run to pause or to stop does not wait for them.
-        """
-        end = time.monotonic() + _RETURN_SECONDS
-        told = False
-        while time.monotonic() < end and not self._book.pause_requested():
-            self._check_stop()
-            away = hospitals & self._away()
-            if not away:
-                return
-            if not told:
-                self._book.event("round", f"Waiting for {', '.join(sorted(away))} to be connected again")
-                told = True
-            time.sleep(_LOOK_SECONDS)
-
-    def _away(self) -> set[str]:
-        """Return the hospitals none of whose approved nodes is connected."""
-        welcome, online = self._book.welcome(), self._fleet.online()
-        return set(welcome.values()) - {hospital for node, hospital in welcome.items() if node in online}
-
-    def _sample(self, plan: Plan) -> dict[int, str]:
-        """Return the approved nodes that are connected, once enough are; one node for each hospital.
-
-        All approved nodes get a moment to connect, most before the first round; then whoever is there takes part, if
-        they are enough.
-        """
-        begin = time.monotonic()
-        while True:
-            self._check_stop()
-            welcome = self._book.welcome()
-            online = self._fleet.online()
-            sites = {node: hospital for node, hospital in welcome.items() if node in online}
-            hospitals = set(sites.values())
-            waited = time.monotonic() - begin
-            if len(hospitals) >= plan.min_sites and (len(sites) == len(welcome) or waited > self._grace):
-                self._grace = _GRACE_SECONDS
-                return {node: hospital for hospital, node in {name: node for node, name in sites.items()}.items()}
-            if waited > plan.round_deadline_seconds:
-                raise RunFailedError(
-                    f"{len(hospitals)} hospitals are connected, {plan.min_sites} are needed; see the nodes page."
-                )
-            time.sleep(_LOOK_SECONDS)
-
-    def _check_stop(self) -> None:
-        if self._stop():
-            raise StoppedError("The run was stopped.")
 
 
 def _is_lost(answer: Answer, error: HematovisionError) -> bool:

@@ -43,6 +43,8 @@ _EVENTS_AT_ONCE = 500
 _BEGINS = " starts with "
 _SITE_LINES = frozenset({"site", "evaluate"})
 """Kinds of lines that begin with the hospital whose figures they tell."""
+_CENTRE_LINES = frozenset({"network"})
+"""Kinds of lines that name hospitals to the centre's people alone: who is waited for, who is asked again."""
 
 
 def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
@@ -258,8 +260,8 @@ def events_since(session: Session, run_id: str, after_id: int, *, hospital_id: s
         EventView(id=row.id or 0, at=row.at, kind=row.kind, text=row.text if hospital_id is None else _nameless(row))
         for row in rows
         if hospital_id is None
-        or row.kind not in _SITE_LINES
-        or row.text.startswith((f"{hospital_id} ", f"{hospital_id}:"))
+        or row.kind not in _SITE_LINES | _CENTRE_LINES
+        or (row.kind in _SITE_LINES and row.text.startswith((f"{hospital_id} ", f"{hospital_id}:")))
     ]
 
 

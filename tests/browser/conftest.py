@@ -7,7 +7,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from tests.browser.room import Room
 from tests.browser.world import chromium, serving, sign_in
-from tests.portal.factories import DrawnSmear, Network, add_hospital, draw_smears, send_case, staffed
+from tests.portal.drawn import DrawnSmear, draw_smears, send_case
+from tests.portal.factories import Network, add_hospital, staffed
 
 OpenRoom = Callable[..., Room]
 

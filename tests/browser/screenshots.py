@@ -59,6 +59,7 @@ def shots(network: Network) -> list[Shot]:
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
         Shot("rounds", "/rounds", "coordinator", whole=True),
+        Shot("rounds-plan", "/rounds", "coordinator", _open_plan, whole=True),
         Shot("run-live", f"/rounds/{live}", "coordinator"),
         Shot("run-done", f"/rounds/{second}", "coordinator", whole=True),
         Shot("models", "/models", "coordinator"),
@@ -141,6 +142,11 @@ def _history(page: Page) -> None:
     page.locator(".tile.human").first.click()
     page.keyboard.press("h")
     page.wait_for_timeout(500)
+
+
+def _open_plan(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    page.wait_for_timeout(250)
 
 
 def _open_sign(page: Page) -> None:

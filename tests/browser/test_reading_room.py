@@ -15,7 +15,7 @@ from tests.browser.conftest import OpenRoom
 from tests.browser.room import Room
 from tests.browser.world import CHROMIUM
 from tests.factories import PASSWORD
-from tests.portal.factories import DrawnSmear
+from tests.portal.drawn import DrawnSmear
 
 pytestmark = [
     pytest.mark.browser,

@@ -24,15 +24,14 @@ from shared.contracts.case import Priority
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import Acknowledgement
 from tests.factories import PASSWORD
+from tests.portal.drawn import draw_smears, send_case
 from tests.portal.factories import (
     Network,
     add_hospital,
     add_waiting_node,
-    draw_smears,
     play_round,
     promote_and_install,
     register_model,
-    send_case,
     staffed,
     start_run,
 )

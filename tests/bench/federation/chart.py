@@ -1,5 +1,6 @@
 """Line charts for the page, in the look of the product's own charts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,8 @@ _WIDE: Final = 420
 _HIGH: Final = 260
 _LEFT: Final = 62
 _TOP: Final = 30
-_STEPS: Final = 4
+_STEPS: Final = 5
+_ROUND: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,24 @@ class Axis:
     low: float
     high: float
 
+    @property
+    def step(self) -> float:
+        """The distance of its lines: round, at most `_STEPS` of them between its ends."""
+        least = (self.high - self.low) / _STEPS or 1.0
+        ten = 10.0 ** math.floor(math.log10(least))
+        return next(ten * times for times in _ROUND if ten * times >= least * (1 - 1e-9))
+
+    def rounded(self) -> "Axis":
+        """Return it from one of its lines to another."""
+        step = self.step
+        low, high = math.floor(self.low / step + 1e-9), math.ceil(self.high / step - 1e-9)
+        return Axis(self.words, low * step, high * step)
+
+    def lines(self) -> list[float]:
+        """Return where its lines lie."""
+        step = self.step
+        return [self.low + step * number for number in range(round((self.high - self.low) / step) + 1)]
+
     def share(self, value: float) -> float:
         """Return where a value lies, from 0 to 1."""
         return (value - self.low) / ((self.high - self.low) or 1.0)
@@ -30,6 +50,7 @@ class Axis:
 
 def lines_svg(series: Mapping[str, Points], title: str, *, across: Axis, up: Axis, name: str) -> str:
     """Return named lines through points (x, y); a line of one point is a dot. The legend stands below."""
+    across, up = across.rounded(), up.rounded()
     parts = _grid(across, up)
     for number, (words, points) in enumerate(series.items()):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -49,13 +70,13 @@ def lines_svg(series: Mapping[str, Points], title: str, *, across: Axis, up: Axi
 
 def _grid(across: Axis, up: Axis) -> list[str]:
     parts = []
-    for step in range(_STEPS + 1):
-        share = step / _STEPS
+    for there in across.lines():
+        share = across.share(there)
         parts.append(f'<path class="hv-line" d="M{_x(share):.0f} {_y(0):.0f}V{_y(1):.0f}"/>')
-        parts.append(f'<path class="hv-line" d="M{_x(0):.0f} {_y(share):.0f}H{_x(1):.0f}"/>')
-        there = across.low + share * (across.high - across.low)
         parts.append(svg._text(_x(share), _y(0) + 18, f"{there:.3g}", "hv-quiet", anchor="middle"))
-        above = up.low + share * (up.high - up.low)
+    for above in up.lines():
+        share = up.share(above)
+        parts.append(f'<path class="hv-line" d="M{_x(0):.0f} {_y(share):.0f}H{_x(1):.0f}"/>')
         parts.append(svg._text(_x(0) - 8, _y(share) + 4, f"{above:.3g}", "hv-quiet", anchor="end"))
     parts.append(svg._text(_x(0.5), _y(0) + 40, across.words, anchor="middle"))
     parts.append(svg._text(_x(0), _TOP - 8, up.words))

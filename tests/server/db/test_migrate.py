@@ -42,18 +42,24 @@ def test_upgrade_gives_the_schema_of_the_tables_on_sqlite(tmp_path: Path) -> Non
     assert migrate.check(url)
 
 
-def test_runs_from_before_have_the_defaults_of_their_strategy(tmp_path: Path) -> None:
-    path = tmp_path / "a.sqlite"
+def _with_a_first_run(path: Path, *, state: str, rounds: int) -> str:
+    """Return the address of a database of the first version, which holds the run ``r``."""
     url = f"sqlite:///{path}"
     with migrate._configured(url) as config:
         command.upgrade(config, migrate.INITIAL)
     with sqlite3.connect(path) as connection:
         connection.execute(
             "INSERT INTO federated_run (id, state, recipe, strategy, rounds, min_sites, round_deadline_seconds,"
-            " created_by, created_at, stop_requested) VALUES ('r', 'completed', '{}', 'fedavg', 1, 2, 60, 'x',"
-            " '2026-11-24 00:00:00', 0)"
+            " created_by, created_at, stop_requested) VALUES ('r', ?, '{}', 'fedavg', ?, 2, 60, 'x',"
+            " '2026-11-24 00:00:00', 0)",
+            (state, rounds),
         )
     connection.close()
+    return url
+
+
+def test_runs_from_before_have_the_defaults_of_their_strategy(tmp_path: Path) -> None:
+    url = _with_a_first_run(tmp_path / "a.sqlite", state="completed", rounds=1)
     migrate.upgrade(url)
     assert migrate.check(url)
     database = Database(url)
@@ -65,15 +71,8 @@ def test_runs_from_before_have_the_defaults_of_their_strategy(tmp_path: Path) ->
 
 def test_rounds_from_before_count_where_enough_hospitals_replied(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
-    url = f"sqlite:///{path}"
-    with migrate._configured(url) as config:
-        command.upgrade(config, migrate.INITIAL)
+    url = _with_a_first_run(path, state="failed", rounds=4)
     with sqlite3.connect(path) as connection:
-        connection.execute(
-            "INSERT INTO federated_run (id, state, recipe, strategy, rounds, min_sites, round_deadline_seconds,"
-            " created_by, created_at, stop_requested) VALUES ('r', 'failed', '{}', 'fedavg', 4, 2, 60, 'x',"
-            " '2026-11-24 00:00:00', 0)"
-        )
         for number, ended, sampled, replied in ((1, True, 3, 2), (2, True, 1, 1), (3, True, 3, 1), (4, False, 3, 3)):
             connection.execute(
                 "INSERT INTO round_record (run_id, round, started_at, ended_at, sampled, replied, bytes_up, bytes_down)"

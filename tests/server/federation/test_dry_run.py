@@ -1,8 +1,6 @@
 """Asking before a launch: who would take part and why not, who is away, and how long a round would be."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlmodel import Session, select
@@ -17,28 +15,12 @@ from server.federation.states import RunState, SiteState
 from server.models import AuditEntry, DryRun, Node, OutboxEntry, RoundRecord, Run, SiteRound
 from server.models.base import utc_now
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.errors import ConflictError, ForbiddenError, NothingToDoError, RunFailedError
 from shared.contracts.training import DryRunReply, DryRunRequest, Refusal
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECIPE, MemoryFleet, Site, says
-from tests.server.federation.world import COORDINATOR, census, new_database, node_of, person
+from tests.server.federation.world import COORDINATOR, census, node_of, person
 
 PLAN = RunPlan(rounds=4, local_epochs=2)
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database = new_database()
-    home = tmp_path / "centre"
-    yield Runtime(
-        settings=ServerSettings(home=home),
-        database=database,
-        store=MemoryStore(),
-        vault=FileVault.create(home / "keys"),
-    )
-    database.dispose()
 
 
 def _census(session: Session) -> None:

@@ -1,9 +1,8 @@
 """A hospital's node that is hostile, or whose answers something on the way alters: it hurts no round but its own."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,15 +25,12 @@ from server.federation.strategies.tensors import wire_tensors
 from server.federation.strategies.updates import verify
 from server.models import AuditEntry
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.errors import HematovisionError, RunFailedError
 from shared.contracts.training import CalibrationSummary, EvaluateReply, Refusal, SiteMetrics, TrainReply, TrainRequest
-from shared.storage import MemoryStore
 from shared.tensors import ARRAY_NAME, RECORD_ARRAYS, RECORD_CONFIG, STYPE
 from tests.hostile import bodies, texts
 from tests.server.federation.fleet import RECEIVED, MemoryFleet, Site, new_run, sealed, trains
-from tests.server.federation.world import COORDINATOR, new_database
+from tests.server.federation.world import COORDINATOR
 
 TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
 SHAPES = {"w": (2, 2), "finder.w": (2,)}
@@ -70,19 +66,6 @@ def test_any_answer_is_used_or_refused_and_what_is_averaged_can_travel(update: t
         assert average.updates == 1
     travelling = load(wire_tensors(average.result().tensors))
     assert {name: array.shape for name, array in travelling.items()} == SHAPES
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database = new_database()
-    home = tmp_path / "centre"
-    yield Runtime(
-        settings=ServerSettings(home=home),
-        database=database,
-        store=MemoryStore(),
-        vault=FileVault.create(home / "keys"),
-    )
-    database.dispose()
 
 
 def _run(runtime: Runtime, rounds: int = 1) -> str:

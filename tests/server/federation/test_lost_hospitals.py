@@ -7,20 +7,18 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from server.federation import rounds, service, steering
+from server.federation import attendance, service, steering
+from server.federation.attendance import StoppedError
 from server.federation.fleet import Answer, Ask
-from server.federation.rounds import StoppedError, conduct
+from server.federation.rounds import conduct
 from server.federation.schemas import RunView
 from server.federation.start import start_tensors
 from server.federation.states import RunState
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.errors import RunFailedError
 from shared.contracts.training import CalibrationSummary, EvaluateReply, EvaluateRequest, SiteMetrics, TrainRequest
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECIPE, MemoryFleet, Site, new_run, trains
-from tests.server.federation.world import COORDINATOR, new_database
+from tests.server.federation.world import COORDINATOR, new_centre
 
 LOST = Answer(2, "", b"", problem="gone", offline=True)
 EVALUATION = EvaluateReply(
@@ -52,13 +50,11 @@ class LosingFleet(MemoryFleet):
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(rounds, "_STOP_CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(rounds, "_GRACE_SECONDS", 0.05)
-    database = new_database()
-    home = tmp_path / "centre"
-    yield Runtime(ServerSettings(home=home), database, MemoryStore(), FileVault.create(home / "keys"))
-    database.dispose()
+    monkeypatch.setattr(attendance, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(attendance, "_STOP_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(attendance, "_GRACE_SECONDS", 0.05)
+    with new_centre(tmp_path) as centre:
+        yield centre
 
 
 def _fleet(*, at: type[object] = TrainRequest, away: int = AWAY) -> LosingFleet:
@@ -108,13 +104,26 @@ def test_a_hospital_that_was_lost_when_the_candidate_was_judged_is_waited_for(ru
     """Though enough hospitals are left to go on: the gate must know."""
     run_id, fleet = _run(runtime, min_sites=1), _fleet(at=EvaluateRequest)
     assert _conduct(runtime, run_id, fleet) is not None
-    assert sorted(_view(runtime, run_id).per_site) == ["north", "south"]
+    view = _view(runtime, run_id)
+    assert sorted(view.per_site) == ["north", "south"]
+    assert "south did not evaluate and is asked again" in [line.text for line in view.events]
+
+
+@pytest.mark.parametrize("at", [TrainRequest, EvaluateRequest])
+def test_a_hospitals_staff_is_not_told_who_else_was_lost(runtime: Runtime, at: type[object]) -> None:
+    run_id = _run(runtime)
+    assert _conduct(runtime, run_id, _fleet(at=at)) is not None
+    for own, other in (("north", "south"), ("south", "north")):
+        with runtime.database.session(read_only=True) as session:
+            seen = [line.text for line in service.events_since(session, run_id, 0, hospital_id=own)]
+        assert any(own in text for text in seen)
+        assert not any(other in text for text in seen)
 
 
 def test_a_hospital_that_stays_away_is_waited_for_in_vain_for_a_while_only(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "_RETURN_SECONDS", 0.1)
+    monkeypatch.setattr(attendance, "_RETURN_SECONDS", 0.1)
     run_id, fleet = _run(runtime), _fleet(away=10**6)
     with pytest.raises(RunFailedError, match="1 hospitals are connected, 2 are needed"):
         _conduct(runtime, run_id, fleet)

@@ -17,14 +17,11 @@ from server.federation.states import SiteState
 from server.federation.strategies.registry import FedAdamParameters, FedAvgParameters, Parameters
 from server.federation.strategies.tensors import Tensors
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.errors import HematovisionError
 from shared.contracts.masking import CLIPPING, LEVELS, threshold
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import MemoryFleet, Site, new_run, trains
 from tests.server.federation.masked import Steps, masks
-from tests.server.federation.world import COORDINATOR, new_database
+from tests.server.federation.world import COORDINATOR, new_centre
 
 HOSPITALS = ("east", "north", "south", "west", "ward")
 SECURE = RunPrivacy(measure=Measure.SECURE_AGGREGATION)
@@ -34,24 +31,14 @@ STEP = 2 * CLIPPING / LEVELS
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    yield from _centre(tmp_path, HOSPITALS)
+    with new_centre(tmp_path, HOSPITALS) as centre:
+        yield centre
 
 
 @pytest.fixture
 def trio(tmp_path: Path) -> Iterator[Runtime]:
-    yield from _centre(tmp_path, HOSPITALS[:3])
-
-
-def _centre(tmp_path: Path, hospitals: tuple[str, ...]) -> Iterator[Runtime]:
-    database = new_database(hospitals=hospitals)
-    home = tmp_path / "centre"
-    yield Runtime(
-        settings=ServerSettings(home=home),
-        database=database,
-        store=MemoryStore(),
-        vault=FileVault.create(home / "keys"),
-    )
-    database.dispose()
+    with new_centre(tmp_path, HOSPITALS[:3]) as centre:
+        yield centre
 
 
 def _run(runtime: Runtime, *, min_sites: int, tensors: Tensors | None = None, strategy: Parameters = BARE) -> str:

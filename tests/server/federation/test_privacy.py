@@ -1,6 +1,5 @@
 """Privacy as it is chosen before launch: what it asks of nodes and recipe, and what noise at the centre spends."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,6 @@ from server.federation.states import SiteState
 from server.federation.strategies.registry import StrategyName
 from server.models import Hospital, Run
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import HematovisionError, UsageError
 from shared.contracts.laboratory import KNOWN_FILE, KnownLaboratory
@@ -35,7 +32,6 @@ from shared.contracts.training import (
     TrainReply,
     TrainRequest,
 )
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECEIVED, RECIPE, MemoryFleet, Site, new_run, trains
 from tests.server.federation.masked import masks
 from tests.server.federation.world import COORDINATOR, census, new_database, new_node, node_of
@@ -128,18 +124,6 @@ def test_what_does_not_go_together_is_not_launched(session: Session, plan: RunPl
 def test_balance_none_and_patience_0_may_be_said(session: Session) -> None:
     said: dict[str, str | int | float | None] = {"balance": "none", "patience": 0, "proximal_mu": 0}
     assert _launched(session, RunPlan(privacy=DP_SGD, recipe=said)).privacy["measure"] == "dp-sgd"
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database, home = new_database(), tmp_path / "centre"
-    yield Runtime(
-        settings=ServerSettings(home=home),
-        database=database,
-        store=MemoryStore(),
-        vault=FileVault.create(home / "keys"),
-    )
-    database.dispose()
 
 
 def _noisy(node_id: int, *, epsilon: float | None, delta: float = 1e-5, unit: PrivacyUnit = PrivacyUnit.IMAGE) -> Site:

@@ -1,8 +1,5 @@
 """A run's rounds over a fleet in memory: refusals, silence, lies, too few hospitals, stopping, resuming."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from safetensors.numpy import load
 
@@ -14,27 +11,11 @@ from server.federation.schemas import RunView
 from server.federation.states import RunState, SiteState
 from server.models import Node
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.enrolment import EnrolmentState
 from shared.contracts.errors import ConflictError, HematovisionError, RunFailedError
 from shared.contracts.training import Refusal
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import MemoryFleet, Site, new_run, says, silent, trains
-from tests.server.federation.world import COORDINATOR, new_database
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database = new_database()
-    home = tmp_path / "centre"
-    yield Runtime(
-        settings=ServerSettings(home=home),
-        database=database,
-        store=MemoryStore(),
-        vault=FileVault.create(home / "keys"),
-    )
-    database.dispose()
+from tests.server.federation.world import COORDINATOR
 
 
 def _conduct(runtime: Runtime, run_id: str, fleet: MemoryFleet) -> str:
@@ -140,7 +121,7 @@ def test_stop_ends_the_run_between_rounds_and_keeps_its_checkpoints(runtime: Run
 
     fleet = MemoryFleet({1: trains(1, step=1.0), 2: trains(2, step=1.0)}, before=stop_in_second)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.federation.rounds._STOP_CHECK_SECONDS", 0.0)
+        patch.setattr("server.federation.attendance._STOP_CHECK_SECONDS", 0.0)
         _conduct(runtime, run_id, fleet)
     view = _view(runtime.database, run_id)
     assert (view.state, view.problem, view.rounds_done) == (RunState.STOPPED, None, 1)

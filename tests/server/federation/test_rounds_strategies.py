@@ -24,13 +24,10 @@ from server.federation.strategies.registry import (
     TrimmedMeanParameters,
 )
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.errors import HematovisionError
 from shared.contracts.training import TrainReply, TrainRequest
-from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECEIVED, MemoryFleet, Site, new_run, trains
-from tests.server.federation.world import COORDINATOR, new_database
+from tests.server.federation.world import COORDINATOR, new_centre
 
 HOSPITALS = ("east", "north", "south", "west", "zoo")
 START = {"w": np.zeros((2, 2), np.float32), "finder.w": np.zeros(3, np.float32)}
@@ -38,15 +35,8 @@ START = {"w": np.zeros((2, 2), np.float32), "finder.w": np.zeros(3, np.float32)}
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database = new_database(hospitals=HOSPITALS)
-    home = tmp_path / "centre"
-    yield Runtime(
-        settings=ServerSettings(home=home),
-        database=database,
-        store=MemoryStore(),
-        vault=FileVault.create(home / "keys"),
-    )
-    database.dispose()
+    with new_centre(tmp_path, HOSPITALS) as centre:
+        yield centre
 
 
 def fits(node_id: int, target: float) -> Site:

@@ -21,14 +21,12 @@ from server.federation.states import RunState
 from server.federation.strategies.registry import StrategyName
 from server.models import OutboxEntry, Run
 from server.runtime import Runtime
-from server.settings import ServerSettings
-from server.vault.file_vault import FileVault
 from shared.contracts.errors import ConflictError, ForbiddenError, RunFailedError, ServiceUnavailableError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import CalibrationSummary, EvaluateReply, Refusal, SiteMetrics, TrainRequest
 from shared.storage import MemoryStore
 from tests.server.federation.fleet import RECIPE, MemoryFleet, Site, new_run, says, silent, trains
-from tests.server.federation.world import COORDINATOR, census, new_database, node_of, person
+from tests.server.federation.world import COORDINATOR, census, new_centre, node_of, person
 
 SITES = {1: trains(1, step=1.0), 2: trains(2, step=1.0)}
 
@@ -46,10 +44,8 @@ class StoreAway(MemoryStore):
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    database = new_database()
-    home = tmp_path / "centre"
-    yield Runtime(ServerSettings(home=home), database, StoreAway(), FileVault.create(home / "keys"))
-    database.dispose()
+    with new_centre(tmp_path, store=StoreAway()) as centre:
+        yield centre
 
 
 def _view(runtime: Runtime, run_id: str) -> RunView:
@@ -308,7 +304,7 @@ def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(run
 def test_a_hospital_that_stays_away_from_the_evaluation_blocks_the_candidate_and_not_the_run(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.federation.rounds._RETURN_SECONDS", 0.1)
+    monkeypatch.setattr("server.federation.attendance._RETURN_SECONDS", 0.1)
     run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
     sites: dict[int, Site] = {1: _evaluates(1)}
 

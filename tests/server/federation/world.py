@@ -1,5 +1,7 @@
 """A small centre for tests of runs and models: a database, hospitals, approved nodes and who acts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,10 +14,14 @@ from server.accounts.schemas import Principal
 from server.db.session import Database
 from server.hospitals.schemas import NodePrincipal
 from server.models import Hospital, Node
+from server.runtime import Runtime
+from server.settings import ServerSettings
+from server.vault.file_vault import FileVault
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, ClassCensus
 from shared.crypto.signing import SigningKey
+from shared.storage import MemoryStore, ObjectStore
 
 assert server.models.__all__  # importing the package registers every table
 
@@ -41,6 +47,19 @@ def new_database(tmp_path: Path | None = None, hospitals: tuple[str, ...] = ("no
         for number, name in enumerate(hospitals, start=1):
             session.add(new_node(name, flower_node_id=str(number)))
     return database
+
+
+@contextmanager
+def new_centre(
+    folder: Path, hospitals: tuple[str, ...] = ("north", "south"), *, store: ObjectStore | None = None
+) -> Iterator[Runtime]:
+    """Yield a centre in memory, but for its keys below ``folder``, with the hospitals of `new_database`."""
+    database, home = new_database(hospitals=hospitals), folder / "centre"
+    vault = FileVault.create(home / "keys")
+    try:
+        yield Runtime(settings=ServerSettings(home=home), database=database, store=store or MemoryStore(), vault=vault)
+    finally:
+        database.dispose()
 
 
 def node_key(name: str) -> SigningKey:
