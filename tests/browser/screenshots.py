@@ -97,7 +97,7 @@ def _invite(page: Page) -> None:
 
 def _second_factor(page: Page) -> None:
     page.get_by_role("button", name="Set it up…").click()
-    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.locator("dialog[open]").get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Show the code to scan").click()
     page.get_by_label("Six digits").wait_for()
 
