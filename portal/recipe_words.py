@@ -33,6 +33,7 @@ def recipe_lines(recipe: Recipe) -> list[tuple[str, str]]:
         ("Stops early", f"after {recipe.patience} passes without gain" if recipe.patience else "no"),
         ("Cells a step", str(recipe.batch_size)),
         ("Learning rate", f"{recipe.learning_rate:g}, head {recipe.head_learning_rate:g}"),
+        ("Rates in the last round", f"{recipe.last_rate:.0%} of these" if recipe.last_rate < 1 else "the same"),
         ("Weight decay", f"{recipe.weight_decay:g}"),
         ("Label smoothing", f"{recipe.label_smoothing:g}"),
         ("Moving average", f"{recipe.ema:g}" if recipe.ema else "off"),

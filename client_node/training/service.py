@@ -183,7 +183,7 @@ class TrainingService:
             model,
             source,
             labels,
-            recipe if request.round == 1 else recipe.model_copy(update={"head_epochs": 0}),
+            recipe.in_round(request.round, request.rounds),
             seed=_seed(request),
             between=self._between,
             validate=(lambda now: calibration.balanced_loss(self._predicted(now, watched)[0], held_labels))
@@ -228,7 +228,7 @@ class TrainingService:
         begin: float,
     ) -> tuple[TrainReply, Tensors]:
         """Charge and train a private round. The finder, which would learn without noise, stays as it was received."""
-        recipe = request.recipe
+        recipe = request.recipe.in_round(request.round, request.rounds)
         private.charge(self._home, load_policy(self._home), request, noisy)
         train_privately(
             model,

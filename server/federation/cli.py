@@ -95,6 +95,7 @@ def start(
     batch_size: Annotated[int | None, _part("Cells a step.")] = None,
     learning_rate: Annotated[float | None, _part("Of the stages that learn.")] = None,
     head_learning_rate: Annotated[float | None, _part("Of the head.")] = None,
+    last_rate: Annotated[float | None, _part("Share of the learning rates left in the last round; 1: all.")] = None,
     ema: Annotated[float | None, _part("Decay a step of the weights' moving average; 0: none.")] = None,
     augmentation: Annotated[str | None, _part("How far looks at a cell go: subtle, mild, strong.")] = None,
     views: Annotated[int | None, _part("Looks kept of each cell in front of frozen stages.")] = None,
@@ -115,8 +116,8 @@ def start(
     given = {
         "backbone": backbone, "frozen_stages": frozen_stages, "input_size": input_size, "local_epochs": local_epochs,
         "head_epochs": head_epochs, "patience": patience, "batch_size": batch_size, "learning_rate": learning_rate,
-        "head_learning_rate": head_learning_rate, "ema": ema, "augmentation": augmentation, "views": views,
-        "balance": balance, "local_normalisation": local_normalisation, "seed": seed,
+        "head_learning_rate": head_learning_rate, "last_rate": last_rate, "ema": ema, "augmentation": augmentation,
+        "views": views, "balance": balance, "local_normalisation": local_normalisation, "seed": seed,
     }  # fmt: skip
     database = _database(home)
     parameters = {

@@ -70,6 +70,7 @@ RECIPE: Final[Mapping[str, Value]] = MappingProxyType(
         "batch_size": 1024,
         "local_epochs": 10,
         "head_learning_rate": 0.15,
+        "last_rate": 1.0,
         "input_size": 160,
         "views": 2,
         "head_epochs": 0,

@@ -18,7 +18,7 @@ Chosen = Mapping[str, Value]
 
 FIELDS: Final = tuple(name for name in Recipe.model_fields if name != "classes")
 """What may be chosen, as the contract calls it; the classes come from the censuses."""
-START: Final[Chosen] = MappingProxyType({"ema": 0.99})
+START: Final[Chosen] = MappingProxyType({"ema": 0.99, "last_rate": 0.05})
 """Where a launch differs from the contract's own defaults; see docs/recipe.md."""
 HEAD_EPOCHS: Final = 1
 LEAST_EPOCHS: Final = 3

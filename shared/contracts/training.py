@@ -4,6 +4,7 @@ These objects travel as one JSON string inside a Flower ``ConfigRecord`` (key ``
 local socket between relay and trainer. Tensors travel beside them. A request is hostile input to a node.
 """
 
+import math
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
@@ -83,6 +84,9 @@ class Recipe(Contract):
     patience: int = Field(default=0, ge=0, le=50)
     """Stop after so many local epochs without a better balanced loss on training groups that are held out for it, and
     return the best; 0 = train all epochs and return the last."""
+    last_rate: float = Field(default=1.0, gt=0, le=1, exclude_if=lambda value: value == 1.0)
+    """Share of the learning rates that is left in a run's last round; they fall to it from round to round, along a
+    cosine. At 1 hospitals with unlike cells pull apart as far in the last round as in the first (Li et al. 2020)."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     local_normalisation: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether each site keeps the scale and shift of the tail's channels as its own and trains with them (FedBN; Li et
@@ -94,6 +98,18 @@ class Recipe(Contract):
         if len(set(value)) != len(value):
             raise ValueError("each class once")
         return value
+
+    def in_round(self, number: int, rounds: int) -> "Recipe":
+        """Return what a hospital does in round ``number``, counted from 1, of ``rounds``."""
+        done = (number - 1) / (rounds - 1) if rounds > 1 else 0.0
+        rate = self.last_rate + (1.0 - self.last_rate) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+        return self.model_copy(
+            update={
+                "head_epochs": self.head_epochs if number == 1 else 0,
+                "learning_rate": self.learning_rate * rate,
+                "head_learning_rate": self.head_learning_rate * rate,
+            }
+        )
 
 
 class SealedShare(Contract):

@@ -103,7 +103,7 @@ def play(bench: Bench, arm: Arm) -> Json:
             sent = Sent.of(number, body, exact, state)
             aggregation = strategy.begin(sent)
             for hospital in hospitals:
-                update, size = _trained(model, hospital, recipe, sent)
+                update, size = _trained(model, hospital, recipe.in_round(number, arm.rounds), sent)
                 traffic = {"down": len(body), "up": size}
                 try:
                     aggregation.add(verify(hospital.name, update, sent, examples=len(hospital.labels)))
@@ -130,8 +130,7 @@ def _hospital(bench: Bench, frozen: Frozen, arm: Arm, number: int, cells: Cells)
 def _trained(model: CellModel, hospital: _Hospital, recipe: Recipe, sent: Sent) -> tuple[bytes, int]:
     """Train a round as `client_node.training.service` does; return the update as the centre reads it, and its bytes."""
     set_tensors(model, sent.tensors)
-    asked = recipe if sent.number == 1 else recipe.model_copy(update={"head_epochs": 0})
-    train(model, hospital.source, hospital.labels, asked, seed=recipe.seed * 1000 + sent.number, between=lambda: None)
+    train(model, hospital.source, hospital.labels, recipe, seed=recipe.seed * 1000 + sent.number, between=lambda: None)
     trained = {name: value.numpy() for name, value in model.trainable_state().items()}
     if hospital.attack is not None:
         body = _attacked(hospital, trained, sent)

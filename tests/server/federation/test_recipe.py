@@ -13,10 +13,10 @@ from shared.contracts.training import Augmentation, Balance, Recipe
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE)
 
 
-def test_a_launch_averages_weights_and_teaches_the_head_first() -> None:
+def test_a_launch_averages_weights_lowers_its_rates_and_teaches_the_head_first() -> None:
     recipe = make_recipe(CLASSES, {})
     usual = Recipe(classes=CLASSES)
-    assert recipe == usual.model_copy(update={"ema": 0.99, "head_epochs": 1})
+    assert recipe == usual.model_copy(update={"ema": 0.99, "last_rate": 0.05, "head_epochs": 1})
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1, 0), (2, 0), (3, 1)])
@@ -36,7 +36,7 @@ def test_every_field_may_be_chosen_by_numbers_or_as_a_form_sends_them() -> None:
         "backbone": "deit_tiny_patch16_224", "frozen_stages": 8, "local_epochs": 4, "batch_size": 16,
         "learning_rate": 3e-4, "head_learning_rate": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.1,
         "proximal_mu": 0.01, "input_size": 96, "views": 2, "augmentation": "strong", "balance": "logit", "ema": 0.0,
-        "head_epochs": 0, "patience": 2, "local_normalisation": True, "seed": 7,
+        "last_rate": 0.25, "head_epochs": 0, "patience": 2, "local_normalisation": True, "seed": 7,
     }  # fmt: skip
     assert set(values) == set(FIELDS)
     recipe = make_recipe(CLASSES, values)
