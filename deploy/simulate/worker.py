@@ -3,11 +3,14 @@
 Torch is imported by the trainers alone: who hands out the work imports this module too, and is measured as the server.
 """
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+
+from shared.vision.device import THREADS_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +23,8 @@ Told = tuple[str, str, bytes, int]
 
 def prepare(threads: int) -> None:
     """Set this process up: how many threads it computes with, and that it logs problems alone."""
+    os.environ[THREADS_VARIABLE] = str(threads)  # ONNX Runtime's too, which would take every core for each process
+
     import torch
 
     from shared.logging import configure_logging
