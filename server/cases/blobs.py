@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Final
 
 from server.cases import bundle
+from server.cases.contents import contents_of
 from server.cases.keyring import ring_of
 from server.models import Case
 from server.runtime import Runtime
-from shared.contracts.case import Blob, SignedManifest
+from shared.contracts.case import Blob
 from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.crypto.envelope import CaseKey
 
@@ -24,13 +25,13 @@ def read(runtime: Runtime, case: Case, name: str, *, actor: str) -> tuple[bytes,
 
 def reader(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
     """Return a function that reads many of a case's images under one lease."""
-    blobs = {blob.name: blob for blob in SignedManifest.model_validate(case.manifest).manifest.blobs}
+    listed = contents_of(runtime.vault).listed(case)
     hospital_id, case_id = case.hospital_id, case.id
 
     def read_one(name: str) -> tuple[bytes, str]:
         if _MARKED.fullmatch(name):
             return _read_marked(runtime, hospital_id, case_id, name, actor), MARKED_TYPE
-        blob = blobs.get(name)
+        blob = listed.get(name) or contents_of(runtime.vault).listed(case, anew=True).get(name)
         if blob is None:
             raise NotFoundError("The case has no such image.")
         return _plain(runtime, hospital_id, case_id, blob, actor), blob.media_type

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, or_
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
@@ -33,7 +34,8 @@ def _scoped(query: SelectOfScalar[Case], scope: Scope) -> SelectOfScalar[Case]:
 
 def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False) -> Case | None:
     """Return the case if it exists inside the scope; ``lock`` holds its row until the transaction ends."""
-    query = _scoped(select(Case).where(Case.id == case_id), scope)
+    # Images alone need the manifest, a list of all of them: most questions about a case go without.
+    query = _scoped(select(Case).where(Case.id == case_id).options(defer(col(Case.manifest))), scope)
     return session.exec(query.with_for_update() if lock else query).first()
 
 
@@ -50,6 +52,7 @@ def listed(
         select(Case, Hospital.name, User.display_name)
         .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
         .join(User, col(User.id) == col(Case.claimed_by), isouter=True)
+        .options(defer(col(Case.manifest)), defer(col(Case.differential)))
         .order_by(col(Case.due_at))
         .limit(ROW_LIMIT)
     )
