@@ -104,6 +104,9 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "person_second_factor_reset": STEERING,
     "audit": OVERSIGHT,
     "audit_check": OVERSIGHT,
+    "audit_csv": OVERSIGHT,
+    "turnaround": NETWORK,
+    "turnaround_json": NETWORK,
 }
 
 

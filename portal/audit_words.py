@@ -9,6 +9,7 @@ from server.audit.schemas import AuditView
 from shared.contracts.ontology import CellClass
 
 ACTIONS: Final = {
+    "audit.exported": "exported entries of the audit",
     "account.created": "added the account",
     "account.activated": "let the account in again",
     "account.deactivated": "deactivated the account",

@@ -188,6 +188,9 @@ MATRIX: dict[str, Row] = {
     "invite_revoke": Row("POST /people/invitations/{invitation}/revoke", "login 403 303 403 303 403 403"),
     "audit": Row("GET /audit", "login 403 403 200 200 403 403"),
     "audit_check": Row("GET /audit/check", "login 403 403 200 200 403 403"),
+    "audit_csv": Row("GET /audit.csv", "login 403 403 200 200 403 403"),
+    "turnaround": Row("GET /turnaround", "login 403 200 200 200 200 200"),
+    "turnaround_json": Row("GET /turnaround.json", "401 403 200 200 200 200 200"),
 }  # fmt: skip
 CELLS = [(name, column) for name in MATRIX for column in ROLES]
 
