@@ -34,10 +34,14 @@ def _scoped(query: SelectOfScalar[Case], scope: Scope) -> SelectOfScalar[Case]:
     return query if scope is None else query.where(Case.hospital_id == scope)
 
 
-def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False) -> Case | None:
-    """Return the case if it exists inside the scope; ``lock`` holds its row until the transaction ends."""
-    # Images alone need the manifest, a list of all of them: most questions about a case go without.
-    query = _scoped(select(Case).where(Case.id == case_id).options(defer(col(Case.manifest))), scope)
+def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False, light: bool = False) -> Case | None:
+    """Return the case if it exists inside the scope; ``lock`` holds its row until the transaction ends.
+
+    ``light``: without its manifest, a list of all its images, which comes when it is asked for inside the session.
+    """
+    query = _scoped(select(Case).where(Case.id == case_id), scope)
+    if light:
+        query = query.options(defer(col(Case.manifest)))
     return session.exec(query.with_for_update() if lock else query).first()
 
 

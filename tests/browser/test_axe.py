@@ -55,6 +55,7 @@ def test_axe_finds_nothing_serious(world: tuple[Network, list[Shot]]) -> None:
     with serving(network) as address, chromium() as browser:
         for person, theirs in by_person.items():
             page = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
+            page.set_default_timeout(120_000)  # a busy machine is no fault of a page
             if person:
                 sign_in(page, address, person)
             for shot in theirs:
