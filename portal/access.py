@@ -48,6 +48,7 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "case_json": CASE_VIEWERS,
     "case_history": CASE_VIEWERS,
     "case_blob": CASE_VIEWERS,
+    "case_images": CASE_VIEWERS,
     "case_claim": READERS,
     "case_heartbeat": READERS,
     "case_release": READERS,

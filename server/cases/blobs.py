@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from server.cases import bundle
@@ -15,6 +16,8 @@ from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.crypto.envelope import CaseKey
 
 MARKED_TYPE: Final = "image/png"
+_AT_ONCE: Final = 4
+"""Images that are fetched from the store at a time for one page: it waits for the store, not for a core."""
 _MARKED: Final = re.compile(r"reader-[0-9a-f]{16}\.png")
 
 
@@ -37,6 +40,25 @@ def reader(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple
         return _plain(runtime, hospital_id, case_id, blob, actor), blob.media_type
 
     return read_one
+
+
+def read_many(runtime: Runtime, case: Case, names: Sequence[str], *, actor: str) -> list[bytes]:
+    """Return the plain contents of a case's images, in the order asked for; empty where one cannot be had.
+
+    Whoever then asks for that one by itself is told why.
+    """
+    read_one = reader(runtime, case, actor=actor)
+    # The first alone: it opens the case's key, once.
+    first = _or_nothing(read_one, names[0])
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [first, *pool.map(lambda name: _or_nothing(read_one, name), names[1:])]
+
+
+def _or_nothing(read_one: Callable[[str], tuple[bytes, str]], name: str) -> bytes:
+    try:
+        return read_one(name)[0]
+    except (NotFoundError, DataInvalidError):
+        return b""
 
 
 def keep_marked(runtime: Runtime, case: Case, plain: bytes, *, actor: str) -> str:

@@ -1,6 +1,6 @@
 """What people do with cases: find, open, claim; and what other domains may do to one."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from sqlmodel import Session
@@ -143,6 +143,12 @@ def release(session: Session, principal: Principal, case_id: str) -> None:
 def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
     """Return a case's image, decrypted in memory, and its media type."""
     return blobs.read(runtime, visible_case(session, principal, case_id, light=True), name, actor=principal.actor)
+
+
+def images(session: Session, runtime: Runtime, principal: Principal, case_id: str, names: Sequence[str]) -> list[bytes]:
+    """Return many of a case's images at once, decrypted in memory; empty where one cannot be had."""
+    case = visible_case(session, principal, case_id, light=True)
+    return blobs.read_many(runtime, case, names, actor=principal.actor)
 
 
 def field_tile(

@@ -121,6 +121,7 @@ MATRIX: dict[str, Row] = {
         "login 200 403 403 403 403 403",
         {"cell_id": ["c2", "c3"], "new_id": "r0123456789ab", **KEY},
     ),
+    "case_images": Row("GET /cases/{case}/images?name=cell-c1.png", "login 200 403 403 200 403 403"),
     "case_tile": Row("GET /cases/{case}/fields/0/tiles/0_0_0.jpg", "login 200 403 403 200 403 403"),
     "case_compare": Row("GET /cases/{case}/compare?label=monocyte", "login 200 403 403 200 403 403"),
     "case_impression": Row(

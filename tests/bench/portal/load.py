@@ -14,6 +14,7 @@ from html import unescape
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 import gevent.pool
 from locust import HttpUser, events, task
@@ -100,11 +101,12 @@ class Reader(HttpUser):
             re.search(r'<script type="application/json" id="room-data">(.*?)</script>', self.text, re.DOTALL)[1]
         )
         pool = gevent.pool.Pool(AT_ONCE)
-        addresses = [f"/cases/{case}/blobs/{cell['blob']}" for cell in room["case"]["cells"]]
-        known = [address for address in addresses if address not in self.tags]
-        for address in known:
-            self.tags[address] = ""
-            pool.spawn(self.get, address, "image: cell")
+        names = [cell["blob"] for cell in room["case"]["cells"]]
+        for part in (names[:14], *(names[at : at + 48] for at in range(14, len(names), 48))):
+            address = f"/cases/{case}/images?{urlencode({'name': part}, doseq=True)}"
+            if address not in self.tags:
+                self.tags[address] = ""
+                pool.spawn(self.get, address, "image: cells")
         for field in room["case"]["fields"][:1]:
             level = (max(field["width"], field["height"]) - 1).bit_length()
             pool.spawn(self.get, f"/cases/{case}/fields/{field['index']}/tiles/{level}_0_0.jpg", "image: tile")
