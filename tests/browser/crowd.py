@@ -45,7 +45,7 @@ def crowded(folder: Path) -> Network:
 
 
 def copy_cases(session: Session, network: Network, count: int) -> None:
-    """Add copies of the sent cases' rows: other ids, priorities and times; some are claimed."""
+    """Add copies of the sent cases' rows: other ids, priorities, times; some claimed, some signed in the last month."""
     chance = random.Random(7)
     sent = [session.get_one(Case, case_id) for case_id in network.cases]
     for _ in range(count):
@@ -58,4 +58,12 @@ def copy_cases(session: Session, network: Network, count: int) -> None:
         if chance.random() < 0.06:
             row.state, row.claimed_by = CaseState.CLAIMED, network.people["second"].user_id
             row.claimed_at, row.lease_until = utc_now(), utc_now() + timedelta(minutes=20)
+        elif chance.random() < 0.3:
+            row.signed_at = row.received_at = utc_now() - timedelta(days=chance.uniform(0, 30))
+            took = timedelta(minutes=chance.lognormvariate(0, 0.7) * _WAITS[row.priority] * 0.4)
+            row.state, row.received_at = CaseState.CLOSED, row.signed_at - took
+            row.due_at, row.claimed_at = (
+                row.received_at + timedelta(minutes=_WAITS[row.priority]),
+                row.received_at + took / 2,
+            )
         session.add(row)

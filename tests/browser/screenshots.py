@@ -84,6 +84,7 @@ def shots(network: Network) -> list[Shot]:
         Shot("nodes-invite", "/nodes", "coordinator", _invite_hospital),
         Shot("node", f"/nodes/{network.nodes['b'].node_id}", "coordinator", whole=True),
         Shot("node-waiting", "/nodes/node-d", "coordinator"),
+        Shot("turnaround", "/turnaround", "coordinator", whole=True),
         Shot("people", "/people", "admin"),
         Shot("people-invite", "/people", "admin", _invite),
         Shot("person", f"/people/{network.people['reader'].user_id}", "admin"),
@@ -105,7 +106,8 @@ def shots(network: Network) -> list[Shot]:
 def bare() -> list[Shot]:
     """Return the pictures of a centre in which nothing has happened yet."""
     admin = [
-        Shot(f"empty-{name}", f"/{name}", "admin") for name in ("worklist", "reports", "rounds", "models", "nodes")
+        Shot(f"empty-{name}", f"/{name}", "admin")
+        for name in ("worklist", "reports", "rounds", "models", "nodes", "turnaround")
     ]
     return [
         *admin,
@@ -119,6 +121,7 @@ def crowd_shots(network: Network) -> list[Shot]:
     return [
         Shot("crowd-worklist", "/worklist", "reader"),
         Shot("crowd-reading", f"/cases/{network.cases[0]}", "reader"),
+        Shot("crowd-turnaround", "/turnaround", "coordinator", whole=True),
         Shot("crowd-nodes", "/nodes", "coordinator"),
         Shot("crowd-people", "/people", "admin"),
         Shot("crowd-audit", "/audit", "auditor"),
@@ -145,7 +148,7 @@ def _invite(page: Page) -> None:
 
 def _second_factor(page: Page) -> None:
     page.get_by_role("button", name="Set it up…").click()
-    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.locator("#device-password").fill(PASSWORD)
     page.get_by_role("button", name="Show the code to scan").click()
     page.get_by_label("Six digits").wait_for()
 
