@@ -128,10 +128,15 @@ def crowd_shots(network: Network) -> list[Shot]:
     ]
 
 
-def _read(page: Page) -> None:
+def _claim(page: Page) -> None:
     if page.get_by_role("button", name="Claim to read").count():
         page.get_by_role("button", name="Claim to read").click()
+        page.wait_for_selector("#open-sign")
     page.wait_for_selector(".tile")
+
+
+def _read(page: Page) -> None:
+    _claim(page)
     page.keyboard.press(".")
     page.keyboard.press("7")
     page.locator("#saved", has_text="saved").wait_for()
@@ -195,18 +200,23 @@ def _add_person(page: Page) -> None:
 
 
 def _classes(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    _claim(page)
     page.keyboard.press("0")
     page.wait_for_selector("#classes[open]")
 
 
 def _expired(page: Page) -> None:
-    page.wait_for_selector(".tile")
-    page.evaluate("document.getElementById('expired').showModal()")
+    _claim(page)
+    page.route("**/heartbeat", lambda route: route.fulfill(status=401, json={"message": "Your session has ended."}))
+    page.route("**/cells", lambda route: route.fulfill(status=401, json={"message": "Your session has ended."}))
+    page.keyboard.press(".")
+    page.keyboard.press("6")
+    page.wait_for_selector("#expired[open]")
+    page.unroute_all()
 
 
 def _ready_to_sign(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    _claim(page)
     page.keyboard.press("Shift+D")
     page.keyboard.press("a")
     while page.locator(".unseen").count():
