@@ -9,7 +9,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test chaos lint format bench bench-model bench-federation screenshots clean
+.PHONY: help setup browser demo test chaos lint format bench bench-model bench-federation bench-portal screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ bench-federation: setup ## measure what learning together is worth and costs: ma
 
 bench-model: setup ## train and measure the classifier: make bench-model ARGS=--quick (at most 45 minutes on 2 cores; resumable)
 	@$(BIN)/python -m tests.bench.model.run --data $(DATA) $(ARGS)
+
+bench-portal: setup browser ## measure how fast the portal is: make bench-portal ARGS=--quick (about five minutes; a whole run takes 20)
+	@$(BIN)/python -m tests.bench.portal.run $(ARGS)
 
 screenshots: setup browser ## a picture of every page into build/screenshots
 	@$(BIN)/python -m tests.browser.screenshots $(ARGS)

@@ -48,6 +48,7 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "case_json": CASE_VIEWERS,
     "case_history": CASE_VIEWERS,
     "case_blob": CASE_VIEWERS,
+    "case_images": CASE_VIEWERS,
     "case_claim": READERS,
     "case_heartbeat": READERS,
     "case_release": READERS,
@@ -104,6 +105,9 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "person_second_factor_reset": STEERING,
     "audit": OVERSIGHT,
     "audit_check": OVERSIGHT,
+    "audit_csv": OVERSIGHT,
+    "turnaround": NETWORK,
+    "turnaround_json": NETWORK,
 }
 
 

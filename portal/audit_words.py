@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from server.audit.schemas import AuditView
+from shared.contracts.case import CaseState
 from shared.contracts.ontology import CellClass
 
 ACTIONS: Final = {
+    "audit.exported": "exported entries of the audit",
     "account.created": "added the account",
     "account.activated": "let the account in again",
     "account.deactivated": "deactivated the account",
@@ -82,6 +84,7 @@ SUBJECTS: Final = {
 }
 NAMES: Final = {"sha256": "SHA-256", "pdf_sha256": "SHA-256 of the PDF", "hospital_id": "hospital"}
 SHORT: Final = 10
+_STATES: Final = {state.value: state.value.replace("_", " ") for state in CaseState}
 _CLASSES: Final = {cls.value: cls.info.name for cls in CellClass}
 
 
@@ -123,6 +126,8 @@ def _about(subject: str, names: Mapping[str, str]) -> str:
 
 
 def _detail(name: str, value: Any, names: Mapping[str, str]) -> tuple[str, str]:  # Any: as below
+    if name == "hospital_id" and value is None:
+        return "hospital", "none"
     if name == "gate":
         return "the gate", "passes" if value else "blocks"
     return NAMES.get(name, _plain(name)), _value(value, names)
@@ -143,7 +148,7 @@ def _value(value: Any, names: Mapping[str, str]) -> str:  # Any: audit data have
             return names[f"{kind}:{text}"]
     if len(text) >= 32 and all(letter in "0123456789abcdef" for letter in text):
         return f"{text[:SHORT]}…"
-    return _CLASSES.get(text, text)
+    return _CLASSES.get(text) or _STATES.get(text, text)
 
 
 def _plain(name: str) -> str:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from fastapi import Depends, FastAPI
-from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portal import errors
 from portal.access import authorise
 from portal.security import SecurityHeaders
+from portal.static_files import CompressedFiles
 from portal.views import ROUTERS
 from server.app import create_node_api
 from server.limits import BodyLimit
@@ -29,7 +29,7 @@ def create_app(runtime: Runtime | None = None) -> FastAPI:
     app.state.runtime = runtime
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(authorise)])
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", CompressedFiles(directory=STATIC), name="static")
     errors.register(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)

@@ -19,6 +19,7 @@ NAV: Final = (
     ("rounds", "/rounds", "Rounds", "o"),
     ("nodes", "/nodes", "Nodes", "n"),
     ("models", "/models", "Models", "m"),
+    ("turnaround", "/turnaround", "Turn-around", "t"),
     ("people", "/people", "People", "p"),
     ("audit", "/audit", "Audit", "a"),
 )

@@ -20,6 +20,7 @@ from portal.views import (
     reports,
     rounds,
     schedules,
+    turnaround,
     worklist,
 )
 
@@ -40,6 +41,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
         schedules,
         models,
         nodes,
+        turnaround,
         people,
         audit,
     )

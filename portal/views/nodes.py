@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import is_partial, page
-from server.cases import comparing
+from server.cases import comparing, field_quality
 from server.deps import RuntimeDep, SessionDep
 from server.hospitals import enrolment
 from server.hospitals import service as hospitals
@@ -29,7 +29,13 @@ def nodes(request: Request, session: SessionDep, who: SignedIn) -> Response:
     """Every hospital this person may see; keeps itself up to date."""
     template = "nodes/list.html" if is_partial(request) else "nodes/page.html"
     found = hospitals.list_hospitals(session, who)
-    return page(request, template, hospitals=found, decisions=registry.last_decisions(session, who))
+    return page(
+        request,
+        template,
+        hospitals=found,
+        decisions=registry.last_decisions(session, who),
+        qualities=field_quality.by_node(session, who),
+    )
 
 
 @router.get("/nodes/{node_id}", name="node")
@@ -48,6 +54,7 @@ def node(request: Request, session: SessionDep, who: SignedIn, node_id: str) -> 
         node=shown,
         hospital=hospital,
         decision=decision,
+        quality=field_quality.by_node(session, who).get(node_id),
         most=most,
         shares_references=comparing.shares_references(session, hospital.id),
     )

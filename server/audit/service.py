@@ -17,11 +17,17 @@ from server.audit.schemas import AuditPage, AuditQuery, AuditVerification, Audit
 from server.models import AuditCheckpoint, AuditEntry
 from server.models.base import utc_now
 from server.vault.port import Vault
-from shared.contracts.errors import ForbiddenError, SignatureInvalidError
+from shared.contracts.errors import ForbiddenError, SignatureInvalidError, UsageError
 from shared.crypto.signing import VerifyKey
 
 GENESIS = "0" * 64
+MOST_EXPORTED = 50_000
+"""Entries in one file."""
 _AUDIT_READERS = {Role.AUDITOR, Role.ADMIN, Role.COORDINATOR, Role.HOSPITAL_IT}
+
+
+class TooMuchError(UsageError):
+    """More entries match than a file holds."""
 
 
 def record(session: Session, *, subject: str, actor: str, action: str, data: dict[str, Any] | None = None) -> None:
@@ -99,6 +105,28 @@ def look(session: Session, principal: Principal, wanted: AuditQuery, *, limit: i
     found = repository.search(session, wanted, hospital_id=hospital_id, limit=limit + 1)
     shown = [_view(entry, name) for entry, name in found[:limit]]
     return AuditPage(entries=shown, older=shown[-1].id if len(found) > limit else None)
+
+
+def export(session: Session, principal: Principal, query: AuditQuery, *, wanted: dict[str, str]) -> list[AuditView]:
+    """Return all entries that match, newest first, and record that they were taken, and by which words (``wanted``).
+
+    Raises:
+        ForbiddenError: the role does not read the audit.
+        TooMuchError: more match than a file holds.
+    """
+    _require_reader(principal)
+    hospital_id = principal.hospital_id if principal.role is Role.HOSPITAL_IT else None
+    found = repository.search(session, query, hospital_id=hospital_id, limit=MOST_EXPORTED + 1)
+    if len(found) > MOST_EXPORTED:
+        raise TooMuchError(f"More than {MOST_EXPORTED:,} entries match: give a shorter time, or a subject.")
+    record(
+        session,
+        subject="audit:export",
+        actor=principal.actor,
+        action="audit.exported",
+        data={"entries": len(found), **wanted},
+    )
+    return [_view(entry, name) for entry, name in found]
 
 
 def actions(session: Session, principal: Principal) -> list[str]:

@@ -2,18 +2,22 @@
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from server.cases import bundle
+from server.cases.contents import contents_of
 from server.cases.keyring import ring_of
 from server.models import Case
 from server.runtime import Runtime
-from shared.contracts.case import Blob, SignedManifest
+from shared.contracts.case import Blob
 from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.crypto.envelope import CaseKey
 
 MARKED_TYPE: Final = "image/png"
+_AT_ONCE: Final = 4
+"""Images that are fetched from the store at a time for one page: it waits for the store, not for a core."""
 _MARKED: Final = re.compile(r"reader-[0-9a-f]{16}\.png")
 
 
@@ -24,18 +28,37 @@ def read(runtime: Runtime, case: Case, name: str, *, actor: str) -> tuple[bytes,
 
 def reader(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
     """Return a function that reads many of a case's images under one lease."""
-    blobs = {blob.name: blob for blob in SignedManifest.model_validate(case.manifest).manifest.blobs}
+    listed = contents_of(runtime.vault).listed(case)
     hospital_id, case_id = case.hospital_id, case.id
 
     def read_one(name: str) -> tuple[bytes, str]:
         if _MARKED.fullmatch(name):
             return _read_marked(runtime, hospital_id, case_id, name, actor), MARKED_TYPE
-        blob = blobs.get(name)
+        blob = listed.get(name) or contents_of(runtime.vault).listed(case, anew=True).get(name)
         if blob is None:
             raise NotFoundError("The case has no such image.")
         return _plain(runtime, hospital_id, case_id, blob, actor), blob.media_type
 
     return read_one
+
+
+def read_many(runtime: Runtime, case: Case, names: Sequence[str], *, actor: str) -> list[bytes]:
+    """Return the plain contents of a case's images, in the order asked for; empty where one cannot be had.
+
+    Whoever then asks for that one by itself is told why.
+    """
+    read_one = reader(runtime, case, actor=actor)
+    # The first alone: it opens the case's key, once.
+    first = _or_nothing(read_one, names[0])
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [first, *pool.map(lambda name: _or_nothing(read_one, name), names[1:])]
+
+
+def _or_nothing(read_one: Callable[[str], tuple[bytes, str]], name: str) -> bytes:
+    try:
+        return read_one(name)[0]
+    except (NotFoundError, DataInvalidError):
+        return b""
 
 
 def keep_marked(runtime: Runtime, case: Case, plain: bytes, *, actor: str) -> str:

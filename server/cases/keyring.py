@@ -1,4 +1,4 @@
-"""A few opened case keys, kept in memory for a short time, so that a page of cells is one lease and not a hundred."""
+"""Opened case keys, kept in memory for a short time, so that a page of cells is one lease and not a hundred."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from server.vault.port import Vault
 from shared.crypto.envelope import CaseKey
 from shared.storage import ObjectStore
 
-_KEPT: Final = 32
+_KEPT: Final = 256
 _SECONDS: Final = 300.0
 
 

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import func, or_
+from sqlalchemy.orm import defer, load_only
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from server.cases.access import Scope
 from server.cases.lifecycle import DONE
+from server.db.types import JsonDict
 from server.models import Case, CaseCell, CaseField, Hospital, Node, OutboxEntry, Quarantine, Report, User
 from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
@@ -31,9 +34,14 @@ def _scoped(query: SelectOfScalar[Case], scope: Scope) -> SelectOfScalar[Case]:
     return query if scope is None else query.where(Case.hospital_id == scope)
 
 
-def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False) -> Case | None:
-    """Return the case if it exists inside the scope; ``lock`` holds its row until the transaction ends."""
+def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False, light: bool = False) -> Case | None:
+    """Return the case if it exists inside the scope; ``lock`` holds its row until the transaction ends.
+
+    ``light``: without its manifest, a list of all its images, which comes when it is asked for inside the session.
+    """
     query = _scoped(select(Case).where(Case.id == case_id), scope)
+    if light:
+        query = query.options(defer(col(Case.manifest)))
     return session.exec(query.with_for_update() if lock else query).first()
 
 
@@ -50,6 +58,7 @@ def listed(
         select(Case, Hospital.name, User.display_name)
         .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
         .join(User, col(User.id) == col(Case.claimed_by), isouter=True)
+        .options(defer(col(Case.manifest)), defer(col(Case.differential)))
         .order_by(col(Case.due_at))
         .limit(ROW_LIMIT)
     )
@@ -212,6 +221,65 @@ def shared_cells(session: Session, label: CellClass, *, but_patient: tuple[str, 
         .limit(_REFERENCE_ROWS)
     )
     return [Signed(cell, case, name) for cell, case, name in session.exec(query)]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """When a case came, was due, was taken and was signed."""
+
+    hospital_id: str
+    hospital_name: str
+    priority: Priority
+    received_at: datetime
+    due_at: datetime
+    claimed_at: datetime | None
+    signed_at: datetime | None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it was signed before it was due."""
+        return self.signed_at is not None and self.signed_at <= self.due_at
+
+
+def timed(session: Session, *, scope: Scope, signed_since: datetime, open_states: Collection[CaseState]) -> list[Timed]:
+    """Return the cases that were signed since then and those that stand open, in one query."""
+    times = (Case.hospital_id, Case.priority, Case.received_at, Case.due_at, Case.claimed_at, Case.signed_at)
+    query = (
+        select(Case, Hospital.name)
+        .options(load_only(*(col(column) for column in times)))
+        .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
+        .where(or_(col(Case.signed_at) >= signed_since, col(Case.state).in_(open_states)))
+    )
+    if scope is not None:
+        query = query.where(Case.hospital_id == scope)
+    return [
+        Timed(
+            hospital_id=case.hospital_id,
+            hospital_name=name,
+            priority=case.priority,
+            received_at=case.received_at,
+            due_at=case.due_at,
+            claimed_at=case.claimed_at,
+            signed_at=case.signed_at,
+        )
+        for case, name in session.exec(query)
+    ]
+
+
+def latest_qualities(session: Session, *, scope: Scope, each: int) -> list[tuple[str, JsonDict]]:
+    """Return node id and `Quality` of each node's latest cases, newest first, in one query."""
+    rank = func.row_number().over(partition_by=col(Case.node_id), order_by=col(Case.received_at).desc())
+    ranked = select(col(Case.id).label("id"), rank.label("rank"))
+    if scope is not None:
+        ranked = ranked.where(Case.hospital_id == scope)
+    newest = ranked.subquery()
+    query = (
+        select(Case.node_id, Case.quality)
+        .join(newest, newest.c.id == col(Case.id))
+        .where(newest.c.rank <= each)
+        .order_by(col(Case.received_at).desc())
+    )
+    return [(node_id, quality) for node_id, quality in session.exec(query)]
 
 
 def _signed(label: CellClass) -> "Select[CaseCell, Case, str]":

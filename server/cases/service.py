@@ -1,6 +1,6 @@
 """What people do with cases: find, open, claim; and what other domains may do to one."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from sqlmodel import Session
@@ -64,7 +64,7 @@ def _searchable(*parts: str) -> str:
 
 def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
     """Return everything the reading room shows."""
-    case = visible_case(session, principal, case_id)
+    case = visible_case(session, principal, case_id, light=True)
     held = views.lease_holds(case, utc_now())
     cells = repository.cells(session, case_id)
     return CaseView(
@@ -142,7 +142,13 @@ def release(session: Session, principal: Principal, case_id: str) -> None:
 
 def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
     """Return a case's image, decrypted in memory, and its media type."""
-    return blobs.read(runtime, visible_case(session, principal, case_id), name, actor=principal.actor)
+    return blobs.read(runtime, visible_case(session, principal, case_id, light=True), name, actor=principal.actor)
+
+
+def images(session: Session, runtime: Runtime, principal: Principal, case_id: str, names: Sequence[str]) -> list[bytes]:
+    """Return many of a case's images at once, decrypted in memory; empty where one cannot be had."""
+    case = visible_case(session, principal, case_id, light=True)
+    return blobs.read_many(runtime, case, names, actor=principal.actor)
 
 
 def field_tile(
@@ -154,7 +160,7 @@ def field_tile(
     place: pictures.TilePlace,
 ) -> bytes:
     """Return one tile of a field (JPEG), cut from the image decrypted in memory."""
-    case = visible_case(session, principal, case_id)
+    case = visible_case(session, principal, case_id, light=True)
     return pictures.tile(runtime, case, field_of(session, case_id, index), place, actor=principal.actor)
 
 
@@ -185,9 +191,14 @@ def subject(case_id: str) -> str:
     return f"case:{case_id}"
 
 
-def visible_case(session: Session, principal: Principal, case_id: str, *, lock: bool = False) -> Case:
-    """Return the case, or `NotFoundError` where this person may not even know of it."""
-    case = repository.get(session, case_id, scope=scope_of(principal), lock=lock)
+def visible_case(
+    session: Session, principal: Principal, case_id: str, *, lock: bool = False, light: bool = False
+) -> Case:
+    """Return the case, or `NotFoundError` where this person may not even know of it.
+
+    ``light``: for use inside the session only, see `repository.get`.
+    """
+    case = repository.get(session, case_id, scope=scope_of(principal), lock=lock, light=light)
     if case is None:
         raise NotFoundError("There is no such case. Go back to the worklist.")
     return case
@@ -200,7 +211,7 @@ def held_case(session: Session, principal: Principal, case_id: str) -> Case:
         ConflictError: somebody else holds it, or nobody does, or it is past reading.
     """
     require_reader(principal)
-    case, now = visible_case(session, principal, case_id, lock=True), utc_now()
+    case, now = visible_case(session, principal, case_id, lock=True, light=True), utc_now()
     require_held(case, principal)
     if not views.lease_holds(case, now):
         case.lease_until = now + LEASE

@@ -1,23 +1,33 @@
-"""A picture of every page, light and dark, in two sizes: ``python -m tests.browser.screenshots [WORD …]``."""
+"""A picture of every page and state, light and dark, in three sizes: ``python -m tests.browser.screenshots [WORD …]``.
+
+Each is at most 300 KB: one that is larger gets a palette of 256 colours.
+"""
 
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+import pyotp
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from rich.console import Console
 
 from server.accounts import invitations
 from server.accounts.roles import Role
+from server.accounts.schemas import Principal
+from server.models import User
 from server.reports import service as reports
+from tests.browser.crowd import crowded
 from tests.browser.world import chromium, seeded, serving, sign_in
 from tests.factories import PASSWORD
 from tests.portal.factories import Network, staffed
 
 OUT = Path("build/screenshots")
 SIZES = ((1440, 900), (1280, 720), (1024, 768))
+MOST_BYTES: Final = 300_000
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,11 @@ def shots(network: Network) -> list[Shot]:
         )
     return [
         Shot("login", "/login"),
+        Shot("login-refused", "/login", act=_wrong_password),
         Shot("worklist", "/worklist", "reader"),
         Shot("worklist-none", "/worklist?search=nothing", "reader"),
+        Shot("worklist-all", "/worklist?state=all", "reader"),
+        Shot("worklist-lost", "/worklist", "reader", _no_connection),
         Shot("reading-unclaimed", f"/cases/{taken}", "reader"),
         Shot("reading-gallery-only", f"/cases/{gallery}", "reader"),
         Shot("reading", f"/cases/{case}", "reader", _read),
@@ -55,6 +68,8 @@ def shots(network: Network) -> list[Shot]:
         Shot("reading-menu", f"/cases/{case}", "reader", _menu),
         Shot("reading-compare", f"/cases/{case}", "reader", _compare),
         Shot("reading-history", f"/cases/{case}", "reader", _history),
+        Shot("reading-classes", f"/cases/{case}", "reader", _classes),
+        Shot("reading-expired", f"/cases/{case}", "reader", _expired),
         Shot("reading-sign", f"/cases/{case}", "reader", _ready_to_sign),
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
@@ -66,21 +81,62 @@ def shots(network: Network) -> list[Shot]:
         Shot("model", "/models/hv-2026-11-22-1", "coordinator", whole=True),
         Shot("model-blocked", "/models/hv-2026-11-20-1", "coordinator"),
         Shot("nodes", "/nodes", "coordinator", whole=True),
+        Shot("nodes-invite", "/nodes", "coordinator", _invite_hospital),
+        Shot("node", f"/nodes/{network.nodes['b'].node_id}", "coordinator", whole=True),
+        Shot("node-waiting", "/nodes/node-d", "coordinator"),
+        Shot("turnaround", "/turnaround", "coordinator", whole=True),
         Shot("people", "/people", "admin"),
         Shot("people-invite", "/people", "admin", _invite),
         Shot("person", f"/people/{network.people['reader'].user_id}", "admin"),
+        Shot("people-add", "/people", "admin", _add_person),
         Shot("account", "/account", "reader", whole=True),
         Shot("second-factor", "/account", "second", _second_factor),
+        Shot("recovery-codes", "/account", "second", _recovery_codes(network)),
         Shot("invitation", f"/login/invitation/{link}"),
+        Shot("invitation-over", "/login/invitation/none"),
         Shot("audit", "/audit", "auditor"),
+        Shot("audit-found", f"/audit?subject=case:{network.cases[2]}", "auditor"),
+        Shot("audit-none", "/audit?text=nothing-like-it", "auditor"),
+        Shot("audit-check", "/audit/check", "auditor"),
+        Shot("forbidden", "/people", "reader"),
         Shot("not-found", "/nowhere", "reader"),
     ]
 
 
-def _read(page: Page) -> None:
+def bare() -> list[Shot]:
+    """Return the pictures of a centre in which nothing has happened yet."""
+    admin = [
+        Shot(f"empty-{name}", f"/{name}", "admin")
+        for name in ("worklist", "reports", "rounds", "models", "nodes", "turnaround")
+    ]
+    return [
+        *admin,
+        Shot("empty-people", "/people", "admin"),
+        Shot("empty-audit", "/audit?action=case.signed", "auditor"),
+    ]
+
+
+def crowd_shots(network: Network) -> list[Shot]:
+    """Return the pictures of a centre with a thousand cases, and names as long as there are."""
+    return [
+        Shot("crowd-worklist", "/worklist", "reader"),
+        Shot("crowd-reading", f"/cases/{network.cases[0]}", "reader"),
+        Shot("crowd-turnaround", "/turnaround", "coordinator", whole=True),
+        Shot("crowd-nodes", "/nodes", "coordinator"),
+        Shot("crowd-people", "/people", "admin"),
+        Shot("crowd-audit", "/audit", "auditor"),
+    ]
+
+
+def _claim(page: Page) -> None:
     if page.get_by_role("button", name="Claim to read").count():
         page.get_by_role("button", name="Claim to read").click()
+        page.wait_for_selector("#open-sign")
     page.wait_for_selector(".tile")
+
+
+def _read(page: Page) -> None:
+    _claim(page)
     page.keyboard.press(".")
     page.keyboard.press("7")
     page.locator("#saved", has_text="saved").wait_for()
@@ -102,8 +158,65 @@ def _second_factor(page: Page) -> None:
     page.get_by_label("Six digits").wait_for()
 
 
+def _recovery_codes(network: Network) -> Callable[[Page], None]:
+    def shown(page: Page) -> None:
+        _second_factor(page)
+        secret = "".join(page.locator(".secret").inner_text().split())
+        page.get_by_label("Six digits").fill(pyotp.TOTP(secret).now())
+        page.get_by_role("button", name="Put it in force").click()
+        page.get_by_role("list", name="Recovery codes").wait_for()
+        _without_second_factor(network, network.people["second"])
+
+    return shown
+
+
+def _without_second_factor(network: Network, person: Principal) -> None:
+    """As before: the same person is signed in again by password alone, in another theme and size."""
+    with network.centre.runtime.database.session() as session:
+        user = session.get_one(User, person.user_id)
+        user.totp_sealed = user.totp_pending = None
+
+
+def _wrong_password(page: Page) -> None:
+    page.get_by_label("User name").fill("nobody")
+    page.get_by_label("Password").fill("not the password")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("alert").wait_for()
+
+
+def _no_connection(page: Page) -> None:
+    page.context.set_offline(True)
+    page.select_option("#state", "all")
+    page.locator(".toast").wait_for()
+    page.context.set_offline(False)
+
+
+def _invite_hospital(page: Page) -> None:
+    page.get_by_role("button", name="Invite a hospital…").click()
+
+
+def _add_person(page: Page) -> None:
+    page.get_by_role("button", name="Add with a password…").click()
+
+
+def _classes(page: Page) -> None:
+    _claim(page)
+    page.keyboard.press("0")
+    page.wait_for_selector("#classes[open]")
+
+
+def _expired(page: Page) -> None:
+    _claim(page)
+    page.route("**/heartbeat", lambda route: route.fulfill(status=401, json={"message": "Your session has ended."}))
+    page.route("**/cells", lambda route: route.fulfill(status=401, json={"message": "Your session has ended."}))
+    page.keyboard.press(".")
+    page.keyboard.press("6")
+    page.wait_for_selector("#expired[open]")
+    page.unroute_all()
+
+
 def _ready_to_sign(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    _claim(page)
     page.keyboard.press("Shift+D")
     page.keyboard.press("a")
     while page.locator(".unseen").count():
@@ -138,7 +251,9 @@ def _compare(page: Page) -> None:
 
 
 def _history(page: Page) -> None:
-    page.wait_for_selector(".tile.human")
+    page.wait_for_selector(".tile")
+    if not page.locator(".tile.human").count():
+        _read(page)
     page.locator(".tile.human").first.click()
     page.keyboard.press("h")
     page.wait_for_timeout(500)
@@ -175,34 +290,47 @@ def take(browser: Browser, address: str, wanted: list[Shot]) -> list[Path]:
                 page.wait_for_timeout(250)
                 target = OUT / f"{shot.name}-{theme}-{width}.png"
                 page.screenshot(path=target, full_page=shot.whole)
+                _lighten(target)
                 taken.append(target)
             for page in contexts.values():
                 page.context.close()
     return taken
 
 
+def _lighten(picture: Path) -> None:
+    """Fields of a smear make pictures heavy: 256 colours show them as well."""
+    if picture.stat().st_size <= MOST_BYTES:
+        return
+    with Image.open(picture) as opened:
+        few = opened.convert("RGB").quantize(256)
+    few.save(picture, optimize=True)
+
+
 def main(words: list[str]) -> None:
     """Take every picture, or those whose name holds one of ``words``."""
     console = Console(stderr=True)
     OUT.mkdir(parents=True, exist_ok=True)
+
+    def wanted(shots: list[Shot]) -> list[Shot]:
+        return [shot for shot in shots if not words or any(word in shot.name for word in words)]
+
     with tempfile.TemporaryDirectory(prefix="hematovision-shots-") as folder:
-        full, none = Path(folder) / "full", Path(folder) / "empty"
-        full.mkdir()
-        none.mkdir()
+        full, none, many = (Path(folder) / name for name in ("full", "empty", "crowded"))
+        for place in (full, none, many):
+            place.mkdir()
         # Seeded before the browser starts: its event loop would forbid the PDF signer's.
-        network, empty = seeded(full), staffed(none)
-        wanted = [shot for shot in shots(network) if not words or any(word in shot.name for word in words)]
-        bare = [Shot(f"empty-{name}", f"/{name}", "admin") for name in ("worklist", "rounds", "models", "nodes")]
+        network, empty, crowd = seeded(full), staffed(none), crowded(many)
         taken: list[Path] = []
+        worlds = ((network, shots(network)), (empty, bare()), (crowd, crowd_shots(crowd)))
         with chromium() as browser:
-            with serving(network) as address:
-                taken += take(browser, address, wanted)
-            if not words:
-                with serving(empty) as address:
-                    taken += take(browser, address, bare)
-        for made in (network, empty):
+            for world, its in worlds:
+                if asked := wanted(its):
+                    with serving(world) as address:
+                        taken += take(browser, address, asked)
+        for made in (network, empty, crowd):
             made.centre.runtime.database.dispose()
-    console.print(f"{len(taken)} pictures in {OUT}")
+    heavy = [picture.name for picture in taken if picture.stat().st_size > MOST_BYTES]
+    console.print(f"{len(taken)} pictures in {OUT}" + (f"; above 300 KB: {', '.join(heavy)}" if heavy else ""))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The audit's pages: sentences, search, and the walk along the chains."""
 
+import csv
+import io
+import json
 import re
 from datetime import UTC, datetime
 from html import unescape
@@ -127,3 +130,31 @@ def test_pages_lead_through_every_entry_once(visitor: Browser, network: Network)
         query = unescape(older[1])
     numbers = [int(first or second) for first, second in seen]
     assert numbers == list(range(249, -1, -1))
+
+
+def test_export_holds_what_was_searched_for_and_is_audited_itself(visitor: Browser, network: Network) -> None:
+    with network.centre.runtime.database.session() as session:
+        audit.record(session, subject="case:X1", actor="system", action="case.state", data={"to": "signed"})
+        audit.record(session, subject="case:X2", actor="=cmd()", action="case.state", data={})
+    visitor.sign_in("auditor")
+    assert 'href="/audit.csv?action=case.state"' in _found(visitor, "action=case.state")
+    answer = visitor.get("/audit.csv?action=case.state&text=case:X")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"].startswith('attachment; filename="audit-')
+    lines = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    assert lines[0] == ["at", "actor", "name", "action", "subject", "number", "details"]
+    assert [(line[1], line[4]) for line in lines[1:]] == [("'=cmd()", "case:X2"), ("system", "case:X1")]
+    assert json.loads(lines[2][6]) == {"to": "signed"}
+    told = unescape(_found(visitor, "action=audit.exported"))
+    assert "exported entries of the audit" in told
+    assert "entries 2" in told
+    assert "case:X" in told
+
+
+def test_export_refuses_more_than_a_file_holds(
+    visitor: Browser, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "MOST_EXPORTED", 2)
+    visitor.sign_in("auditor")
+    answer = visitor.get("/audit.csv", Accept="application/json")
+    assert (answer.status_code, "shorter time" in answer.json()["message"]) == (400, True)

@@ -121,6 +121,7 @@ MATRIX: dict[str, Row] = {
         "login 200 403 403 403 403 403",
         {"cell_id": ["c2", "c3"], "new_id": "r0123456789ab", **KEY},
     ),
+    "case_images": Row("GET /cases/{case}/images?name=cell-c1.png", "login 200 403 403 200 403 403"),
     "case_tile": Row("GET /cases/{case}/fields/0/tiles/0_0_0.jpg", "login 200 403 403 200 403 403"),
     "case_compare": Row("GET /cases/{case}/compare?label=monocyte", "login 200 403 403 200 403 403"),
     "case_impression": Row(
@@ -188,6 +189,9 @@ MATRIX: dict[str, Row] = {
     "invite_revoke": Row("POST /people/invitations/{invitation}/revoke", "login 403 303 403 303 403 403"),
     "audit": Row("GET /audit", "login 403 403 200 200 403 403"),
     "audit_check": Row("GET /audit/check", "login 403 403 200 200 403 403"),
+    "audit_csv": Row("GET /audit.csv", "login 403 403 200 200 403 403"),
+    "turnaround": Row("GET /turnaround", "login 403 200 200 200 200 200"),
+    "turnaround_json": Row("GET /turnaround.json", "401 403 200 200 200 200 200"),
 }  # fmt: skip
 CELLS = [(name, column) for name in MATRIX for column in ROLES]
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from fastapi.testclient import TestClient
@@ -143,6 +144,22 @@ def test_images_come_decrypted_and_are_not_shared(reader: Browser, network: Netw
     answer = reader.get(f"/cases/{network.cases[0]}/blobs/cell-c1.png")
     assert answer.content.startswith(b"\x89PNG")
     assert answer.headers["cache-control"].startswith("private")
+
+
+def test_many_images_come_in_one_answer_as_each_would_by_itself(reader: Browser, network: Network) -> None:
+    case = network.cases[0]
+    names = ["cell-c2.png", "no-such.png", "cell-c1.png"]
+    answer = reader.get(f"/cases/{case}/images?{urlencode({'name': names}, doseq=True)}")
+    assert answer.headers["cache-control"].startswith("private")
+    found, at = list[bytes](), 0
+    while at < len(answer.content):
+        length = int.from_bytes(answer.content[at : at + 4], "big")
+        found.append(answer.content[at + 4 : at + 4 + length])
+        at += 4 + length
+    alone = [reader.get(f"/cases/{case}/blobs/{name}").content for name in (names[0], names[2])]
+    assert found == [alone[0], b"", alone[1]]
+    assert reader.get(f"/cases/{case}/images").status_code == 422
+    assert reader.get(f"/cases/{case}/images?{urlencode({'name': ['x'] * 65}, doseq=True)}").status_code == 422
 
 
 def test_demonstration_data_is_marked(visitor: Browser) -> None:

@@ -68,6 +68,15 @@ document.addEventListener('click', (event) => {
   if (copy) navigator.clipboard?.writeText(copy.dataset.copy).then(() => say('Copied', { seconds: 2 }));
 });
 
+// What scrolls and holds nothing to step to is a stop for the keyboard itself.
+const reach = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth || target.scrollHeight > target.clientHeight) target.tabIndex = 0;
+    else target.removeAttribute('tabindex');
+  }
+});
+document.querySelectorAll('.scroll-x, .command, aside').forEach((box) => reach.observe(box));
+
 let jump = 0;
 document.addEventListener('keydown', (event) => {
   if (typing(event) || dialogOpen() || event.ctrlKey || event.metaKey || event.altKey) return;

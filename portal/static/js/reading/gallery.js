@@ -1,5 +1,6 @@
 // The gallery: doubt first, then class by class. The accessible twin of the boxes in the field.
 import { el } from './store.js';
+import { Thumbnails } from './thumbnails.js';
 
 const SIZES = { least: 44, most: 128, step: 4 };
 
@@ -8,6 +9,7 @@ export class Gallery {
     this.root = root;
     this.store = store;
     this.tiles = new Map();
+    this.pictures = new Thumbnails(root, `/cases/${store.case.case_id}`);
     this.draw();
     root.addEventListener('click', (event) => this.click(event));
     store.addEventListener('cells', (event) => this.draw(event.detail.moved));
@@ -50,14 +52,14 @@ export class Gallery {
     let tile = this.tiles.get(cell.cell_id);
     if (!tile) {
       tile = el('div', { role: 'option', 'data-cell': cell.cell_id, tabindex: '-1', draggable: this.store.mine ? 'true' : null },
-        el('img', { alt: '', loading: 'lazy', decoding: 'async', draggable: 'false', hidden: true }),
+        el('img', { alt: '', decoding: 'async', draggable: 'false', hidden: true }),
         el('span', { class: 'tag' }));
       if (cell.ood_score > 1) tile.append(el('span', { class: 'far', title: 'unlike what the model was trained on' }));
       this.tiles.set(cell.cell_id, tile);
     }
     const image = tile.firstElementChild;
     if (cell.blob && image.hidden) {
-      image.src = `/cases/${this.store.case.case_id}/blobs/${encodeURIComponent(cell.blob)}`;
+      this.pictures.show(image, cell.blob);
       image.hidden = false;
     }
     const words = [`cell ${cell.number}`, this.store.name(cell.current_class)];

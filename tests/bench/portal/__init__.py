@@ -1,0 +1,1 @@
+"""How fast the portal is: measured in a browser, and with many readers at once."""

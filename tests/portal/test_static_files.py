@@ -1,0 +1,48 @@
+"""Scripts and styles on the wire: compressed once, asked for again by their tag."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+
+from portal.static_files import CompressedFiles
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> TestClient:
+    (tmp_path / "a.js").write_text("let a = 1;\n" * 100)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG" * 100)
+    app = Starlette()
+    app.mount("/", CompressedFiles(directory=tmp_path))
+    return TestClient(app)
+
+
+def test_script_is_sent_by_gzip_to_whoever_takes_it(client: TestClient, tmp_path: Path) -> None:
+    packed = client.get("/a.js", headers={"Accept-Encoding": "gzip, br"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.headers["vary"] == "Accept-Encoding"
+    assert packed.headers["content-type"].startswith("text/javascript")
+    sent = gzip.compress((tmp_path / "a.js").read_bytes(), 9, mtime=0)
+    assert int(packed.headers["content-length"]) == len(sent)
+    assert packed.text == "let a = 1;\n" * 100
+    plain = client.get("/a.js", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.text == packed.text
+    assert plain.headers["etag"] == packed.headers["etag"]
+
+
+def test_what_the_browser_has_is_not_sent_again(client: TestClient, tmp_path: Path) -> None:
+    tag = client.get("/a.js").headers["etag"]
+    again = client.get("/a.js", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    (tmp_path / "a.js").write_text("let a = 2;\n" * 50)
+    changed = client.get("/a.js", headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.text) == (200, "let a = 2;\n" * 50)
+
+
+def test_images_are_sent_as_they_are(client: TestClient) -> None:
+    answer = client.get("/a.png", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+    assert answer.content == b"\x89PNG" * 100
