@@ -130,7 +130,8 @@ def make_centre(folder: Path) -> Centre:
     keys = folder / "keys"
     vault = FileVault.create(keys)
     # People sign in by password alone here; the tests of the second factor turn it on.
-    settings = ServerSettings(home=folder, second_factor="nobody")
+    # No case is drawn for a blind read by chance; the tests of those draw all.
+    settings = ServerSettings(home=folder, second_factor="nobody", blind_share=0.0)
     database = Database(f"sqlite:///{folder / 'centre.sqlite'}")
     SQLModel.metadata.create_all(database.engine)
     store = MemoryStore()
