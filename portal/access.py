@@ -70,6 +70,7 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "opinion_ask": READERS,
     "opinion_withdraw": READERS,
     "opinion": CASE_VIEWERS,
+    "case_activity": READERS,
     "case_impression": READERS,
     "case_sign": READERS,
     "reports": REPORT_VIEWERS,

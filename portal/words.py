@@ -84,6 +84,11 @@ def figure(value: float | None, digits: int = 3) -> str:
     return "—" if value is None else f"{value:.{digits}f}"
 
 
+def signed(value: float | None, digits: int = 2) -> str:
+    """A figure between −1 and 1, with a true minus sign."""
+    return "—" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
 def count(value: int | None) -> str:
     """A whole number with thin spaces between thousands."""
     return "—" if value is None else f"{value:,}".replace(",", "\u202f")
@@ -180,6 +185,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {  # Any: Jinja filters take wha
     "percent": percent,
     "figure": figure,
     "count": count,
+    "signed": signed,
     "flag_name": flag_name,
     "flag_line": flag_line,
     "state_name": state_name,

@@ -32,6 +32,9 @@ KEY_CLASSES: Final = (
 )
 """Keys 1 to 9, the same in every case: fingers learn them."""
 
+ESTIMATED: Final = (*CORE_FIVE, CellClass.IMMATURE_GRANULOCYTE, CellClass.VARIANT_LYMPHOCYTE, CellClass.BLAST)
+"""What is estimated by eye in a blind reading."""
+
 LIMITED: Final = {
     "immature.granulocytes": CellClass.IMMATURE_GRANULOCYTE,
     "variant.lymphocytes": CellClass.VARIANT_LYMPHOCYTE,
@@ -71,6 +74,7 @@ def case_page(request: Request, session: SessionDep, who: SignedIn, case_id: str
         readable=case.state in READABLE,
         impression=reviews.impression(session, who, case_id),
         key_classes=KEY_CLASSES,
+        estimate_classes=ESTIMATED,
         proposal=proposal(case),
         data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id), opinions=opinions),
     )
