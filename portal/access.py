@@ -20,6 +20,7 @@ CASE_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN})
 REPORT_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN, Role.AUDITOR, Role.HOSPITAL_IT})
 STEERING: Final = frozenset({Role.COORDINATOR, Role.ADMIN})
 NETWORK: Final = frozenset({Role.COORDINATOR, Role.ADMIN, Role.HOSPITAL_IT, Role.AUDITOR})
+ANALYSTS: Final = frozenset({Role.HEMATOLOGIST, Role.COORDINATOR, Role.ADMIN})
 OVERSIGHT: Final = frozenset({Role.ADMIN, Role.AUDITOR})
 
 RULES: Final[dict[str, frozenset[Role]]] = {
@@ -77,6 +78,8 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "reports_json": REPORT_VIEWERS,
     "report": REPORT_VIEWERS,
     "report_pdf": REPORT_VIEWERS,
+    "insights": ANALYSTS,
+    "insights_json": ANALYSTS,
     "rounds": NETWORK,
     "round_start": STEERING,
     "round": NETWORK,

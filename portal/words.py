@@ -1,7 +1,7 @@
 """Figures, times and states in the words that stand on pages."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from server.federation.schemas import RunView
@@ -55,6 +55,23 @@ def duration(seconds: float | None) -> str:
         if seconds < limit:
             return f"{round(seconds / size)} {unit}"
     return f"{round(seconds / 86400)} d"
+
+
+def clocked(seconds: float | None) -> str:
+    """A length of time, fine: ``48 s``, ``3 min 12 s``, ``1 h 4 min``."""
+    if seconds is None:
+        return "—"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def day(value: date) -> str:
+    """``16 Nov``."""
+    return f"{value:%-d %b}"
 
 
 def since(value: datetime | None) -> str:
@@ -181,6 +198,8 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {  # Any: Jinja filters take wha
     "clock": clock,
     "duration": duration,
     "since": since,
+    "clocked": clocked,
+    "day": day,
     "size": size,
     "percent": percent,
     "figure": figure,

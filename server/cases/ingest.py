@@ -11,6 +11,7 @@ from server.cases.bundle import BundleRefusedError, CheckedCase
 from server.cases.drawing import is_drawn
 from server.cases.lifecycle import DEFAULT_TARGETS, check_transition
 from server.cases.service import subject
+from server.insights import measures
 from server.models import Case, CaseCell, CaseField, Hospital, Quarantine
 from server.models.base import utc_now
 from server.outbox import service as outbox
@@ -136,6 +137,7 @@ def _take_in(session: Session, checked: CheckedCase, *, blind: bool) -> CaseStat
             **({"blind_first_read": True} if blind else {}),
         },
     )
+    measures.measure(session, case)
     for state in (CaseState.TRIAGED, CaseState.AVAILABLE):
         check_transition(case.state, state)
         data = {"from": case.state.value, "to": state.value}

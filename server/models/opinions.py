@@ -100,7 +100,11 @@ class CaseMeasure(SQLModel, table=True):
     added: int = 0
     """Cells that readers marked."""
     pairs: JsonDict = Field(default_factory=dict, sa_type=JSON)
-    """``<AI's class>|<final class>`` → cells."""
+    """``<AI's class>|<final class>`` → cells; a finer final class counts as the AI's own."""
+    blind_final: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """``<first impression>|<final class>`` → cells, alike."""
+    blind_ai: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """``<AI's class>|<first impression>`` → cells, alike."""
     blind: bool = False
     """Read blind first."""
     seconds: float = 0.0

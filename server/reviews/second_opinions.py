@@ -18,7 +18,7 @@ from server.reviews import opinion_repository as repository
 from shared.contracts.agreement import Agreement
 from shared.contracts.analysis import Differential
 from shared.contracts.errors import ConflictError, DataInvalidError, NotFoundError
-from shared.contracts.ontology import CellClass, rolled_up
+from shared.contracts.ontology import CellClass, alike
 from shared.statistics import agreement, differential
 
 QUESTION_LIMIT: Final = 500
@@ -173,11 +173,6 @@ def compared(session: Session, principal: Principal, case_id: str, opinion_id: s
         cells=cells,
         decidable=cases.holds(case, principal),
     )
-
-
-def alike(one: CellClass, other: CellClass) -> bool:
-    """Whether two names of a cell agree: a finer class agrees with the one that it is reported under."""
-    return one is other or one is rolled_up(other) or rolled_up(one) is other
 
 
 def measured(first: dict[str, CellClass], second: dict[str, CellClass]) -> Agreement | None:

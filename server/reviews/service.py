@@ -9,6 +9,7 @@ from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import service as cases
 from server.cases.sight import require_open
+from server.insights import measures
 from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
 from server.outbox import service as outbox
@@ -158,6 +159,7 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
         action="case.signed",
         data={"report_id": report.id, "version": report.version, "labels_corrected": len(report.feedback)},
     )
+    measures.measure(session, case)
     outbox.add(session, "reports.render", {"report_id": report.id})
     return report.id
 

@@ -153,7 +153,9 @@ MATRIX: dict[str, Row] = {
     "case_activity": Row("POST /cases/{case}/activity", "login 204 403 403 403 403 403", {"keys": "3"}),
     # Reading blind: nobody but the reader of such a case, and nobody sees anything before it is saved.
     "blind_cells": Row(
-        "POST /cases/{drawn}/blind/cells", "login 200 403 403 403 403 403", {"cell_id": "c2", "label": "monocyte", **KEY}
+        "POST /cases/{drawn}/blind/cells",
+        "login 200 403 403 403 403 403",
+        {"cell_id": "c2", "label": "monocyte", **KEY},
     ),
     "blind_undo": Row("POST /cases/{drawn}/blind/undo", "login 200 403 403 403 403 403", KEY, _named_blind),
     "blind_redo": Row("POST /cases/{drawn}/blind/redo", "login 200 403 403 403 403 403", KEY, _unnamed_blind),
@@ -177,6 +179,9 @@ MATRIX: dict[str, Row] = {
     "reports_json": Row("GET /reports.json", "401 200 403 200 200 200 200"),
     "report": Row("GET /reports/{report}", "login 200 403 200 200 200 404"),
     "report_pdf": Row("GET /reports/{report}.pdf", "login 200 403 200 200 200 404"),
+    # Figures of many cases: for readers, and for who answers for the network.
+    "insights": Row("GET /insights", "login 200 200 403 200 403 403"),
+    "insights_json": Row("GET /insights.json", "401 200 200 403 200 403 403"),
     # Runs and models belong to the network; a hospital sees its own figures in them.
     "rounds": Row("GET /rounds", "login 403 200 200 200 200 200"),
     "round_start": Row("POST /rounds", "login 403 303 403 303 403 403", PLAN),

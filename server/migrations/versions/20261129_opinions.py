@@ -83,6 +83,8 @@ def upgrade() -> None:
         sa.Column("corrected", sa.Integer(), nullable=False),
         sa.Column("added", sa.Integer(), nullable=False),
         sa.Column("pairs", sa.JSON(), nullable=False),
+        sa.Column("blind_final", sa.JSON(), nullable=False),
+        sa.Column("blind_ai", sa.JSON(), nullable=False),
         sa.Column("blind", sa.Boolean(), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
         sa.Column("keys", sa.Integer(), nullable=False),
