@@ -81,8 +81,13 @@ def blind_view(case: CaseView, cells: list[CellView], sight: Sight, blind: Blind
             warnings=case.quality.warnings,
         )  # fmt: skip
         hidden |= {
-            "flags": [], "quality": quality, "ai_differential": {}, "untrained_classes": [], "model_version": "",
-        }  # fmt: skip
+            "flags": [],
+            "quality": quality,
+            "ai_differential": {},
+            "untrained_classes": [],
+            "model_version": "",
+            "overlays": [],
+        }
     return case.model_copy(update=hidden)
 
 

@@ -18,4 +18,5 @@ _BYTES: Final = 8
 def is_drawn(vault: Vault, case_id: str, share: float) -> bool:
     """Whether a case belongs to the ``share`` (0–1) that is read blind first."""
     digest = hashlib.sha256(vault.sign(_PURPOSE + case_id.encode()).encode()).digest()
-    return int.from_bytes(digest[:_BYTES]) < share * 2 ** (8 * _BYTES)
+    drawn = int.from_bytes(digest[:_BYTES]) / 256**_BYTES
+    return drawn < share

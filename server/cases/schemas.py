@@ -144,6 +144,8 @@ class CaseView(BaseModel):
     pseudo: bool
     synthetic: bool
     report_id: str | None
+    overlays: list[str] = []
+    """Ids of the cells of which the hospital sent what the model saw in them."""
     blind: BlindView | None = None
     """Set while something is hidden: what the AI said then reads as if it had said nothing, and nothing that the first
     reader did shows."""

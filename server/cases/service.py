@@ -135,6 +135,7 @@ def _whole_view(session: Session, case: Case) -> CaseView:
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         report_id=repository.report_id(session, case_id),
+        overlays=views.overlays(case),
     )
 
 

@@ -14,11 +14,10 @@ from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.cases import repository
 from server.models import Case, Opinion, OpinionKind
+from shared.contracts.case import OVERLAY_PREFIX
 from shared.contracts.errors import ConflictError
 from shared.contracts.ontology import CellClass
 
-OVERLAY_PREFIX: Final = "heat-"
-"""Begins the name of a picture that shows what the model saw."""
 MARKED_PREFIX: Final = "reader-"
 """Begins the name of a picture of a cell that a reader marked."""
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from server.cases.schemas import CellView, FieldView, WorklistRow
 from server.models import Case, CaseCell, CaseField
 from shared.contracts.analysis import Differential, Flag
-from shared.contracts.case import CaseState
+from shared.contracts.case import OVERLAY_PREFIX, CaseState
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
 
@@ -110,6 +110,12 @@ def worklist_row(case: Case, *, hospital_name: str, holder_name: str | None, now
         synthetic=case.synthetic,
         blind=case.awaits_impression,
     )
+
+
+def overlays(case: Case) -> list[str]:
+    """Return the ids of the cells of which an overlay came with the case."""
+    names = [str(blob["name"]) for blob in case.manifest["manifest"]["blobs"]]
+    return [name.removeprefix(OVERLAY_PREFIX).removesuffix(".png") for name in names if name.startswith(OVERLAY_PREFIX)]
 
 
 def flags_of(case: Case) -> list[Flag]:

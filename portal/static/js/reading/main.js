@@ -15,6 +15,7 @@ import { watchGroups } from './seen.js';
 import { Activity } from './activity.js';
 import { blindSaving } from './blind.js';
 import { opinionPanel } from './opinions.js';
+import { Overlay, secondEye } from './secondeye.js';
 import { signing } from './sign.js';
 import { el, Store } from './store.js';
 import { Trouble } from './trouble.js';
@@ -51,6 +52,7 @@ const openSign = store.blind ? blindSaving(store, queue, { expired: () => troubl
   : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed });
 activity.joins(document.getElementById('sign-form'));
 opinionPanel(store, acts);
+const overlay = new Overlay(document.getElementById('overlay'), store, address);
 
 queue.addEventListener('sending', () => {
   saved.classList.remove('offline');
@@ -89,9 +91,9 @@ function describe() {
   } else if (cell.added_by) {
     parts.push(el('span', { class: 'set' }, `marked by ${cell.added_by}`));
   } else {
-    const set = cell.prediction_set.map((cls) => store.name(cls)).join(', ') || 'nothing fits';
-    if (cell.changed_by) parts.push(el('span', { class: 'set' }, `set by ${cell.changed_by}; the model said ${store.name(cell.ai_class)} `));
-    parts.push(el('span', { class: 'set' }, `{${set}} ${cell.ai_probability.toFixed(2)}${cell.ood_score > 1 ? ' · unlike the training stain' : ''}${cell.edge ? ' · cut by the field’s edge' : ''}${cell.provisional ? ' · provisional: taught by a few examples' : ''}`));
+    if (cell.changed_by) parts.push(el('span', { class: 'set' }, `set by ${cell.changed_by} · `));
+    const thought = store.impression[cell.cell_id];
+    parts.push(el('span', { class: 'set' }, secondEye(cell, store) + (thought && thought !== cell.ai_class ? ` · without the AI: ${store.name(thought)}` : '')));
   }
   line.replaceChildren(...parts);
   line.title = line.textContent;
@@ -198,6 +200,7 @@ const ACTIONS = {
   largerTiles: () => gallery.grow(2),
   smallerTiles: () => gallery.grow(-2),
   compare: () => compare(document.getElementById('compare'), store, address),
+  overlay: () => overlay.toggle(),
   history: () => store.blind ? say('The history is shown once this reading is saved.', { seconds: 2 }) : showHistory(document.getElementById('history'), store, address),
   claim: () => submit('[data-claim]'),
   release: () => submit('[data-release]'),
