@@ -43,9 +43,7 @@ class Overlays:
             return 0
         try:
             maps = self._opened(model)
-            pictures = {
-                cell.id: picture for cell in doubtful if (picture := self._draw(smear, cell, model, maps)) is not None
-            }
+            tried = {cell.id: self._draw(smear, cell, model, maps) for cell in doubtful}
         except (ModelInvalidError, NotFoundError, DataInvalidError) as error:
             log.info("smear.no_overlays", smear_id=smear.id, code=error.code)
             return 0
