@@ -103,7 +103,7 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 def signed(value: float | None, digits: int = 2) -> str:
     """A figure between −1 and 1, with a true minus sign."""
-    return "—" if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return "—" if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def count(value: int | None) -> str:

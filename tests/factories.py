@@ -25,6 +25,7 @@ from server.vault.file_vault import FileVault
 from shared.contracts.analysis import Cell, FieldImage, Flag, FlagEvidence, Quality, Severity, Smear
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import (
+    OVERLAY_PREFIX,
     Blob,
     BlobKind,
     BloodCount,
@@ -282,6 +283,8 @@ def pack(
         for cell in smear.cells
         if (name := cell.source or "")
     ]
+    overlays = [name for name in images if name.startswith(OVERLAY_PREFIX)]
+    blobs += [seal(name, BlobKind.CELL, "image/png", images[name]) for name in overlays]
     body = CaseBody(smear=smear, context=context or make_context())
     body_blob = seal("body-json", BlobKind.BODY, "application/json", body.model_dump_json(by_alias=True).encode())
     objects["key.json"] = json.dumps({"sealed": base64.b64encode(key.seal_to(receiver)).decode()}).encode()

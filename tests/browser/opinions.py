@@ -1,14 +1,20 @@
 """Cases that are read blind, second opinions, and weeks of figures, for pictures and tests of their pages."""
 
+import io
 import random
 from datetime import timedelta
 
+import numpy as np
+from PIL import Image
+
+from client_node.analysis.explain import SIDE
+from client_node.analysis.explain import drawn as overlay
 from server.cases import service as cases
 from server.insights import measures
 from server.models import Case, CaseMeasure
 from server.models.base import utc_now
 from server.reviews import opinions, second_opinions
-from shared.contracts.case import Priority
+from shared.contracts.case import OVERLAY_PREFIX, Priority
 from shared.contracts.ontology import CellClass
 from tests.portal.drawn import DrawnSmear, send_case
 from tests.portal.factories import SITES, Network
@@ -21,6 +27,21 @@ PAIRS = (
     ("eosinophil", "eosinophil", 7), ("basophil", "basophil", 1), ("immature_granulocyte", "immature_granulocyte", 4),
     ("immature_granulocyte", "monocyte", 1), ("immature_granulocyte", "blast", 1),
 )  # fmt: skip
+
+
+def with_overlays(drawn: DrawnSmear) -> DrawnSmear:
+    """Return a smear whose doubtful cells bring what the model saw in them, as a node sends it."""
+    images = dict(drawn.images)
+    for cell in drawn.smear.cells:
+        if cell.doubtful:
+            with Image.open(io.BytesIO(images[f"cell-{cell.id}.png"])) as opened:
+                crop = np.asarray(opened.convert("RGB").resize((SIDE, SIDE)))
+            rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+            heat = np.exp(-((rows + 0.08) ** 2 + (columns - 0.05) ** 2) / 0.02).astype(np.float32)
+            out = io.BytesIO()
+            Image.fromarray(overlay(crop, heat)).save(out, "PNG")
+            images[f"{OVERLAY_PREFIX}{cell.id}.png"] = out.getvalue()
+    return DrawnSmear(drawn.smear, images)
 
 
 def blind_case(network: Network, drawn: DrawnSmear, *, minutes_ago: int = 9) -> str:
@@ -57,7 +78,8 @@ def asked_case(network: Network, drawn: DrawnSmear, *, given: bool, of: str | No
         )  # fmt: skip
         if given:
             view = cases.case_view(session, second, case_id)
-            moved = [cell.cell_id for cell in view.cells if cell.doubtful][:4] + [view.cells[-1].cell_id]
+            doubtful = [cell.cell_id for cell in view.cells if cell.doubtful]
+            moved = [*doubtful[:4], view.cells[-1].cell_id]
             for number, cell_id in enumerate(moved):
                 label = (CellClass.IMMATURE_GRANULOCYTE, CellClass.MONOCYTE, CellClass.BLAST)[number % 3]
                 opinions.classify(
@@ -81,8 +103,8 @@ def weeks_of_figures(network: Network, template: str) -> None:
             drift = 0.9 if hospital == "b" else 0.0
             scale = chance.uniform(0.6, 1.4)
             table = {
-                f"{ai}|{final}": round(cells * scale * (1 + drift * number / 60 if ai != final else 1) + chance.random())
-                for ai, final, cells in PAIRS
+                f"{ai}|{final}": round(count * scale * (1 + drift * number / 60) ** (ai != final) + chance.random())
+                for ai, final, count in PAIRS
             }
             cells = sum(table.values())
             renamed = sum(count for key, count in table.items() if len(set(key.split(measures.SEPARATOR))) == 2)

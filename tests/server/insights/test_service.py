@@ -61,12 +61,12 @@ def _page(ward: Ward, who: str = "coordinator") -> Insights:
 
 def test_figures_are_there_once_a_case_has_come_in(ward: Ward) -> None:
     figures = _figures(ward)
-    assert (figures.cells, figures.ood_cells, figures.set_sizes, figures.stain) == (22, 0, 25, "scanner-1")
+    assert (figures.cells, figures.ood_cells, figures.set_sizes, figures.stain) == (22, 0, 26, "scanner-1")
     assert (figures.signed_at, figures.pairs) == (None, {})
     page = _page(ward)
     assert (page.received, page.signed, page.overall) == (1, 0, None)
     (drift,) = page.drift
-    assert (drift.site, drift.weeks[-1].set_size, drift.weeks[-1].corrected) == ("Hospital A", 25 / 22, None)
+    assert (drift.site, drift.weeks[-1].set_size, drift.weeks[-1].corrected) == ("Hospital A", 26 / 22, None)
 
 
 def test_signing_adds_what_was_renamed_and_a_finer_class_is_no_correction(ward: Ward) -> None:
