@@ -11,11 +11,11 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 from server.cases.access import Scope
 from server.cases.lifecycle import DONE
 from server.models import (
+    AuditEntry,
     Case,
     CaseCell,
     CaseField,
     Hospital,
-    LabelChange,
     Node,
     Opinion,
     OpinionKind,
@@ -23,7 +23,6 @@ from server.models import (
     OutboxEntry,
     Quarantine,
     Report,
-    Review,
     User,
 )
 from shared.contracts.case import CaseState, Priority
@@ -245,15 +244,9 @@ def opinion_labels(session: Session, opinion_id: str) -> dict[str, CellClass]:
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
-    """Whether somebody has read or changed a case openly before, or given an opinion on it."""
-    readings = select(Review.id).where(Review.case_id == case_id, Review.reader_id == user_id).limit(1)
-    changes = select(LabelChange.id).where(LabelChange.case_id == case_id, LabelChange.by == user_id).limit(1)
-    given = (
-        select(Opinion.id)
-        .where(Opinion.case_id == case_id, Opinion.reader_id == user_id, col(Opinion.saved_at).is_not(None))
-        .limit(1)
-    )
-    return any(session.exec(query).first() is not None for query in (readings, changes, given))
+    """Whether somebody has claimed a case, changed it or given an opinion on it: the audit knows."""
+    query = select(AuditEntry.id).where(AuditEntry.subject == f"case:{case_id}", AuditEntry.actor == f"user:{user_id}")
+    return session.exec(query.limit(1)).first() is not None
 
 
 @dataclass(frozen=True)

@@ -96,12 +96,17 @@ class Measured:
 
 
 def since(session: Session, moment: datetime) -> list[Measured]:
-    """Return the figures of the cases received or signed since, oldest first."""
+    """Return the figures of the cases received or signed since, oldest first.
+
+    Cases whose first impression is not saved are left out: in a quiet week their figures would tell what the AI found.
+    """
     query = (
         select(CaseMeasure, Hospital.name, User.display_name)
         .join(Hospital, col(Hospital.id) == col(CaseMeasure.hospital_id))
         .join(User, col(User.id) == col(CaseMeasure.reader_id), isouter=True)
+        .join(Case, col(Case.id) == col(CaseMeasure.case_id))
         .where(or_(col(CaseMeasure.received_at) >= moment, col(CaseMeasure.signed_at) >= moment))
+        .where(or_(col(Case.blind_drawn).is_(False), col(Case.blind_read_at).is_not(None)))
         .order_by(col(CaseMeasure.received_at))
     )
     return [Measured(*row) for row in session.exec(query)]

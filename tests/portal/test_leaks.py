@@ -13,6 +13,7 @@ from sqlmodel import select
 from portal.access import RULES
 from server.accounts.roles import Role
 from server.cases import service as cases
+from server.insights import measures
 from server.models import Case, CaseCell
 from server.reviews import geometry
 from server.reviews import service as reviews
@@ -95,6 +96,7 @@ def _another_ai(world: World, case_id: str) -> None:
             cell.ai_class = cell.current_class = CellClass.BLAST
             cell.ai_probability, cell.ai_margin, cell.ood_score = 0.123, 0.0456, 3.21
             cell.prediction_set, cell.provisional = ["blast", "plasma_cell"], True
+        measures.measure(session, case)
 
 
 def test_another_ai_changes_no_answer_while_a_case_is_read_blind(world: World) -> None:
@@ -134,9 +136,7 @@ def test_what_the_first_reader_does_changes_no_answer_to_the_second(world: World
         name(["c2", "c3", "c4"], CellClass.PLASMA_CELL)
         place = NewBox(cell_id="r0123456789ab", box=(10, 180, 60, 230))
         geometry.add(runtime, first, case_id, field=0, place=place, label=CellClass.BLAST, idempotency_key="added-one")
-        geometry.merge(
-            runtime, first, case_id, cell_ids=["c5", "c6"], new_id="r0123456789ac", idempotency_key="merged"
-        )
+        geometry.merge(runtime, first, case_id, cell_ids=["c5", "c6"], new_id="r0123456789ac", idempotency_key="merged")
 
     with time_machine.travel(datetime.now(UTC), tick=False):
         before = _answers(world, case_id, begin)
