@@ -225,7 +225,8 @@ def main(words: list[str]) -> None:
         network, empty = seeded(full), staffed(none)
         _opinions(network, full)
         wanted = [shot for shot in shots(network) if not words or any(word in shot.name for word in words)]
-        bare = [Shot(f"empty-{name}", f"/{name}", "admin") for name in ("worklist", "insights", "rounds", "models", "nodes")]
+        bare_pages = ("worklist", "insights", "rounds", "models", "nodes")
+        bare = [Shot(f"empty-{name}", f"/{name}", "admin") for name in bare_pages]
         taken: list[Path] = []
         with chromium() as browser:
             with serving(network) as address:
