@@ -20,6 +20,7 @@ from shared.contracts.ontology import CellClass
 
 MARKED_PREFIX: Final = "reader-"
 """Begins the name of a picture of a cell that a reader marked."""
+SOMETIMES_HIDDEN: Final = (OVERLAY_PREFIX, MARKED_PREFIX)
 
 
 @dataclass(frozen=True)

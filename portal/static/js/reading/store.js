@@ -176,6 +176,7 @@ export class Store extends EventTarget {
   }
 
   replace(caseView) {
+    if (Boolean(caseView.blind) !== Boolean(this.blind)) location.reload(); // a blind reading was saved elsewhere
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = caseView.differential;
     this.version = caseView.version;
