@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 from shared.contracts.ontology import CellClass
@@ -68,7 +69,8 @@ def test_kappa_is_that_of_scikit_learn() -> None:
     second = [other for (_, other), count in TABLE.items() for _ in range(count)]
     found = agreement(zip(first, second, strict=True))
     assert found.kappa == pytest.approx(cohen_kappa_score(first, second), abs=1e-12)
-    assert (found.cells, found.agreed, found.share) == (103, 73, pytest.approx(73 / 103))
+    assert (found.cells, found.agreed) == (103, 73)
+    assert found.share == pytest.approx(73 / 103)
 
 
 def test_interval_of_kappa_is_that_of_the_delta_method() -> None:
@@ -76,13 +78,13 @@ def test_interval_of_kappa_is_that_of_the_delta_method() -> None:
     total, places = sum(TABLE.values()), list(TABLE)
     shares = np.array([TABLE[place] / total for place in places])
 
-    def kappa(values: np.ndarray) -> float:
+    def kappa(values: NDArray[np.float64]) -> float:
         found = dict(zip(places, values, strict=True))
         observed = sum(value for (one, other), value in found.items() if one == other)
         rows = {c: sum(v for (one, _), v in found.items() if one == c) for c in "abc"}
         columns = {c: sum(v for (_, other), v in found.items() if other == c) for c in "abc"}
         chance = sum(rows[c] * columns[c] for c in "abc")
-        return (observed - chance) / (1 - chance)
+        return float((observed - chance) / (1 - chance))
 
     step = 1e-6
     slopes = np.array([(kappa(shares + step * unit) - kappa(shares - step * unit)) / (2 * step) for unit in np.eye(9)])
@@ -97,6 +99,7 @@ def test_interval_of_kappa_holds_the_truth_as_often_as_it_says() -> None:
     places, total = list(TABLE), sum(TABLE.values())
     shares = np.array([TABLE[place] / total for place in places])
     truth = agreement_of_counts(TABLE).kappa
+    assert truth is not None
     held = 0
     for counts in chance.multinomial(400, shares, size=600):
         found = agreement_of_counts(dict(zip(places, counts.tolist(), strict=True)))
