@@ -97,3 +97,4 @@ class AnalysisPolicy(Section):
     view_without_labels: bool = False
     slide_cells: int = Field(default=200, ge=1)
     slide_fields: int = Field(default=2000, ge=1)
+    overlays: int = Field(default=12, ge=0, le=200)

@@ -20,6 +20,7 @@ CASE_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN})
 REPORT_VIEWERS: Final = frozenset({Role.HEMATOLOGIST, Role.ADMIN, Role.AUDITOR, Role.HOSPITAL_IT})
 STEERING: Final = frozenset({Role.COORDINATOR, Role.ADMIN})
 NETWORK: Final = frozenset({Role.COORDINATOR, Role.ADMIN, Role.HOSPITAL_IT, Role.AUDITOR})
+ANALYSTS: Final = frozenset({Role.HEMATOLOGIST, Role.COORDINATOR, Role.ADMIN})
 OVERSIGHT: Final = frozenset({Role.ADMIN, Role.AUDITOR})
 
 RULES: Final[dict[str, frozenset[Role]]] = {
@@ -62,12 +63,24 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "case_cell_merge": READERS,
     "case_tile": CASE_VIEWERS,
     "case_compare": CASE_VIEWERS,
+    "blind_cells": READERS,
+    "blind_undo": READERS,
+    "blind_redo": READERS,
+    "blind_draft": READERS,
+    "blind_save": READERS,
+    "blind_take": READERS,
+    "opinion_ask": READERS,
+    "opinion_withdraw": READERS,
+    "opinion": CASE_VIEWERS,
+    "case_activity": READERS,
     "case_impression": READERS,
     "case_sign": READERS,
     "reports": REPORT_VIEWERS,
     "reports_json": REPORT_VIEWERS,
     "report": REPORT_VIEWERS,
     "report_pdf": REPORT_VIEWERS,
+    "insights": ANALYSTS,
+    "insights_json": ANALYSTS,
     "rounds": NETWORK,
     "round_start": STEERING,
     "round": NETWORK,

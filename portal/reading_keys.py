@@ -94,6 +94,7 @@ GROUPS: Final[tuple[tuple[str, tuple[Key, ...]], ...]] = (
         "Case",
         (
             Key("compare", "Side by side, earlier and reference cells", ("v",), ("v",)),
+            Key("overlay", "What the model saw in the cell", ("y",), ("y",)),
             Key("history", "Who changed the cell, when, from what", ("h",), ("h",)),
             Key("claim", "Claim", ("c",), ("c",)),
             Key("release", "Give back", ("shift", "q"), ("shift+q",)),

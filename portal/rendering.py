@@ -16,6 +16,7 @@ from shared.contracts.ontology import CLASS_INFO, CellClass
 NAV: Final = (
     ("worklist", "/worklist", "Worklist", "w"),
     ("reports", "/reports", "Reports", "r"),
+    ("insights", "/insights", "Insights", "i"),
     ("rounds", "/rounds", "Rounds", "o"),
     ("nodes", "/nodes", "Nodes", "n"),
     ("models", "/models", "Models", "m"),
@@ -37,6 +38,7 @@ def build_environment() -> Environment:
     environment.policies["json.dumps_kwargs"] = {}  # keeps the order of keys: classes stand in reporting order
     environment.filters.update({**words.FILTERS, **recipe_words.FILTERS})
     environment.globals.update(CLASS_INFO=CLASS_INFO, CellClass=CellClass, heat=charts.heat, interval=charts.interval)
+    environment.globals.update(trend=charts.trend, kappa_mark=charts.kappa_mark)
     environment.globals["READING_KEYS"] = reading_keys.GROUPS
     return environment
 

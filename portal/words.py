@@ -1,7 +1,7 @@
 """Figures, times and states in the words that stand on pages."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from server.federation.schemas import RunView
@@ -57,6 +57,23 @@ def duration(seconds: float | None) -> str:
     return f"{round(seconds / 86400)} d"
 
 
+def clocked(seconds: float | None) -> str:
+    """A length of time, fine: ``48 s``, ``3 min 12 s``, ``1 h 4 min``."""
+    if seconds is None:
+        return "—"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def day(value: date) -> str:
+    """``16 Nov``."""
+    return f"{value:%-d %b}"
+
+
 def since(value: datetime | None) -> str:
     """How long ago something was."""
     return "—" if value is None else duration((datetime.now(UTC) - value).total_seconds())
@@ -82,6 +99,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 def figure(value: float | None, digits: int = 3) -> str:
     """A plain number, or a dash."""
     return "—" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A figure between −1 and 1, with a true minus sign."""
+    return "—" if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def count(value: int | None) -> str:
@@ -176,10 +198,13 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {  # Any: Jinja filters take wha
     "clock": clock,
     "duration": duration,
     "since": since,
+    "clocked": clocked,
+    "day": day,
     "size": size,
     "percent": percent,
     "figure": figure,
     "count": count,
+    "signed": signed,
     "flag_name": flag_name,
     "flag_line": flag_line,
     "state_name": state_name,

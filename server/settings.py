@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated, Final
 
-from pydantic import SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from server.accounts.roles import Role
@@ -14,6 +15,7 @@ from shared.settings import Settings
 ENV_PREFIX = "HEMATOVISION_SERVER_"
 HOME_VARIABLE = f"{ENV_PREFIX}HOME"
 ENV_FILE = "server.env"
+DEFAULT_BLIND_SHARE: Final = 0.1
 _SECOND_FACTOR_WORDS = frozenset({"default", "nobody", "everybody"})
 
 
@@ -47,6 +49,8 @@ class ServerSettings(Settings):
     (``hematologist,admin``). ``default``: everybody who works at the centre, and nobody in the demonstration."""
     portal_url: str = ""
     """Base address of the portal as people reach it, for links in invitations."""
+    blind_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """Share of cases that are read without the AI first. Unset: a tenth, and none in the demonstration."""
     worker_concurrency: int = 4
     log_json: bool = False
     """One JSON object a line, for a log collector."""
@@ -77,6 +81,13 @@ class ServerSettings(Settings):
         named = {"nobody": frozenset[Role](), "everybody": frozenset(Role)}
         found = named.get(self.second_factor)
         return frozenset(Role(word) for word in self.second_factor.split(",")) if found is None else found
+
+    @property
+    def effective_blind_share(self) -> float:
+        """The share of cases that are read without the AI first."""
+        if self.blind_share is None:
+            return 0.0 if self.demo else DEFAULT_BLIND_SHARE
+        return self.blind_share
 
     @property
     def effective_database_url(self) -> str:

@@ -1,16 +1,23 @@
-"""Exact binomial intervals and the white-cell differential.
+"""Exact binomial intervals, the white-cell differential, and the agreement of two readings.
 
 Pure functions of counts. Source of the interval: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404-413; for
-white-cell counts it is known as the Rümke limits.
+white-cell counts it is known as the Rümke limits. Kappa: J. Cohen, Educ. Psychol. Meas. 20 (1960) 37-46; its variance:
+J. L. Fleiss, J. Cohen, B. S. Everitt, Psychol. Bull. 72 (1969) 323-327.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from math import sqrt
+from typing import Final, TypeVar
 
-from scipy.special import betaincinv
+from scipy.special import betaincinv, ndtri
 
+from shared.contracts.agreement import Agreement
 from shared.contracts.analysis import ClassShare, Differential
 from shared.contracts.ontology import CellClass
+
+Label = TypeVar("Label", bound=Hashable)
+_Z: Final = float(ndtri(0.975))
 
 
 def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -64,3 +71,44 @@ def per_100_white_cells(cls: CellClass, classes: Iterable[CellClass]) -> float |
     counts = Counter(classes)
     total = denominator(counts.elements())
     return 100 * counts[cls] / total if total else None
+
+
+def agreement(pairs: Iterable[tuple[Label, Label]]) -> Agreement:
+    """Return how far two readers agree, from the pair of names that each cell has; see `agreement_of_counts`."""
+    return agreement_of_counts(Counter(pairs))
+
+
+def agreement_of_counts(counts: Mapping[tuple[Label, Label], int]) -> Agreement:
+    """Return Cohen's kappa of a table of (one's class, the other's class) → cells, with its 95 % interval.
+
+    The interval is the large-sample one (Fleiss, Cohen and Everitt 1969), cut at −1 and 1. It takes cells for
+    independent, which those of one smear are not quite. Where all cells agree it shrinks to 1; where both readers use
+    one and the same class only, kappa has no meaning and is None.
+    """
+    total = sum(counts.values())
+    agreed = sum(count for (one, other), count in counts.items() if one == other)
+    rows, columns = Counter[Label](), Counter[Label]()
+    for (one, other), count in counts.items():
+        rows[one] += count
+        columns[other] += count
+    chance = sum(rows[label] * columns[label] for label in rows) / total**2 if total else 1.0
+    if not total or chance >= 1.0:
+        return Agreement(cells=total, agreed=agreed, kappa=None)
+    observed = agreed / total
+    kappa = (observed - chance) / (1 - chance)
+    squares = 0.0
+    for (one, other), count in counts.items():
+        if not count:
+            continue
+        marginal = (columns[one] + rows[other]) / total
+        value = float(one == other) * (1 - chance) - marginal * (1 - observed)
+        squares += count / total * value**2
+    spread = squares - (observed * chance - 2 * chance + observed) ** 2
+    error = sqrt(max(0.0, spread) / total) / (1 - chance) ** 2
+    return Agreement(
+        cells=total,
+        agreed=agreed,
+        kappa=kappa,
+        low=max(-1.0, kappa - _Z * error),
+        high=min(1.0, kappa + _Z * error),
+    )

@@ -25,6 +25,7 @@ from server.vault.file_vault import FileVault
 from shared.contracts.analysis import Cell, FieldImage, Flag, FlagEvidence, Quality, Severity, Smear
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import (
+    OVERLAY_PREFIX,
     Blob,
     BlobKind,
     BloodCount,
@@ -130,7 +131,8 @@ def make_centre(folder: Path) -> Centre:
     keys = folder / "keys"
     vault = FileVault.create(keys)
     # People sign in by password alone here; the tests of the second factor turn it on.
-    settings = ServerSettings(home=folder, second_factor="nobody")
+    # No case is drawn for a blind read by chance; the tests of those draw all.
+    settings = ServerSettings(home=folder, second_factor="nobody", blind_share=0.0)
     database = Database(f"sqlite:///{folder / 'centre.sqlite'}")
     SQLModel.metadata.create_all(database.engine)
     store = MemoryStore()
@@ -281,6 +283,8 @@ def pack(
         for cell in smear.cells
         if (name := cell.source or "")
     ]
+    overlays = [name for name in images if name.startswith(OVERLAY_PREFIX)]
+    blobs += [seal(name, BlobKind.CELL, "image/png", images[name]) for name in overlays]
     body = CaseBody(smear=smear, context=context or make_context())
     body_blob = seal("body-json", BlobKind.BODY, "application/json", body.model_dump_json(by_alias=True).encode())
     objects["key.json"] = json.dumps({"sealed": base64.b64encode(key.seal_to(receiver)).decode()}).encode()

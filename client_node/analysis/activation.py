@@ -138,17 +138,18 @@ def _head(model: Any) -> Floats:  # Any: onnx has no types
     raise ModelInvalidError("This model file has no linear head: only Grad-CAM with torch can explain it.")
 
 
-def heat(maps: Maps, image: Floats, position: int, side: int) -> Floats:
+def heat(maps: Maps, image: Floats, position: int, side: int, *, fine: int = _FINE) -> Floats:
     """Return where the model sees evidence for a class: ``side`` × ``side`` float32, 0–1, its greatest value 1.
 
     ``image``: one normalised crop, 3 × S × S. Evidence is for the class *against the mean of all classes*, since what
     raises every logit alike changes no probability; what speaks against it counts as 0, and without any evidence all
-    is 0. Coarse last maps are sampled on several crops, shifted by parts of a map's cell and laid into one another.
+    is 0. Coarse last maps are sampled on several crops, shifted by parts of a map's cell and laid into one another, so
+    that there are at least ``fine`` samples along a side.
     """
     first = maps(image[None], position)
-    steps = max(1, -(-_FINE // first.shape[1]))
-    fine = first[0] if steps == 1 else _interleaved(maps, image, position, first.shape[1], steps)
-    large = scale_map(np.maximum(fine, 0.0), side)
+    steps = max(1, -(-fine // first.shape[1]))
+    sampled = first[0] if steps == 1 else _interleaved(maps, image, position, first.shape[1], steps)
+    large = scale_map(np.maximum(sampled, 0.0), side)
     top = float(large.max())
     return large / top if top > 0 else large
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,14 @@ def kept_cell(home: Path, smear_id: str, cell_id: str) -> KeptCell:
     digest = hashlib.sha256(data).hexdigest()
     hashes = {cell_hash(str(trace.get("image_sha256")), _box(trace.get("box"))), cell_hash(digest, box)}
     field = folder / "fields" / f"{cell.field}.jpg"
-    white = white_point(load_image(read_limited(field))) if box is not None and field.is_file() else None
+    white = _white(field, field.stat().st_mtime_ns) if box is not None and field.is_file() else None
     return KeptCell(smear, cell, picture, box, white, frozenset(hashes))
+
+
+@lru_cache(maxsize=4)
+def _white(field: Path, _changed: int) -> NDArray[np.float64]:
+    """Return the light of a field; many of its cells ask for it one after another."""
+    return white_point(load_image(read_limited(field)))
 
 
 def model_of(home: Path, version: str) -> Path:

@@ -15,6 +15,7 @@ from client_node.analysis import quality
 from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
+from client_node.analysis.overlays import Overlays
 from client_node.analysis.prototypes import Lessons
 from client_node.analysis.ranges import SiteRanges, known_dye, load_ranges, look
 from client_node.analysis.rules import Evidence, flags, load_rules
@@ -132,6 +133,7 @@ class Analyser:
         self._model_dir = model_dir
         self._store = SmearStore(self._home)
         self._model: LoadedModel | None = None
+        self._overlays = Overlays(self._home)
 
     @property
     def model(self) -> LoadedModel:
@@ -225,6 +227,7 @@ class Analyser:
             synthetic=plan.synthetic if options.synthetic is None else options.synthetic,
         )
         self._store.commit(smear, work.traces)
+        self._overlays.keep(smear, model)
         log.info("smear.analysed", smear_id=smear.id, cells=len(cells), flags=[flag.id for flag in smear.flags])
         return smear
 

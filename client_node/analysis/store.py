@@ -2,7 +2,8 @@
 
 ``H/smears/<smear id>/``: ``fields/<index>.jpg`` and ``cells/<cell id>.png`` (re-encoded: no metadata of the scanner),
 ``cells.json`` (per cell: SHA-256 of the original image, box in it, box in the stored picture) and, last,
-``analysis.json``. Other files there (``context.json``) belong to others and stay.
+``analysis.json``. After it may come ``heat/<cell id>.png``: what the model saw in doubtful cells of a flagged smear.
+Other files there (``context.json``) belong to others and stay.
 """
 
 import io
@@ -65,6 +66,13 @@ class SmearStore:
         picture, crop_box = (image, None) if box is None else cut_context(image, box)
         self._write(self.folder(smear_id) / "cells" / f"{cell_id}.png", encode_png(picture))
         return crop_box
+
+    def put_overlays(self, smear_id: str, pictures: dict[str, Pixels]) -> None:
+        """Store what the model saw in some cells, in place of what was stored before."""
+        folder = self.folder(smear_id) / "heat"
+        shutil.rmtree(folder, ignore_errors=True)
+        for cell_id, picture in pictures.items():
+            self._write(folder / f"{cell_id}.png", encode_png(picture))
 
     def discard(self, smear_id: str) -> None:
         """Remove the pictures of a smear whose analysis was never committed; leaves a committed one alone."""

@@ -23,6 +23,7 @@ from client_node.keys import read_signing_key
 from shared.contracts.analysis import Smear
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import (
+    OVERLAY_PREFIX,
     Blob,
     BlobKind,
     CaseBody,
@@ -138,6 +139,10 @@ def _images(folder: Path, smear: Smear) -> Iterator[tuple[str, BlobKind, str, by
         yield _field_name(index), BlobKind.FIELD, "image/jpeg", plain
     for cell in smear.cells:
         yield _cell_name(cell.id), BlobKind.CELL, "image/png", _reencoded(folder / "cells" / f"{cell.id}.png", "PNG")
+        overlay = folder / "heat" / f"{cell.id}.png"
+        if overlay.is_file():
+            # Of the same kind as a cell's picture: a centre that knows no overlays takes it in, and shows it nowhere.
+            yield overlay_name(cell.id), BlobKind.CELL, "image/png", _reencoded(overlay, "PNG")
 
 
 def _field_name(index: int) -> str:
@@ -146,6 +151,11 @@ def _field_name(index: int) -> str:
 
 def _cell_name(cell_id: str) -> str:
     return f"cell-{cell_id}.png"
+
+
+def overlay_name(cell_id: str) -> str:
+    """Return the name of the picture of what the model saw in a cell."""
+    return f"{OVERLAY_PREFIX}{cell_id}.png"
 
 
 def _reencoded(file: Path, form: str, **options: int) -> bytes:

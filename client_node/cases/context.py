@@ -24,6 +24,7 @@ class LocalContext(BaseModel):
     blood_count: BloodCount = BloodCount()
     scanner_alias: str = ""
     phone: str = ""
+    stain: str = ""
 
     def leaving(self, home: NodeHome, smear_id: str) -> ClinicalContext:
         """Return what leaves: a pseudonym in place of the identity."""

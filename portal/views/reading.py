@@ -15,9 +15,10 @@ from server.cases.lifecycle import READABLE
 from server.cases.pictures import OVERLAP, TILE, TilePlace
 from server.cases.schemas import CaseView, Comparison
 from server.deps import RuntimeDep, SessionDep
-from server.reviews import looking
+from server.reviews import looking, second_opinions
 from server.reviews import service as reviews
 from server.reviews.schemas import ChangeView
+from server.reviews.second_opinions import OpinionView
 from shared.contracts.ontology import CLASS_INFO, CORE_FIVE, CellClass
 
 router = APIRouter()
@@ -32,6 +33,9 @@ KEY_CLASSES: Final = (
     CellClass.ERYTHROBLAST,
 )
 """Keys 1 to 9, the same in every case: fingers learn them."""
+
+ESTIMATED: Final = (*CORE_FIVE, CellClass.IMMATURE_GRANULOCYTE, CellClass.VARIANT_LYMPHOCYTE, CellClass.BLAST)
+"""What is estimated by eye in a blind reading."""
 
 LIMITED: Final = {
     "immature.granulocytes": CellClass.IMMATURE_GRANULOCYTE,
@@ -57,17 +61,24 @@ def case_json(session: SessionDep, who: SignedIn, case_id: str) -> CaseView:
 def case_page(request: Request, session: SessionDep, who: SignedIn, case_id: str) -> Response:
     """The reading room."""
     case = cases.case_view(session, who, case_id)
-    mine = case.claimed_by_id == who.user_id and case.state in READABLE
+    blind = case.blind
+    mine = blind.mine if blind else case.claimed_by_id == who.user_id and case.state in READABLE
+    opinions = second_opinions.opinions(session, who, case_id)
     return page(
         request,
         "reading/room.html",
         case=case,
         mine=mine,
+        blind=blind,
+        opinions=opinions,
+        asked=next((one for one in opinions if one.kind == "second" and one.saved_at is None), None),
+        colleagues=second_opinions.colleagues(session, who) if mine and not blind else {},
         readable=case.state in READABLE,
         impression=reviews.impression(session, who, case_id),
         key_classes=KEY_CLASSES,
+        estimate_classes=ESTIMATED,
         proposal=proposal(case),
-        data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id)),
+        data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id), opinions=opinions),
     )
 
 
@@ -125,10 +136,11 @@ def decision_limits(case: CaseView) -> dict[str, float]:
 
 
 def room_data(
-    case: CaseView, who: Principal, *, mine: bool, seen: list[CellClass]
+    case: CaseView, who: Principal, *, mine: bool, seen: list[CellClass], opinions: list[OpinionView]
 ) -> dict[str, Any]:  # Any: JSON for the page's script
     """Return what the reading room's script works on."""
     return {
+        "impression": next((one.labels for one in opinions if one.kind == "first"), {}),
         "user_id": who.user_id,
         "limits": decision_limits(case),
         "actions": reading_keys.actions(),

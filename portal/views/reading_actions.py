@@ -11,7 +11,7 @@ from portal.access import SignedIn
 from portal.rendering import wants_json
 from server.cases import service as cases
 from server.deps import RuntimeDep, SessionDep
-from server.reviews import looking, undoing
+from server.reviews import activity, looking, undoing
 from server.reviews import service as reviews
 from server.reviews.schemas import ChangeResult, FlagDecisionInput, Readiness, SignInput
 from shared.contracts.errors import UsageError
@@ -87,6 +87,18 @@ def seen(
     return looking.saw(session, who, case_id, group)
 
 
+@router.post("/cases/{case_id}/activity", name="case_activity", status_code=204)
+def was_active(
+    session: SessionDep,
+    who: SignedIn,
+    case_id: str,
+    keys: Annotated[int, Form(ge=0)] = 0,
+    clicks: Annotated[int, Form(ge=0)] = 0,
+) -> None:
+    """Note that the reader is at work."""
+    activity.was_active(session, who, case_id, keys=keys, clicks=clicks)
+
+
 @router.post("/cases/{case_id}/impression", name="case_impression")
 def impression(
     session: SessionDep, who: SignedIn, case_id: str, impression: Annotated[str, Form(max_length=20000)] = ""
@@ -109,6 +121,8 @@ def sign(
     flag: Annotated[list[str] | None, Form()] = None,
     dismissed: Annotated[list[str] | None, Form()] = None,
     reason: Annotated[list[str] | None, Form()] = None,
+    keys: Annotated[int, Form(ge=0)] = 0,
+    clicks: Annotated[int, Form(ge=0)] = 0,
 ) -> Response:
     """Sign the case out. `flag` and `reason` run side by side; `dismissed` holds the ids of the dismissed flags."""
     signing = SignInput(
@@ -117,6 +131,7 @@ def sign(
         decisions=_decisions(flag or [], dismissed or [], reason or []),
         case_version=case_version,
     )
+    activity.was_active(session, who, case_id, keys=keys, clicks=clicks)
     report_id = reviews.sign(session, who, runtime, case_id, signing)
     address = f"/reports/{report_id}"
     if wants_json(request):

@@ -6,6 +6,7 @@ from starlette.responses import Response
 from portal.access import SignedIn
 from portal.rendering import is_partial, page
 from server.deps import RuntimeDep, SessionDep
+from server.insights import service as insights
 from server.reports import service as reports
 from server.reports.schemas import ReportView
 
@@ -36,4 +37,5 @@ def pdf(session: SessionDep, runtime: RuntimeDep, who: SignedIn, report_id: str)
 def report(request: Request, session: SessionDep, who: SignedIn, report_id: str) -> Response:
     """One report; its way home keeps itself up to date."""
     template = "reports/way.html" if is_partial(request) else "reports/report.html"
-    return page(request, template, report=reports.view(session, who, report_id))
+    found = reports.view(session, who, report_id)
+    return page(request, template, report=found, time=insights.case_time(session, who, found.case_id))

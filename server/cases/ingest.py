@@ -8,8 +8,10 @@ from sqlmodel import Session
 from server.audit import service as audit
 from server.cases import bundle, repository
 from server.cases.bundle import BundleRefusedError, CheckedCase
+from server.cases.drawing import is_drawn
 from server.cases.lifecycle import DEFAULT_TARGETS, check_transition
 from server.cases.service import subject
+from server.insights import measures
 from server.models import Case, CaseCell, CaseField, Hospital, Quarantine
 from server.models.base import utc_now
 from server.outbox import service as outbox
@@ -41,7 +43,8 @@ def ingest(runtime: Runtime, *, hospital_id: str, case_id: str) -> CaseState | N
             _quarantine(session, hospital_id, case_id, refused)
         return None
     with runtime.database.session() as session:
-        state = _known_state(session, signed) or _take_in(session, checked)
+        blind = is_drawn(runtime.vault, case_id, runtime.settings.effective_blind_share)
+        state = _known_state(session, signed) or _take_in(session, checked, blind=blind)
     _log.info("case.ingested", case_id=case_id, hospital_id=hospital_id, cells=len(checked.body.smear.cells))
     return state
 
@@ -103,8 +106,9 @@ def _quarantine(session: Session, hospital_id: str, case_id: str, refused: Bundl
     _log.warning("case.quarantined", case_id=case_id, hospital_id=hospital_id, code=refused.reason_code)
 
 
-def _take_in(session: Session, checked: CheckedCase) -> CaseState:
+def _take_in(session: Session, checked: CheckedCase, *, blind: bool) -> CaseState:
     case = _case_row(session, checked)
+    case.blind_drawn = blind
     session.add(case)
     session.flush()
     names = frozenset(blob.name for blob in checked.signed.manifest.blobs)
@@ -126,8 +130,14 @@ def _take_in(session: Session, checked: CheckedCase) -> CaseState:
         subject=subject(case.id),
         actor=f"node:{case.node_id}",
         action="case.received",
-        data={"hospital_id": case.hospital_id, "priority": case.priority.value, "cells": case.cell_count},
+        data={
+            "hospital_id": case.hospital_id,
+            "priority": case.priority.value,
+            "cells": case.cell_count,
+            **({"blind_first_read": True} if blind else {}),
+        },
     )
+    measures.measure(session, case)
     for state in (CaseState.TRIAGED, CaseState.AVAILABLE):
         check_transition(case.state, state)
         data = {"from": case.state.value, "to": state.value}

@@ -13,12 +13,31 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 from server.cases.access import Scope
 from server.cases.lifecycle import DONE
 from server.db.types import JsonDict
-from server.models import Case, CaseCell, CaseField, Hospital, Node, OutboxEntry, Quarantine, Report, User
+from server.models import (
+    AuditEntry,
+    Case,
+    CaseCell,
+    CaseField,
+    Hospital,
+    Node,
+    Opinion,
+    OpinionKind,
+    OpinionLabel,
+    OutboxEntry,
+    Quarantine,
+    Report,
+    User,
+)
 from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
 
 ROW_LIMIT = 500
 _REFERENCE_ROWS = 300
+_OPEN_SECOND = (
+    col(Opinion.kind) == OpinionKind.SECOND,
+    col(Opinion.saved_at).is_(None),
+    col(Opinion.withdrawn_at).is_(None),
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,8 @@ def listed(
     if hospital_id is not None:
         query = query.where(Case.hospital_id == hospital_id)
     if holder_id is not None:
-        query = query.where(Case.claimed_by == holder_id)
+        asked = select(Opinion.case_id).where(Opinion.reader_id == holder_id, *_OPEN_SECOND)
+        query = query.where(or_(col(Case.claimed_by) == holder_id, col(Case.id).in_(asked)))
     return [Listed(case, name, holder) for case, name, holder in session.exec(query)]
 
 
@@ -184,6 +204,58 @@ def pending_ingest(session: Session, kind: str, hospital_id: str, case_id: str) 
         OutboxEntry.kind == kind, col(OutboxEntry.done_at).is_(None), col(OutboxEntry.gave_up_at).is_(None)
     )
     return {"hospital_id": hospital_id, "case_id": case_id} in session.exec(query).all()
+
+
+def open_opinion(session: Session, case_id: str, *, lock: bool = False) -> Opinion | None:
+    """Return the second opinion that is asked of a case and not given yet."""
+    query = select(Opinion).where(Opinion.case_id == case_id, *_OPEN_SECOND)
+    return session.exec(query.with_for_update() if lock else query).first()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A second opinion that is asked, for the worklist."""
+
+    case_id: str
+    reader_id: str | None
+    asked_by: str
+    asked_by_id: str
+
+
+def open_opinions(session: Session) -> list[Asked]:
+    """Return every second opinion that is asked and not given yet."""
+    query = (
+        select(Opinion.case_id, Opinion.reader_id, User.display_name, User.id)
+        .join(User, col(User.id) == col(Opinion.asked_by))
+        .where(*_OPEN_SECOND)
+    )
+    return [Asked(*row) for row in session.exec(query)]
+
+
+def begun_impression(session: Session, case_id: str, reader_id: str, *, lock: bool = False) -> Opinion | None:
+    """Return the first impression that this reader has begun and not saved."""
+    query = select(Opinion).where(
+        Opinion.case_id == case_id,
+        Opinion.kind == OpinionKind.FIRST,
+        Opinion.reader_id == reader_id,
+        col(Opinion.saved_at).is_(None),
+    )
+    return session.exec(query.with_for_update() if lock else query).first()
+
+
+def opinion_labels(session: Session, opinion_id: str) -> dict[str, CellClass]:
+    """Return cell id → class of a blind reading, as its acts have left it."""
+    query = select(OpinionLabel).where(OpinionLabel.opinion_id == opinion_id)
+    last: dict[str, CellClass | None] = {}
+    for row in session.exec(query.order_by(col(OpinionLabel.seq))):
+        last[row.cell_id] = row.label
+    return {cell_id: label for cell_id, label in last.items() if label is not None}
+
+
+def has_worked(session: Session, case_id: str, user_id: str) -> bool:
+    """Whether somebody has claimed a case, changed it or given an opinion on it: the audit knows."""
+    query = select(AuditEntry.id).where(AuditEntry.subject == f"case:{case_id}", AuditEntry.actor == f"user:{user_id}")
+    return session.exec(query.limit(1)).first() is not None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
+from server.models import OpinionKind
 from shared.contracts.analysis import Differential, Flag, Quality
 from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
@@ -27,6 +28,13 @@ class WorklistRow(BaseModel):
     claimed_by_id: str | None
     pseudo: bool
     synthetic: bool
+    blind: bool = False
+    """To be read without the AI first: `flags` is empty and `doubtful_count` 0, whatever it found."""
+    second_opinion: str = ""
+    """``you`` or ``anyone``: of whom a second opinion is asked that this person can give; ``asked``: that they wait
+    for; else empty."""
+    asked_by: str | None = None
+    """Who asks for it."""
 
 
 class WorklistFilter(BaseModel):
@@ -79,6 +87,23 @@ class CellView(BaseModel):
     """The reader who marked it in the field; None: the hospital's model found it."""
 
 
+class BlindView(BaseModel):
+    """A blind reading under way, as whoever is to do it sees it."""
+
+    kind: OpinionKind
+    hides_ai: bool
+    mine: bool
+    """Whether this person may classify and save now."""
+    takeable: bool = False
+    """Asked of anyone, and taken by nobody yet."""
+    asked_by: str | None = None
+    question: str = ""
+    text: str = ""
+    estimate: dict[CellClass, float] = {}
+    labelled: int = 0
+    """Cells classified so far."""
+
+
 class FieldView(BaseModel):
     """A field image in the reading room."""
 
@@ -119,6 +144,11 @@ class CaseView(BaseModel):
     pseudo: bool
     synthetic: bool
     report_id: str | None
+    overlays: list[str] = []
+    """Ids of the cells of which the hospital sent what the model saw in them."""
+    blind: BlindView | None = None
+    """Set while something is hidden: what the AI said then reads as if it had said nothing, and nothing that the first
+    reader did shows."""
 
 
 class SignedCell(BaseModel):

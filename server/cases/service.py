@@ -7,11 +7,12 @@ from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.audit import service as audit
-from server.cases import blobs, pictures, repository, views
+from server.cases import blinding, blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
-from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
-from server.models import Case, CaseCell, CaseField
+from server.cases.schemas import BlindView, CaseView, CellView, Worklist, WorklistFilter, WorklistRow
+from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of
+from server.models import Case, CaseCell, CaseField, Opinion
 from server.models.base import utc_now
 from server.runtime import Runtime
 from shared.contracts.analysis import Differential, Quality
@@ -36,6 +37,7 @@ def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> 
         views.worklist_row(line.case, hospital_name=line.hospital_name, holder_name=line.holder_name, now=now)
         for line in listed
     ]
+    _mark_second_opinions(session, principal, rows)
     flags = sorted({flag.id for row in rows for flag in row.flags})
     phrase = wanted.search.strip().lower()
     kept = [
@@ -43,7 +45,7 @@ def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> 
         for row in rows
         if (wanted.flag is None or any(flag.id == wanted.flag for flag in row.flags))
         and phrase in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags))
-        and (not wanted.mine or row.claimed_by_id == principal.user_id)
+        and (not wanted.mine or row.claimed_by_id == principal.user_id or row.second_opinion == "you")
     ]
     kept.sort(key=lambda row: (PRIORITY_RANK[row.priority], row.due_at))
     to_read, stat = repository.open_counts(session, scope=scope, states=OPEN)
@@ -58,13 +60,54 @@ def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> 
     )
 
 
+def _mark_second_opinions(session: Session, principal: Principal, rows: list[WorklistRow]) -> None:
+    """Say of which cases a second opinion is asked that this person can give, or waits for."""
+    asked = {one.case_id: one for one in repository.open_opinions(session)}
+    for row in rows:
+        one = asked.get(row.case_id)
+        if one is None:
+            continue
+        if one.reader_id == principal.user_id:
+            row.second_opinion, row.asked_by = "you", one.asked_by
+        elif one.asked_by_id == principal.user_id or one.reader_id is not None:
+            row.second_opinion = "asked"
+        else:
+            row.second_opinion, row.asked_by = "anyone", one.asked_by
+
+
 def _searchable(*parts: str) -> str:
     return " ".join(parts).lower()
 
 
 def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
-    """Return everything the reading room shows."""
+    """Return everything the reading room shows this person: without what they must not know while they read blind."""
     case = visible_case(session, principal, case_id, light=True)
+    sight = sight_of(session, principal, case)
+    view = _whole_view(session, case)
+    return _blinded(session, principal, case, view, sight) if sight.blind else view
+
+
+def _blinded(session: Session, principal: Principal, case: Case, view: CaseView, sight: Sight) -> CaseView:
+    cells = blinding.blind_cells(case.id, repository.cells(session, case.id), sight, principal.display_name)
+    opinion, kind = sight.opinion, blinding.blind_kind(sight)
+    holds = views.lease_holds(case, utc_now()) and case.claimed_by == principal.user_id
+    own = opinion is not None and opinion.reader_id == principal.user_id
+    blind = BlindView(
+        kind=kind,
+        hides_ai=sight.hides_ai,
+        mine=(own if sight.hides_first else holds) and case.state in READABLE,
+        takeable=sight.hides_first and opinion is not None and opinion.reader_id is None,
+        asked_by=repository.user_name(session, opinion.asked_by) if opinion else None,
+        question=opinion.question if opinion else "",
+        text=opinion.text if opinion and own else "",
+        estimate=opinion.estimate if opinion and own else {},
+        labelled=len(sight.labels),
+    )
+    return blinding.blind_view(view, cells, sight, blind)
+
+
+def _whole_view(session: Session, case: Case) -> CaseView:
+    case_id = case.id
     held = views.lease_holds(case, utc_now())
     cells = repository.cells(session, case_id)
     return CaseView(
@@ -92,6 +135,7 @@ def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         report_id=repository.report_id(session, case_id),
+        overlays=views.overlays(case),
     )
 
 
@@ -99,10 +143,13 @@ def claim(session: Session, principal: Principal, case_id: str, *, take_over: bo
     """Take a case for reading: a lease that a heartbeat renews. Taking over from somebody is said aloud and audited.
 
     Raises:
-        ConflictError: somebody else holds it and ``take_over`` is not set, or it is past reading.
+        ConflictError: somebody else holds it and ``take_over`` is not set, or it is past reading, or this person is
+            asked for an opinion that is blind to its first reader.
     """
     require_reader(principal)
     case, now = visible_case(session, principal, case_id, lock=True), utc_now()
+    if sight_of(session, principal, case).hides_first:
+        raise ConflictError("A second opinion is asked of you, blind to the first reader: give it before you claim.")
     if case.state not in READABLE:
         raise ConflictError(f"The case is {case.state.value.replace('_', ' ')}; it can no longer be claimed.")
     holder = case.claimed_by if views.lease_holds(case, now) else None
@@ -124,14 +171,14 @@ def claim(session: Session, principal: Principal, case_id: str, *, take_over: bo
 
 def heartbeat_lease(session: Session, principal: Principal, case_id: str) -> datetime:
     """Renew the lease while the reading room is open; return until when it holds."""
-    case = held_case(session, principal, case_id)
+    case = held_case(session, principal, case_id, blind=True)
     case.lease_until = utc_now() + LEASE
     return case.lease_until
 
 
 def release(session: Session, principal: Principal, case_id: str) -> None:
     """Give a case back; changes made so far stand."""
-    case = held_case(session, principal, case_id)
+    case = held_case(session, principal, case_id, blind=True)
     if case.state is CaseState.READY:
         _step(case, CaseState.IN_REVIEW)
     _step(case, CaseState.AVAILABLE)
@@ -142,13 +189,19 @@ def release(session: Session, principal: Principal, case_id: str) -> None:
 
 def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
     """Return a case's image, decrypted in memory, and its media type."""
-    return blobs.read(runtime, visible_case(session, principal, case_id, light=True), name, actor=principal.actor)
+    case = visible_case(session, principal, case_id, light=True)
+    if name.startswith(SOMETIMES_HIDDEN) and not sight_of(session, principal, case).shows_image(name):
+        raise NotFoundError("The case has no such image.")
+    return blobs.read(runtime, case, name, actor=principal.actor)
 
 
 def images(session: Session, runtime: Runtime, principal: Principal, case_id: str, names: Sequence[str]) -> list[bytes]:
     """Return many of a case's images at once, decrypted in memory; empty where one cannot be had."""
     case = visible_case(session, principal, case_id, light=True)
-    return blobs.read_many(runtime, case, names, actor=principal.actor)
+    sight = sight_of(session, principal, case)
+    shown = [name for name in names if not name.startswith(SOMETIMES_HIDDEN) or sight.shows_image(name)]
+    found = dict(zip(shown, blobs.read_many(runtime, case, shown, actor=principal.actor), strict=True))
+    return [found.get(name, b"") for name in names]
 
 
 def field_tile(
@@ -204,21 +257,23 @@ def visible_case(
     return case
 
 
-def held_case(session: Session, principal: Principal, case_id: str) -> Case:
+def held_case(session: Session, principal: Principal, case_id: str, *, blind: bool = False) -> Case:
     """Return the case for a change, if this reader holds it; a lapsed claim that nobody took revives.
 
+    ``blind``: also while its first impression is not saved: for what touches no class that stands.
+
     Raises:
-        ConflictError: somebody else holds it, or nobody does, or it is past reading.
+        ConflictError: somebody else holds it, or nobody does, or it is past reading, or its AI is still hidden.
     """
     require_reader(principal)
     case, now = visible_case(session, principal, case_id, lock=True, light=True), utc_now()
-    require_held(case, principal)
+    require_held(case, principal, blind=blind)
     if not views.lease_holds(case, now):
         case.lease_until = now + LEASE
     return case
 
 
-def require_held(case: Case, principal: Principal) -> None:
+def require_held(case: Case, principal: Principal, *, blind: bool = False) -> None:
     """Return if this person may change the case now; nothing is locked or renewed.
 
     Raises:
@@ -228,6 +283,8 @@ def require_held(case: Case, principal: Principal) -> None:
         raise ConflictError(f"The case is {case.state.value.replace('_', ' ')}; it can no longer be changed.")
     if case.claimed_by != principal.user_id:
         raise ConflictError("You do not hold this case (any more). Claim it, then try again.")
+    if not blind:
+        require_shown_ai(case)
 
 
 def field_of(session: Session, case_id: str, index: int) -> CaseField:
@@ -307,6 +364,36 @@ def cell_views_of(session: Session, cells: list[CaseCell], wanted: Collection[st
     """Return the views of the cells whose ids are ``wanted``; ``cells`` are all of the case."""
     shown = views.cell_views(cells, _names(session, cells))
     return [view for view in shown if view.cell_id in wanted]
+
+
+def sight(session: Session, principal: Principal, case: Case) -> Sight:
+    """Return what is hidden of a case from this person."""
+    return sight_of(session, principal, case)
+
+
+def open_opinion(session: Session, case_id: str) -> Opinion | None:
+    """Return the second opinion that is asked of a case and not given yet."""
+    return repository.open_opinion(session, case_id)
+
+
+def has_worked(session: Session, case_id: str, user_id: str) -> bool:
+    """Whether somebody has worked on a case before, and so cannot read it blind."""
+    return repository.has_worked(session, case_id, user_id)
+
+
+def holds(case: Case, principal: Principal) -> bool:
+    """Whether this person can change the case now."""
+    return case.state in READABLE and case.claimed_by == principal.user_id
+
+
+def blind_cells_of(session: Session, case: Case, seen: Sight, me: str) -> list[CellView]:
+    """Return the cells of a case as a blind reading shows them."""
+    return blinding.blind_cells(case.id, repository.cells(session, case.id), seen, me)
+
+
+def dispute(cell: CaseCell) -> None:
+    """Note that the first impression named the cell otherwise than the model."""
+    cell.disputed = True
 
 
 def differential_of(cells: list[CaseCell]) -> Differential:

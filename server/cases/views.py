@@ -6,7 +6,7 @@ from datetime import datetime
 from server.cases.schemas import CellView, FieldView, WorklistRow
 from server.models import Case, CaseCell, CaseField
 from shared.contracts.analysis import Differential, Flag
-from shared.contracts.case import CaseState
+from shared.contracts.case import OVERLAY_PREFIX, CaseState
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
 
@@ -41,7 +41,7 @@ def cell_views(cells: list[CaseCell], names: Mapping[str, str]) -> list[CellView
     the smaller probability), then the farther from what was trained.
     """
     views = [cell_view(cell, number, names) for number, cell in enumerate(cells, start=1) if cell.stands]
-    return sorted(views, key=_reading_order)
+    return sorted(views, key=reading_order)
 
 
 def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView:
@@ -69,11 +69,16 @@ def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView
 
 
 def is_doubtful(cell: CaseCell) -> bool:
+    """Whether the model was unsure of the cell, or its first impression was another; whatever was made of it since."""
+    return is_unsure(cell) or cell.disputed
+
+
+def is_unsure(cell: CaseCell) -> bool:
     """Whether the model was unsure of the cell (`shared.contracts.analysis.Cell.doubtful`)."""
     return len(cell.prediction_set) != 1 or cell.ood_score > 1.0 or cell.provisional
 
 
-def _reading_order(view: CellView) -> tuple[int, int, float, float, int]:
+def reading_order(view: CellView) -> tuple[int, int, float, float, int]:
     set_size = 1 if view.added_by else len(view.prediction_set) or _EMPTY_SET_RANK
     margin = view.ai_probability if view.margin is None else view.margin
     return view.current_class.order, -set_size, margin, -view.ood_score, view.number
@@ -94,16 +99,23 @@ def worklist_row(case: Case, *, hospital_name: str, holder_name: str | None, now
         hospital_name=hospital_name,
         priority=case.priority,
         state=CaseState.AVAILABLE if lapsed else case.state,
-        flags=flags_of(case),
+        flags=[] if case.awaits_impression else flags_of(case),
         cell_count=case.cell_count,
-        doubtful_count=case.doubtful_count,
+        doubtful_count=0 if case.awaits_impression else case.doubtful_count,
         received_at=case.received_at,
         due_at=case.due_at,
         claimed_by=holder_name if held else None,
         claimed_by_id=case.claimed_by if held else None,
         pseudo=case.pseudo,
         synthetic=case.synthetic,
+        blind=case.awaits_impression,
     )
+
+
+def overlays(case: Case) -> list[str]:
+    """Return the ids of the cells of which an overlay came with the case."""
+    names = [str(blob["name"]) for blob in case.manifest["manifest"]["blobs"]]
+    return [name.removeprefix(OVERLAY_PREFIX).removesuffix(".png") for name in names if name.startswith(OVERLAY_PREFIX)]
 
 
 def flags_of(case: Case) -> list[Flag]:

@@ -5,6 +5,7 @@ from server.models.audit import AuditCheckpoint, AuditEntry
 from server.models.cases import Case, CaseCell, CaseField, Quarantine
 from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
+from server.models.opinions import CaseMeasure, Opinion, OpinionKind, OpinionLabel, ReadingActivity
 from server.models.outbox import OutboxEntry
 from server.models.registry import ModelSite, ModelVersion, NodeModel
 from server.models.reports import Report
@@ -16,6 +17,7 @@ __all__ = [
     "Case",
     "CaseCell",
     "CaseField",
+    "CaseMeasure",
     "CensusRecord",
     "ChangeKind",
     "DryRun",
@@ -29,8 +31,12 @@ __all__ = [
     "ModelVersion",
     "Node",
     "NodeModel",
+    "Opinion",
+    "OpinionKind",
+    "OpinionLabel",
     "OutboxEntry",
     "Quarantine",
+    "ReadingActivity",
     "RecoveryCode",
     "Report",
     "Review",

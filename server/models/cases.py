@@ -47,6 +47,15 @@ class Case(SQLModel, table=True):
     closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     version: int = 1
     """Raised by every change: the optimistic lock."""
+    blind_drawn: bool = False
+    """Drawn, as it came in, for a first read without the AI; never changed."""
+    blind_read_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When the first impression of a drawn case was saved: from then on the AI is shown."""
+
+    @property
+    def awaits_impression(self) -> bool:
+        """Whether what the AI said is hidden from everybody."""
+        return self.blind_drawn and self.blind_read_at is None
 
 
 class CaseField(SQLModel, table=True):
@@ -94,6 +103,8 @@ class CaseCell(SQLModel, table=True):
     added_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     parents: list[str] = Field(default_factory=list, sa_type=JSON)
     """Ids of the cells it was split or merged from."""
+    disputed: bool = False
+    """The first impression named it otherwise than the model: it wants a second look like any doubtful cell."""
 
 
 class Quarantine(SQLModel, table=True):

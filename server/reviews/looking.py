@@ -6,6 +6,7 @@ from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.cases import service as cases
+from server.cases.sight import require_open
 from server.models import CaseCell, Review
 from server.reviews import repository, steps
 from server.reviews.schemas import Readiness
@@ -25,8 +26,12 @@ def saw(session: Session, principal: Principal, case_id: str, groups: Iterable[C
 
 
 def readiness_of(session: Session, principal: Principal, case_id: str) -> Readiness:
-    """Return what this reader has yet to look at."""
-    cases.visible_case(session, principal, case_id)
+    """Return what this reader has yet to look at.
+
+    Raises:
+        ConflictError: they are to read the case blind.
+    """
+    require_open(session, principal, cases.visible_case(session, principal, case_id))
     review = repository.review(session, case_id, principal.user_id)
     return readiness(cases.all_cells_of(session, case_id), review)
 

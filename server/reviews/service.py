@@ -8,6 +8,8 @@ from server.accounts import service as accounts
 from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import service as cases
+from server.cases.sight import require_open
+from server.insights import measures
 from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
 from server.outbox import service as outbox
@@ -78,8 +80,12 @@ def accept(
 
 
 def history(session: Session, principal: Principal, case_id: str) -> list[ChangeView]:
-    """Return every change of the case, newest first; nothing is ever left out."""
-    cases.visible_case(session, principal, case_id)
+    """Return every change of the case, newest first; nothing is ever left out.
+
+    Raises:
+        ConflictError: this person is to read the case blind.
+    """
+    require_open(session, principal, cases.visible_case(session, principal, case_id))
     numbers = cases.cell_numbers(session, case_id)
     return [
         ChangeView(
@@ -98,8 +104,9 @@ def history(session: Session, principal: Principal, case_id: str) -> list[Change
 
 
 def impression(session: Session, principal: Principal, case_id: str) -> str:
-    """Return the impression as this reader last saved it, or as the last signed reading holds it."""
-    cases.visible_case(session, principal, case_id)
+    """Return the impression as this reader last saved it, or as the last signed reading holds it; none to the blind."""
+    if cases.sight(session, principal, cases.visible_case(session, principal, case_id)).blind:
+        return ""
     own = repository.review(session, case_id, principal.user_id)
     shown = own or repository.latest_review(session, case_id)
     return shown.impression if shown else ""
@@ -125,6 +132,8 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
     case = cases.held_case(session, principal, case_id)
     if case.version != signing.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
+    if cases.open_opinion(session, case_id) is not None:
+        raise ConflictError("A second opinion is asked and not given yet: wait for it, or withdraw the request.")
     review = steps.reading(session, case, principal)
     looking.require_ready(cases.all_cells_of(session, case_id), review)
     now, text = utc_now(), _impression(signing.impression, required=True)
@@ -150,6 +159,7 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
         action="case.signed",
         data={"report_id": report.id, "version": report.version, "labels_corrected": len(report.feedback)},
     )
+    measures.measure(session, case)
     outbox.add(session, "reports.render", {"report_id": report.id})
     return report.id
 

@@ -6,9 +6,9 @@ Store layout, all under ``cases/<hospital_id>/<case_id>/``: ``blobs/<name>`` (AE
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from shared.contracts.analysis import Contract, Smear
 from shared.contracts.training import Identifier, Sha256
@@ -55,6 +55,14 @@ class ClinicalContext(Contract):
     scanner_alias: Annotated[str, Field(max_length=40)] = ""
     phone: Annotated[str, Field(max_length=60)] = ""
     """Whom to phone about a critical result."""
+    stain: Annotated[str, Field(max_length=40)] = ""
+    """What the smear is stained with, in the hospital's own word. Left out of the JSON where it is not named: a centre
+    that does not know of it reads such a context as before."""
+
+    @model_serializer(mode="wrap")
+    def _without_unnamed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name != "stain" or value}
 
 
 class BlobKind(StrEnum):
@@ -66,8 +74,13 @@ class BlobKind(StrEnum):
     """The `CaseBody`, named ``body-json``."""
 
 
+OVERLAY_PREFIX: Final = "heat-"
+
+
 class Blob(Contract):
-    """One encrypted file of a case. Names: ``field-0.jpg``, ``cell-<cell id>.png``."""
+    """One encrypted file of a case. Names: ``field-0.jpg``, ``cell-<cell id>.png``, and for some doubtful cells
+    ``heat-<cell id>.png``: the cell under what the model saw in it, where the node sends that.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z]+-[A-Za-z0-9_.-]{1,80}$")]
     kind: BlobKind

@@ -119,6 +119,11 @@ def parse_class(label: str) -> CellClass | None:
     return None
 
 
+def alike(one: CellClass, other: CellClass) -> bool:
+    """Whether two names of a cell agree: a finer class agrees with the one that it is reported under."""
+    return one is other or one is rolled_up(other) or rolled_up(one) is other
+
+
 def rolled_up(cls: CellClass) -> CellClass:
     """Return the class under which ``cls`` is reported in a five-part differential."""
     return cls.info.parent or cls

@@ -20,9 +20,12 @@ from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.models import User
 from server.reports import service as reports
+from server.reviews import second_opinions
 from tests.browser.crowd import crowded
+from tests.browser.opinions import asked_case, begun_blind, blind_case, weeks_of_figures, with_overlays
 from tests.browser.world import chromium, seeded, serving, sign_in
 from tests.factories import PASSWORD
+from tests.portal.drawn import draw_smears
 from tests.portal.factories import Network, staffed
 
 OUT = Path("build/screenshots")
@@ -45,8 +48,10 @@ def shots(network: Network) -> list[Shot]:
     """Return every picture to take."""
     case, taken, gallery = network.cases[0], network.cases[3], network.cases[4]
     _, second, live = network.runs
+    blind, asked, given = network.cases[-3:]
     with network.centre.runtime.database.session(read_only=True) as session:
         report = reports.list_reports(session, network.people["reader"])[0].id
+        opinion = second_opinions.opinions(session, network.people["reader"], given)[0].id
     with network.centre.runtime.database.session() as session:
         link, _ = invitations.invite(
             session, actor=network.people["admin"], display_name="Dr. K. Haddad", role=Role.HEMATOLOGIST
@@ -71,6 +76,14 @@ def shots(network: Network) -> list[Shot]:
         Shot("reading-classes", f"/cases/{case}", "reader", _classes),
         Shot("reading-expired", f"/cases/{case}", "reader", _expired),
         Shot("reading-sign", f"/cases/{case}", "reader", _ready_to_sign),
+        Shot("reading-blind", f"/cases/{blind}", "reader"),
+        Shot("reading-blind-save", f"/cases/{blind}", "reader", _open_sign),
+        Shot("reading-second", f"/cases/{asked}", "second"),
+        Shot("reading-asked", f"/cases/{asked}", "reader", _ask),
+        Shot("reading-why", f"/cases/{asked}", "reader", _why),
+        Shot("opinion", f"/cases/{given}/opinions/{opinion}", "reader", whole=True),
+        Shot("insights", "/insights", "coordinator", whole=True),
+        Shot("insights-reader", "/insights", "reader", whole=True),
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
         Shot("rounds", "/rounds", "coordinator", whole=True),
@@ -107,7 +120,7 @@ def bare() -> list[Shot]:
     """Return the pictures of a centre in which nothing has happened yet."""
     admin = [
         Shot(f"empty-{name}", f"/{name}", "admin")
-        for name in ("worklist", "reports", "rounds", "models", "nodes", "turnaround")
+        for name in ("worklist", "reports", "insights", "rounds", "models", "nodes", "turnaround")
     ]
     return [
         *admin,
@@ -126,6 +139,25 @@ def crowd_shots(network: Network) -> list[Shot]:
         Shot("crowd-people", "/people", "admin"),
         Shot("crowd-audit", "/audit", "auditor"),
     ]
+
+
+def _opinions(network: Network, folder: Path) -> None:
+    """Have a blind reading under way, a second opinion asked and one given, and weeks of figures."""
+    smears = [with_overlays(one) for one in draw_smears(folder / "opinions") if one.smear.fields and one.smear.flags]
+    begun_blind(network, blind_case(network, smears[0]))
+    asked_case(network, smears[-1], given=False)
+    weeks_of_figures(network, asked_case(network, smears[0], given=True))
+
+
+def _ask(page: Page) -> None:
+    page.get_by_role("button", name="Withdraw the request").scroll_into_view_if_needed()
+
+
+def _why(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    page.keyboard.press(".")
+    page.keyboard.press("y")
+    page.wait_for_timeout(500)
 
 
 def _claim(page: Page) -> None:
@@ -320,6 +352,7 @@ def main(words: list[str]) -> None:
             place.mkdir()
         # Seeded before the browser starts: its event loop would forbid the PDF signer's.
         network, empty, crowd = seeded(full), staffed(none), crowded(many)
+        _opinions(network, full)
         taken: list[Path] = []
         worlds = ((network, shots(network)), (empty, bare()), (crowd, crowd_shots(crowd)))
         with chromium() as browser:

@@ -20,11 +20,13 @@ from server.federation import dry_run, schedule
 from server.federation import service as federation
 from server.federation.schedule import When
 from server.federation.schemas import RunPlan
-from server.models import Node
+from server.models import Case, Node
 from server.reports import tasks as reports
+from server.reviews import opinions, second_opinions
 from server.reviews import service as reviews
 from server.reviews.schemas import SignInput
 from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.ontology import CellClass
 from shared.crypto.pki import DemoCA
 from tests.factories import PASSWORD, centre_key, pack
 from tests.portal.client import Browser
@@ -164,6 +166,8 @@ def _things(network: Network, hospital: str) -> dict[str, str]:
                 software="hematovision 0.1.0",
             )
         )
+    for kind in ("drawn", "second", "compared"):
+        found.update(_blind(network, hospital, kind))
     for kind in ("case", "signed"):
         parcel = pack(network.nodes[hospital], centre_key(network.centre))
         parcel.upload(network.centre.store)
@@ -182,6 +186,34 @@ def _things(network: Network, hospital: str) -> dict[str, str]:
         signing = SignInput(password=PASSWORD, impression=f"Read for {SITES[hospital]}.", case_version=version)
         found["report"] = reviews.sign(session, reader, runtime, found["signed"], signing)
     reports.render(runtime, {"report_id": found["report"]})
+    return found
+
+
+def _blind(network: Network, hospital: str, kind: str) -> dict[str, str]:
+    """Give a hospital a case to read without the AI, one with an open second opinion, or one with a saved one."""
+    runtime, reader, second = network.centre.runtime, network.people["reader"], network.people["second"]
+    parcel = pack(network.nodes[hospital], centre_key(network.centre))
+    parcel.upload(network.centre.store)
+    ingest(runtime, hospital_id=hospital, case_id=parcel.case_id)
+    found = {kind: parcel.case_id}
+    with runtime.database.session() as session:
+        session.get_one(Case, parcel.case_id).blind_drawn = kind == "drawn"
+        cases.claim(session, second if kind == "second" else reader, parcel.case_id)
+        if kind == "second":
+            second_opinions.ask(session, second, parcel.case_id, of=None, question="Blasts?", hides_ai=False)
+        if kind == "compared":
+            found["opinion"] = second_opinions.ask(
+                session, reader, parcel.case_id, of=second.user_id, question="", hides_ai=False
+            )
+            opinions.classify(
+                session,
+                second,
+                parcel.case_id,
+                cell_ids=["c2"],
+                label=CellClass.BLAST,
+                idempotency_key=found["opinion"],
+            )
+            opinions.save(session, second, parcel.case_id, text="One blast.", estimate={})
     return found
 
 

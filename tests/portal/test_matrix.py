@@ -15,7 +15,8 @@ import pytest
 
 from portal.access import PUBLIC, RULES
 from server.cases import service as cases
-from server.reviews import undoing
+from server.reviews import opinions, second_opinions, undoing
+from shared.contracts.ontology import CellClass
 from tests.factories import PASSWORD
 from tests.portal.factories import SITES
 from tests.portal.matrix import OTHER, OWN, ROLES, World, every_route, make_world, start_another_run
@@ -52,6 +53,29 @@ def _undone(world: World) -> dict[str, str]:
     with world.network.centre.runtime.database.session() as session:
         undoing.undo(session, world.network.people["reader"], world.things[OWN]["case"], "undone-by-the-matrix")
     return {}
+
+
+def _named_blind(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        opinions.classify(
+            session, world.network.people["reader"], world.things[OWN]["drawn"],
+            cell_ids=["c1"], label=CellClass.MONOCYTE, idempotency_key="named-by-the-matrix",
+        )  # fmt: skip
+    return {}
+
+
+def _unnamed_blind(world: World) -> dict[str, str]:
+    _named_blind(world)
+    with world.network.centre.runtime.database.session() as session:
+        case_id = world.things[OWN]["drawn"]
+        opinions.undo(session, world.network.people["reader"], case_id, "undone-by-the-matrix")
+    return {}
+
+
+def _asked(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        reader, case_id = world.network.people["reader"], world.things[OWN]["case"]
+        return {"asked": second_opinions.ask(session, reader, case_id, of=None, question="", hides_ai=False)}
 
 
 # nobody · hematologist · coordinator · auditor · admin · IT of the hospital · IT of another hospital
@@ -127,6 +151,25 @@ MATRIX: dict[str, Row] = {
     "case_impression": Row(
         "POST /cases/{case}/impression", "login 200 403 403 403 403 403", {"impression": "A draft."}
     ),
+    "case_activity": Row("POST /cases/{case}/activity", "login 204 403 403 403 403 403", {"keys": "3"}),
+    # Reading blind: nobody but the reader of such a case, and nobody sees anything before it is saved.
+    "blind_cells": Row(
+        "POST /cases/{drawn}/blind/cells",
+        "login 200 403 403 403 403 403",
+        {"cell_id": "c2", "label": "monocyte", **KEY},
+    ),
+    "blind_undo": Row("POST /cases/{drawn}/blind/undo", "login 200 403 403 403 403 403", KEY, _named_blind),
+    "blind_redo": Row("POST /cases/{drawn}/blind/redo", "login 200 403 403 403 403 403", KEY, _unnamed_blind),
+    "blind_draft": Row("POST /cases/{drawn}/blind/draft", "login 200 403 403 403 403 403", {"text": "Left shift?"}),
+    "blind_save": Row(
+        "POST /cases/{drawn}/blind/save", "login 303 403 403 403 403 403", {"text": "Left shift."}, _named_blind
+    ),
+    "blind_take": Row("POST /cases/{second}/blind/take", "login 303 403 403 403 403 403"),
+    "opinion_ask": Row("POST /cases/{case}/opinions", "login 303 403 403 403 403 403", {"question": "Blasts?"}),
+    "opinion_withdraw": Row(
+        "POST /cases/{case}/opinions/{asked}/withdraw", "login 303 403 403 403 403 403", before=_asked
+    ),
+    "opinion": Row("GET /cases/{compared}/opinions/{opinion}", "login 200 403 403 200 403 403"),
     "case_sign": Row(
         "POST /cases/{case}/sign",
         "login 303 403 403 403 403 403",
@@ -137,6 +180,9 @@ MATRIX: dict[str, Row] = {
     "reports_json": Row("GET /reports.json", "401 200 403 200 200 200 200"),
     "report": Row("GET /reports/{report}", "login 200 403 200 200 200 404"),
     "report_pdf": Row("GET /reports/{report}.pdf", "login 200 403 200 200 200 404"),
+    # Figures of many cases: for readers, and for who answers for the network.
+    "insights": Row("GET /insights", "login 200 200 403 200 403 403"),
+    "insights_json": Row("GET /insights.json", "401 200 200 403 200 403 403"),
     # Runs and models belong to the network; a hospital sees its own figures in them.
     "rounds": Row("GET /rounds", "login 403 200 200 200 200 200"),
     "round_start": Row("POST /rounds", "login 403 303 403 303 403 403", PLAN),

@@ -32,7 +32,7 @@ def make_runtime(folder: Path) -> Runtime:
     """
     template = folder.parent / "centre-template"
     if not template.exists():
-        initialise(ServerSettings(home=template, superlink="127.0.0.1:9092"))
+        initialise(ServerSettings(home=template, superlink="127.0.0.1:9092", blind_share=0.0))
     shutil.copytree(template, folder / "centre")
     settings = load_settings(folder / "centre")
     return Runtime(

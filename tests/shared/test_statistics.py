@@ -1,11 +1,14 @@
 """Exact intervals against published vectors; the denominator rule."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import cohen_kappa_score
 
 from shared.contracts.ontology import CellClass
-from shared.statistics import clopper_pearson, differential, per_100_white_cells
+from shared.statistics import agreement, agreement_of_counts, clopper_pearson, differential, per_100_white_cells
 
 N, E, R = CellClass.NEUTROPHIL, CellClass.EOSINOPHIL, CellClass.ERYTHROBLAST
 
@@ -52,3 +55,75 @@ def test_differential_leaves_nucleated_red_cells_out_of_the_denominator() -> Non
 def test_differential_of_nothing_that_counts_is_empty() -> None:
     assert differential([R, R]) == {}
     assert per_100_white_cells(R, [R]) is None
+
+
+TABLE = {
+    ("a", "a"): 53, ("a", "b"): 5, ("a", "c"): 2,
+    ("b", "a"): 11, ("b", "b"): 14, ("b", "c"): 5,
+    ("c", "a"): 1, ("c", "b"): 6, ("c", "c"): 6,
+}  # fmt: skip
+
+
+def test_kappa_is_that_of_scikit_learn() -> None:
+    first = [one for (one, _), count in TABLE.items() for _ in range(count)]
+    second = [other for (_, other), count in TABLE.items() for _ in range(count)]
+    found = agreement(zip(first, second, strict=True))
+    assert found.kappa == pytest.approx(cohen_kappa_score(first, second), abs=1e-12)
+    assert (found.cells, found.agreed) == (103, 73)
+    assert found.share == pytest.approx(73 / 103)
+
+
+def test_interval_of_kappa_is_that_of_the_delta_method() -> None:
+    """The published variance against the gradient of kappa itself, by finite differences over the multinomial."""
+    total, places = sum(TABLE.values()), list(TABLE)
+    shares = np.array([TABLE[place] / total for place in places])
+
+    def kappa(values: NDArray[np.float64]) -> float:
+        found = dict(zip(places, values, strict=True))
+        observed = sum(value for (one, other), value in found.items() if one == other)
+        rows = {c: sum(v for (one, _), v in found.items() if one == c) for c in "abc"}
+        columns = {c: sum(v for (_, other), v in found.items() if other == c) for c in "abc"}
+        chance = sum(rows[c] * columns[c] for c in "abc")
+        return float((observed - chance) / (1 - chance))
+
+    step = 1e-6
+    slopes = np.array([(kappa(shares + step * unit) - kappa(shares - step * unit)) / (2 * step) for unit in np.eye(9)])
+    error = np.sqrt(((slopes**2 * shares).sum() - (slopes * shares).sum() ** 2) / total)
+    found = agreement_of_counts(TABLE)
+    assert found.kappa is not None
+    assert (found.low, found.high) == pytest.approx((found.kappa - 1.959964 * error, found.kappa + 1.959964 * error))
+
+
+def test_interval_of_kappa_holds_the_truth_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(7)
+    places, total = list(TABLE), sum(TABLE.values())
+    shares = np.array([TABLE[place] / total for place in places])
+    truth = agreement_of_counts(TABLE).kappa
+    assert truth is not None
+    held = 0
+    for counts in chance.multinomial(400, shares, size=600):
+        found = agreement_of_counts(dict(zip(places, counts.tolist(), strict=True)))
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= truth <= found.high
+    assert 0.92 <= held / 600 <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("counts", "kappa", "interval"),
+    [
+        ({}, None, (None, None)),
+        ({("a", "a"): 9}, None, (None, None)),
+        ({("a", "a"): 5, ("b", "b"): 5}, 1.0, (1.0, 1.0)),
+        ({("a", "b"): 5, ("b", "a"): 5}, -1.0, (-1.0, -1.0)),
+    ],
+)
+def test_kappa_at_its_edges(
+    counts: dict[tuple[str, str], int], kappa: float | None, interval: tuple[float | None, float | None]
+) -> None:
+    found = agreement_of_counts(counts)
+    assert (found.kappa, (found.low, found.high)) == (kappa, interval)
+
+
+def test_counts_of_nothing_change_no_kappa() -> None:
+    assert agreement_of_counts({**TABLE, ("d", "d"): 0, ("a", "d"): 0}) == agreement_of_counts(TABLE)

@@ -5,7 +5,13 @@ export class Acts {
   constructor(store, queue, address) {
     this.store = store;
     this.queue = queue;
-    this.address = address;
+    this.address = store.blind ? `${address}/blind` : address;
+  }
+
+  /** Where boxes are made, and not only named. */
+  shaping() {
+    if (this.store.blind) say('Cells are marked, split and merged in the open reading, not in a blind one.');
+    return this.allowed() && !this.store.blind;
   }
 
   allowed() {
@@ -30,13 +36,17 @@ export class Acts {
   accept() {
     if (!this.allowed()) return;
     const ids = [...this.store.chosen].filter((id) => !this.store.cells.get(id).changed_by);
+    if (this.store.blind?.hides_ai) {
+      say('Give each cell its class: there is none to accept yet.', { seconds: 2 });
+      return;
+    }
     if (!ids.length) {
       say('A reader has set these already.', { seconds: 2 });
       return;
     }
     const words = `${this.store.words(ids)}: accepted as named`;
     this.goOn(ids, () => this.store.assume(ids));
-    this.queue.add(`${this.address}/accept`, { cell_id: ids }, { touches: ids, words });
+    this.queue.add(`${this.address}/${this.store.blind ? 'cells' : 'accept'}`, { cell_id: ids }, { touches: ids, words });
   }
 
   /** One key a doubtful cell: once its doubt is settled the next one is chosen. */
@@ -74,7 +84,7 @@ export class Acts {
   }
 
   merge() {
-    if (!this.allowed()) return;
+    if (!this.shaping()) return;
     const old = [...this.store.chosen].map((id) => this.store.cells.get(id));
     const fields = new Set(old.map((cell) => cell.field));
     if (old.length < 2 || fields.size > 1 || fields.has(null)) {

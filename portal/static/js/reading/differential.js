@@ -11,10 +11,11 @@ export function showDifferential(store) {
     const counted = store.order.filter((cls) => store.classes[cls].counts);
     const shown = counted.filter((cls) => now[cls]?.count || CORE.includes(cls) || store.case.ai_differential[cls]?.count);
     const total = counted.reduce((sum, cls) => sum + (now[cls]?.count ?? 0), 0);
-    document.getElementById('differential-caption').textContent = `${total} white cells, exact 95 % intervals`;
+    const what = store.blind?.hides_ai ? 'white cells that you have classified' : 'white cells';
+    document.getElementById('differential-caption').textContent = `${total} ${what}, exact 95 % intervals`;
     body.replaceChildren(...shown.map((cls) => line(store, cls, now[cls])));
     const outside = store.order.filter((cls) => !store.classes[cls].counts && cls !== 'artefact');
-    const cells = [...store.cells.values()];
+    const cells = [...store.cells.values()].filter((cell) => cell.changed_by || !store.blind?.hides_ai);
     const others = outside.map((cls) => [cls, cells.filter((cell) => cell.current_class === cls).length]).filter(([, n]) => n);
     document.getElementById('per-hundred').replaceChildren(...others.map(([cls, n]) =>
       el('div', {}, el('span', { class: `chip c-${cls}` }, store.mark(cls)), ` ${store.name(cls)}: ${n}`
@@ -28,12 +29,13 @@ export function showDifferential(store) {
 
 function changeWords(store) {
   const changed = [...store.cells.values()].filter((cell) => cell.changed_by).length;
+  if (store.blind?.hides_ai) return `${changed} of ${store.cells.size} classified`;
   return changed ? `${changed} set by hand` : '';
 }
 
 function line(store, cls, share) {
   const { count = 0, percent = 0, low = 0, high = 0 } = share ?? {};
-  const before = store.case.ai_differential[cls]?.count ?? 0;
+  const before = store.blind?.hides_ai ? count : store.case.ai_differential[cls]?.count ?? 0;
   const limit = store.limits[cls];
   const crossed = limit !== undefined && low < limit && limit < high;
   const names = [count === 0 && 'none', count !== before && 'changed', crossed && 'crossed'].filter(Boolean).join(' ');

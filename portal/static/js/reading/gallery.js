@@ -62,8 +62,9 @@ export class Gallery {
       this.pictures.show(image, cell.blob);
       image.hidden = false;
     }
-    const words = [`cell ${cell.number}`, this.store.name(cell.current_class)];
-    if (cell.doubtful) words.push('doubtful');
+    const open = this.store.blind?.hides_ai && cell.doubtful;
+    const words = [`cell ${cell.number}`, open ? 'not classified' : this.store.name(cell.current_class)];
+    if (cell.doubtful && !open) words.push('doubtful');
     if (cell.edge) words.push('cut by the edge');
     if (cell.provisional) words.push('provisional');
     if (cell.added_by) words.push(`marked by ${cell.added_by}`);
@@ -79,12 +80,12 @@ export class Gallery {
     const hadFocus = this.root.contains(document.activeElement);
     const top = this.root.scrollTop;
     const groups = this.store.groups.map((group) => {
-      const unsure = group.key === 'unsure';
-      const name = unsure ? 'unsure' : this.store.name(group.key);
+      const plain = { unsure: 'unsure', all: 'all cells' }[group.key];
+      const name = plain ?? this.store.name(group.key);
       const id = `group-${group.key}`;
       return el('div', { role: 'group', 'aria-labelledby': id, 'data-group': group.key },
         el('div', { class: 'group-head', id, title: 'Choose the whole group (e)' },
-          el('span', { class: unsure ? 'chip c-unidentified' : `chip c-${group.key}` }, unsure ? '??' : this.store.mark(group.key)),
+          ...(group.key === 'all' ? [] : [el('span', { class: plain ? 'chip c-unidentified' : `chip c-${group.key}` }, plain ? '??' : this.store.mark(group.key))]),
           el('span', {}, name), el('b', {}, String(group.cells.length)), el('span', { class: 'yet' })),
         el('div', { class: 'tiles' }, ...group.cells.map((cell) => this.tile(cell))));
     });

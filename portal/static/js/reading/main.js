@@ -12,6 +12,10 @@ import { CellMenu } from './menu.js';
 import { resizable } from './panels.js';
 import { Queue } from './queue.js';
 import { watchGroups } from './seen.js';
+import { Activity } from './activity.js';
+import { blindSaving } from './blind.js';
+import { opinionPanel } from './opinions.js';
+import { Overlay, secondEye } from './secondeye.js';
 import { signing } from './sign.js';
 import { el, Store } from './store.js';
 import { Trouble } from './trouble.js';
@@ -40,10 +44,15 @@ const drawing = new Drawing(viewer, store, {
   else describe();
 });
 showDifferential(store);
-watchGroups(gallery.root, store, queue, address);
+if (!store.blind) watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
 dragging(gallery.root, store, (label) => acts.reclassify(label));
-const openSign = signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed });
+const activity = new Activity(store, address);
+const openSign = store.blind ? blindSaving(store, queue, { expired: () => trouble.onExpired() })
+  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed });
+activity.joins(document.getElementById('sign-form'));
+opinionPanel(store, acts);
+const overlay = new Overlay(document.getElementById('overlay'), store, address);
 
 queue.addEventListener('sending', () => {
   saved.classList.remove('offline');
@@ -77,12 +86,14 @@ function describe() {
     return;
   }
   const parts = [el('b', {}, `cell ${cell.number}`), ` ${store.name(cell.current_class)} `];
-  if (cell.added_by) {
+  if (store.blind?.hides_ai) {
+    parts.splice(1, 1, el('span', { class: 'set' }, cell.doubtful ? ' not classified yet' : ` ${store.name(cell.current_class)}, by you`));
+  } else if (cell.added_by) {
     parts.push(el('span', { class: 'set' }, `marked by ${cell.added_by}`));
   } else {
-    const set = cell.prediction_set.map((cls) => store.name(cls)).join(', ') || 'nothing fits';
-    if (cell.changed_by) parts.push(el('span', { class: 'set' }, `set by ${cell.changed_by}; the model said ${store.name(cell.ai_class)} `));
-    parts.push(el('span', { class: 'set' }, `{${set}} ${cell.ai_probability.toFixed(2)}${cell.ood_score > 1 ? ' · unlike the training stain' : ''}${cell.edge ? ' · cut by the field’s edge' : ''}${cell.provisional ? ' · provisional: taught by a few examples' : ''}`));
+    if (cell.changed_by) parts.push(el('span', { class: 'set' }, `set by ${cell.changed_by} · `));
+    const thought = store.impression[cell.cell_id];
+    parts.push(el('span', { class: 'set' }, secondEye(cell, store) + (thought && thought !== cell.ai_class ? ` · without the AI: ${store.name(thought)}` : '')));
   }
   line.replaceChildren(...parts);
   line.title = line.textContent;
@@ -113,7 +124,7 @@ function nextFlag() {
 }
 
 function nextDoubtful(step = 1) {
-  if (!store.nextDoubtful(step)) say('No doubtful cell is left.', { seconds: 2 });
+  if (!store.nextDoubtful(step)) say(store.blind?.hides_ai ? 'Every cell is classified.' : 'No doubtful cell is left.', { seconds: 2 });
 }
 
 /** From the sign-out dialog to what it waits for. */
@@ -134,12 +145,12 @@ function row(step) {
 }
 
 function startMark() {
-  if (acts.allowed() && !drawing.add()) say('Cells can be marked in fields; this case brings single cells only.');
+  if (acts.shaping() && !drawing.add()) say('Cells can be marked in fields; this case brings single cells only.');
 }
 
 function startSplit() {
   const cell = store.cells.get(store.focus);
-  if (!acts.allowed() || !cell) return;
+  if (!acts.shaping() || !cell) return;
   if (cell.field === null) say('Only a cell of a field can be split.');
   else drawing.split(cell);
 }
@@ -189,7 +200,8 @@ const ACTIONS = {
   largerTiles: () => gallery.grow(2),
   smallerTiles: () => gallery.grow(-2),
   compare: () => compare(document.getElementById('compare'), store, address),
-  history: () => showHistory(document.getElementById('history'), store, address),
+  overlay: () => overlay.toggle(),
+  history: () => store.blind ? say('The history is shown once this reading is saved.', { seconds: 2 }) : showHistory(document.getElementById('history'), store, address),
   claim: () => submit('[data-claim]'),
   release: () => submit('[data-release]'),
   sign: openSign,

@@ -11,6 +11,8 @@ export class Store extends EventTarget {
     this.order = Object.keys(data.classes);
     this.keys = data.keys;
     this.limits = data.limits;
+    this.blind = data.case.blind;
+    this.impression = data.impression;
     this.seen = new Set(data.seen);
     this.cells = new Map(data.case.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = data.case.differential;
@@ -42,6 +44,12 @@ export class Store extends EventTarget {
     };
     const all = [...this.cells.values()];
     const groups = [];
+    if (this.blind?.hides_ai) {
+      // One group, in the server's neutral order: nothing of the AI shows in where a cell stands.
+      this.groups = [{ key: 'all', cells: all }];
+      this.sequence = all.map((cell) => cell.cell_id);
+      return;
+    }
     const unsure = all.filter((cell) => cell.doubtful).sort(byDoubt);
     if (unsure.length) groups.push({ key: 'unsure', cells: unsure });
     for (const cls of this.order) {
@@ -58,7 +66,7 @@ export class Store extends EventTarget {
 
   /** Class groups that hold a cell which no reader has set, and that were not on this screen yet. */
   get unseen() {
-    return this.groups
+    return this.blind ? [] : this.groups
       .filter((group) => group.key !== 'unsure' && !this.seen.has(group.key) && group.cells.some((cell) => !cell.changed_by))
       .map((group) => group.key);
   }
@@ -168,6 +176,7 @@ export class Store extends EventTarget {
   }
 
   replace(caseView) {
+    if (Boolean(caseView.blind) !== Boolean(this.blind)) location.reload(); // a blind reading was saved elsewhere
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = caseView.differential;
     this.version = caseView.version;

@@ -1,0 +1,64 @@
+// Reading blind: where text and estimate are written, kept as a draft, and the reading is saved for good.
+import { post, say } from '../app.js';
+import { Shelf } from './shelf.js';
+
+export function blindSaving(store, queue, { expired }) {
+  const id = store.case.case_id;
+  const dialog = document.getElementById('blind');
+  if (!dialog) return () => {};
+  const form = dialog.querySelector('form');
+  const [text, submit, error, hint] = ['blind-text', 'blind-submit', 'blind-error', 'blind-draft'].map((name) => document.getElementById(name));
+  const shelf = new Shelf(sessionStorage, `hv-blind/${store.userId}/`);
+  const kept = shelf.get(id);
+  const draft = async () => {
+    try {
+      await post(`/cases/${id}/blind/draft`, new FormData(form));
+      shelf.remove(id);
+      hint.textContent = 'Draft kept.';
+    } catch (problem) {
+      hint.textContent = problem.status ? `Draft not kept: ${problem.message}` : 'Draft kept here until the connection is back.';
+      if (problem.status === 401) expired();
+    }
+  };
+  if (kept !== null && store.mine) {
+    text.value = kept;
+    draft();
+  }
+  let timer = 0;
+  form.addEventListener('input', () => {
+    shelf.set(id, text.value);
+    clearTimeout(timer);
+    timer = setTimeout(draft, 700);
+  });
+  form.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && event.ctrlKey) form.requestSubmit();
+  });
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    clearTimeout(timer);
+    submit.disabled = true;
+    error.hidden = true;
+    try {
+      await queue.settled();
+      const { location: next } = await post(form.action, new FormData(form));
+      shelf.remove(id);
+      location.assign(next);
+    } catch (problem) {
+      if (problem.status === 401) expired();
+      error.textContent = problem.status ? problem.message : 'There is no connection: save once it is back.';
+      error.hidden = false;
+      submit.disabled = false;
+    }
+  });
+  const open = () => {
+    if (!store.mine) return say('Claim the case first (c).');
+    if (dialog.open) return undefined;
+    const named = [...store.cells.values()].filter((cell) => cell.changed_by).length;
+    document.getElementById('blind-summary').textContent = `${named} of ${store.cells.size} cells ${store.blind.hides_ai ? 'classified' : 'set or accepted'} by you.`;
+    error.hidden = true;
+    dialog.showModal();
+    return text.focus();
+  };
+  document.getElementById('open-blind')?.addEventListener('click', open);
+  return open;
+}

@@ -1,0 +1,1 @@
+"""How readers, AI and sites do over time: figures of many cases, never of a patient."""

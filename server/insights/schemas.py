@@ -1,0 +1,125 @@
+"""The insights as a page sees them."""
+
+from datetime import date, datetime
+
+from pydantic import BaseModel
+
+from shared.contracts.agreement import Agreement
+from shared.contracts.ontology import CellClass
+
+
+class AgreementRow(BaseModel):
+    """How far two readings agree, of one reader, site or class."""
+
+    name: str
+    cases: int
+    agreement: Agreement
+
+
+class ClassRow(BaseModel):
+    """How far readers and AI agree on one class: this class, or any other."""
+
+    label: CellClass
+    agreement: Agreement
+    ai_cells: int
+    """Cells that the AI gives this class."""
+    final_cells: int
+
+
+class Week(BaseModel):
+    """A site's AI in one week; None where there is nothing to make a share of."""
+
+    monday: date
+    cases: int
+    ood: float | None
+    """Share of cells unlike what the model was trained on."""
+    set_size: float | None
+    """Mean number of classes in a prediction set."""
+    signed: int
+    corrected: float | None
+    """Share of the model's cells that readers renamed, by the week of the signature."""
+
+
+class Drift(BaseModel):
+    """The AI of one site and stain over the weeks."""
+
+    site: str
+    stain: str
+    weeks: list[Week]
+
+
+class Pace(BaseModel):
+    """What cases take of a reader; medians, None where there is no case."""
+
+    cases: int
+    seconds: float | None
+    """Active, a case."""
+    seconds_per_100: float | None
+    """A hundred cells: with the AI, of the case; without, of those classified."""
+    keys: float | None
+    clicks: float | None
+
+
+class TimeRow(BaseModel):
+    """A reader's time with and without the AI."""
+
+    name: str
+    shown: Pace
+    blind: Pace
+    corrections: float | None
+    """Corrected and added cells a case, mean."""
+
+
+class TimeWeek(BaseModel):
+    """Everybody's median pace in one week."""
+
+    monday: date
+    shown: float | None
+    """Active seconds a hundred cells."""
+    blind: float | None
+
+
+class CaseTime(BaseModel):
+    """What one signed case took; nothing of the patient."""
+
+    case_id: str
+    site: str
+    reader: str
+    signed_at: datetime
+    cells: int
+    seconds: float
+    keys: int
+    clicks: int
+    corrected: int
+    added: int
+    blind: bool
+    blind_seconds: float
+    blind_keys: int
+    blind_labelled: int
+
+
+class Insights(BaseModel):
+    """The whole page."""
+
+    days: int
+    signed: int
+    received: int
+    blind: int
+    """Signed cases that were read without the AI first."""
+    overall: Agreement | None
+    """Readers against the AI."""
+    readers: list[AgreementRow]
+    sites: list[AgreementRow]
+    classes: list[ClassRow]
+    blind_final: list[AgreementRow]
+    """First impression against the signed report, by reader."""
+    blind_ai: list[AgreementRow]
+    """First impression against the AI, by reader."""
+    seconds: list[AgreementRow]
+    """Second opinions against the first reader, by second reader; the last row is all of them."""
+    drift: list[Drift]
+    times: list[TimeRow]
+    time_weeks: list[TimeWeek]
+    recent: list[CaseTime]
+    named: bool
+    """Whether readers other than oneself have their names."""

@@ -1,0 +1,160 @@
+"""Second opinions: blind to the first reader, laid beside theirs once given."""
+
+import pytest
+from sqlmodel import select
+
+from server.cases import service as cases
+from server.cases.schemas import CaseView, WorklistFilter
+from server.models import Case
+from server.reviews import opinions, second_opinions, service
+from shared.contracts.errors import ConflictError, NotFoundError
+from shared.contracts.ontology import CellClass
+from tests.reading import look_through
+from tests.server.conftest import Ward
+from tests.server.reviews.opinions import asked, classify, save
+from tests.server.reviews.test_service import _change, _sign
+
+MO, BL, NE = CellClass.MONOCYTE, CellClass.BLAST, CellClass.NEUTROPHIL
+
+
+def _view(ward: Ward) -> CaseView:
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        return cases.case_view(session, ward.second_reader, ward.case_id)
+
+
+def test_the_second_reader_sees_the_ai_and_nothing_of_the_first(ward: Ward) -> None:
+    before = {cell.cell_id: cell.current_class for cell in _view(ward).cells}
+    asked(ward, of=ward.second_reader)
+    _change(ward, ["c1", "c2"], BL, "k1")
+    view = _view(ward)
+    assert {cell.cell_id: cell.current_class for cell in view.cells} == before
+    assert {cell.changed_by for cell in view.cells} == {None}
+    assert (BL in view.differential, view.flags != []) == (False, True)
+    assert view.blind is not None
+    assert (view.blind.mine, view.blind.question, view.blind.asked_by) == (True, "Blasts?", "Dr. A. Reader")
+
+
+def test_the_ai_can_be_hidden_from_the_second_reader_too(ward: Ward) -> None:
+    asked(ward, of=ward.second_reader, hides_ai=True)
+    view = _view(ward)
+    assert {cell.current_class for cell in view.cells} == {CellClass.UNIDENTIFIED}
+    assert view.flags == []
+
+
+def test_what_is_asked_of_anyone_is_hidden_from_all_who_could_give_it_and_taken_once(ward: Ward) -> None:
+    asked(ward, of=None)
+    _change(ward, ["c1"], BL, "k1")
+    view = _view(ward)
+    assert view.blind is not None
+    assert (view.blind.takeable, view.blind.mine) == (True, False)
+    with pytest.raises(ConflictError, match="Take the opinion"):
+        classify(ward, ["c1"], MO, "k2", who=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        second_opinions.take(session, ward.second_reader, ward.case_id)
+    assert classify(ward, ["c1"], MO, "k3", who=ward.second_reader).changes == 1
+    with ward.centre.runtime.database.session() as session, pytest.raises(ConflictError):
+        second_opinions.take(session, ward.reader, ward.case_id)
+
+
+def test_the_second_reader_cannot_claim_or_look_the_history_up(ward: Ward) -> None:
+    asked(ward, of=ward.second_reader)
+    _change(ward, ["c1"], BL, "k1")
+    with ward.centre.runtime.database.session() as session:
+        with pytest.raises(ConflictError):
+            cases.claim(session, ward.second_reader, ward.case_id, take_over=True)
+        with pytest.raises(ConflictError):
+            service.history(session, ward.second_reader, ward.case_id)
+        service.save_impression(session, ward.reader, ward.case_id, "My own words.")
+        assert service.impression(session, ward.second_reader, ward.case_id) == ""
+        assert second_opinions.opinions(session, ward.second_reader, ward.case_id) == []
+
+
+def test_both_are_laid_side_by_side_once_the_second_is_saved(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    _change(ward, ["c1"], BL, "k1")
+    with ward.centre.runtime.database.session() as session, pytest.raises(NotFoundError):
+        second_opinions.compared(session, ward.reader, ward.case_id, opinion_id)
+    classify(ward, ["c2"], MO, "k2", who=ward.second_reader)
+    assert save(ward, who=ward.second_reader, text="No blast.") == opinion_id
+    _change(ward, ["c3"], BL, "k3")
+    for who in (ward.reader, ward.second_reader):
+        with ward.centre.runtime.database.session() as session:
+            both = second_opinions.compared(session, who, ward.case_id, opinion_id)
+        assert {(one.cell.cell_id, one.first, one.second) for one in both.cells} == {("c1", BL, NE), ("c2", NE, MO)}
+        agreement = both.opinion.agreement
+        assert agreement is not None
+        assert (agreement.cells, agreement.agreed) == (22, 20)
+        assert (agreement.low or 0) < (agreement.kappa or 0) < (agreement.high or 0) <= 1
+        assert both.opinion.text == "No blast."
+        assert both.decidable == (who == ward.reader)
+
+
+def test_a_finer_name_is_no_disagreement(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    classify(ward, ["c1"], CellClass.BAND_NEUTROPHIL, "k1", who=ward.second_reader)
+    save(ward, who=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        both = second_opinions.compared(session, ward.reader, ward.case_id, opinion_id)
+    assert both.cells == []
+    assert both.opinion.agreement is not None
+    assert both.opinion.agreement.kappa == 1.0
+
+
+def test_the_first_reader_decides_and_signs_after_the_answer_or_the_withdrawal(ward: Ward) -> None:
+    opinion_id = asked(ward, of=None)
+    with ward.centre.runtime.database.session() as session:
+        look_through(session, ward.reader, ward.case_id)
+    with pytest.raises(ConflictError, match="second opinion"):
+        _sign(ward)
+    with ward.centre.runtime.database.session() as session:
+        with pytest.raises(ConflictError):
+            second_opinions.withdraw(session, ward.second_reader, ward.case_id, opinion_id)
+        second_opinions.withdraw(session, ward.reader, ward.case_id, opinion_id)
+    assert _sign(ward)
+
+
+def test_whoever_has_worked_on_the_case_cannot_be_asked(ward: Ward) -> None:
+    with ward.centre.runtime.database.session() as session:
+        cases.claim(session, ward.second_reader, ward.case_id)
+    _change(ward, ["c1"], BL, "k1", who=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        cases.release(session, ward.second_reader, ward.case_id)
+    with pytest.raises(ConflictError, match="has worked"):
+        asked(ward, of=ward.second_reader)
+    asked(ward, of=None)
+    assert _view(ward).blind is None
+
+
+def test_the_worklist_tells_whom_an_opinion_is_asked_of(ward: Ward) -> None:
+    asked(ward, of=ward.second_reader)
+    seen = {}
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        for name, who in (("reader", ward.reader), ("second", ward.second_reader)):
+            for mine in (False, True):
+                (row,) = cases.worklist(session, who, WorklistFilter(mine=mine)).rows
+                seen[name] = (row.second_opinion, row.asked_by)
+    assert seen == {"reader": ("asked", None), "second": ("you", "Dr. A. Reader")}
+
+
+def test_one_opinion_at_a_time_and_only_of_a_reader(ward: Ward) -> None:
+    asked(ward, of=None)
+    for of in (None, ward.second_reader):
+        with pytest.raises(ConflictError):
+            asked(ward, of=of)
+    with ward.centre.runtime.database.session() as session:
+        case = session.exec(select(Case)).one()
+        assert case.version > 0
+        (one,) = second_opinions.opinions(session, ward.reader, ward.case_id)
+        second_opinions.withdraw(session, ward.reader, ward.case_id, one.id)
+    with pytest.raises(NotFoundError):
+        asked(ward, of=ward.coordinator)
+
+
+def test_undo_of_a_confirmation_takes_it_back(ward: Ward) -> None:
+    asked(ward, of=ward.second_reader)
+    doubtful = next(cell.cell_id for cell in _view(ward).cells if cell.doubtful)
+    (cell,) = classify(ward, [doubtful], None, "k1", who=ward.second_reader).cells
+    assert (cell.doubtful, cell.current_class) == (False, cell.ai_class)
+    with ward.centre.runtime.database.session() as session:
+        (cell,) = opinions.undo(session, ward.second_reader, ward.case_id, "u1").cells
+    assert (cell.doubtful, cell.changed_by) == (True, None)
