@@ -25,6 +25,8 @@ TRANSITIONS: Final[dict[CaseState, frozenset[CaseState]]] = {
 
 OPEN: Final = frozenset({_S.RECEIVED, _S.TRIAGED, _S.AVAILABLE, _S.CLAIMED, _S.IN_REVIEW, _S.READY})
 DONE: Final = frozenset({_S.SIGNED, _S.DELIVERED, _S.ACKNOWLEDGED, _S.CLOSED})
+FINISHED: Final = DONE | {_S.REJECTED}
+"""Nothing is left to read: signed, or the glass slide is asked for."""
 READABLE: Final = frozenset({_S.AVAILABLE, _S.CLAIMED, _S.IN_REVIEW, _S.READY})
 """A hematologist may hold and change a case in these."""
 

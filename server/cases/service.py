@@ -9,7 +9,7 @@ from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
-from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
+from server.cases.lifecycle import FINISHED, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
 from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
 from server.models import Case, CaseCell, CaseField
 from server.models.base import utc_now
@@ -19,7 +19,7 @@ from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
 
-_STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": DONE, "all": None}
+_STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": FINISHED, "all": None}
 
 
 def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> Worklist:
@@ -265,6 +265,11 @@ def hospital_name(session: Session, hospital_id: str) -> str:
     """Return a hospital's name, its id where it has none."""
     hospital = repository.hospital(session, hospital_id)
     return hospital.name if hospital else hospital_id
+
+
+def people(session: Session, user_ids: Collection[str]) -> dict[str, str]:
+    """Return id → what people are called, of those who changed something in a case."""
+    return repository.user_names(session, user_ids)
 
 
 def cells_of(session: Session, case_id: str) -> list[CaseCell]:

@@ -4,6 +4,7 @@ from server.models.accounts import FailedSignIn, Invitation, RecoveryCode, SignI
 from server.models.audit import AuditCheckpoint, AuditEntry
 from server.models.cases import Case, CaseCell, CaseField, Quarantine
 from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
+from server.models.findings import FindingChange, Phrase
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
 from server.models.outbox import OutboxEntry
 from server.models.registry import ModelSite, ModelVersion, NodeModel
@@ -21,6 +22,7 @@ __all__ = [
     "DryRun",
     "EnrolmentKit",
     "FailedSignIn",
+    "FindingChange",
     "FlagDecision",
     "Hospital",
     "Invitation",
@@ -30,6 +32,7 @@ __all__ = [
     "Node",
     "NodeModel",
     "OutboxEntry",
+    "Phrase",
     "Quarantine",
     "RecoveryCode",
     "Report",

@@ -18,10 +18,12 @@ from shared.contracts.analysis import Flag
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState
 from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError
+from shared.contracts.findings import Findings
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import (
     Acknowledgement,
     FeedbackLabel,
+    NotGradable,
     ReportNotice,
     ReportStatus,
     Signature,
@@ -43,14 +45,14 @@ def issue(
     signature: Signature,
     impression: str,
     dismissed: dict[str, str],
+    findings: Findings | None = None,
 ) -> Report:
     """Make the immutable record of a signed case, with the centre's signature and the labels that travel home."""
     version = repository.latest_version(session, case.id) + 1
     classes = [cell.current_class for cell in cells]
     flags = tuple(Flag.model_validate(flag) for flag in case.flags)
-    report_id = new_id()
     record = SignedRecord(
-        report_id=report_id,
+        report_id=new_id(),
         version=version,
         case_id=case.id,
         hospital_id=case.hospital_id,
@@ -67,16 +69,50 @@ def issue(
         signature=signature,
         pseudo=case.pseudo,
         synthetic=case.synthetic,
+        findings=findings,
     )
-    report = Report(
-        id=report_id,
+    return _keep(session, vault, record, signed_by, _feedback(case, cells, signature.reader_role, version))
+
+
+def issue_without_result(
+    session: Session, vault: Vault, *, case: Case, signed_by: str, signature: Signature, why: NotGradable
+) -> Report:
+    """Make the record of a case that could not be read: why, and what the rules say of its images; nothing else."""
+    flags = (Flag.model_validate(flag) for flag in case.flags)
+    record = SignedRecord(
+        report_id=new_id(),
+        version=repository.latest_version(session, case.id) + 1,
         case_id=case.id,
         hospital_id=case.hospital_id,
-        version=version,
+        status=ReportStatus.CANCELLED,
+        differential={},
+        cells_counted=0,
+        nrbc_per_100_wbc=0.0,
+        flags=tuple(flag for flag in flags if flag.kind == "quality"),
+        impression=f"Not gradable: please send the glass slide. {why.words}",
+        key_cells=(),
+        model_version=case.model_version,
+        untrained_classes=tuple(CellClass(value) for value in case.untrained_classes),
+        signature=signature,
+        pseudo=case.pseudo,
+        synthetic=case.synthetic,
+        not_gradable=why,
+    )
+    return _keep(session, vault, record, signed_by, [])
+
+
+def _keep(
+    session: Session, vault: Vault, record: SignedRecord, signed_by: str, feedback: list[FeedbackLabel]
+) -> Report:
+    report = Report(
+        id=record.report_id,
+        case_id=record.case_id,
+        hospital_id=record.hospital_id,
+        version=record.version,
         status=record.status,
         record=record.model_dump(mode="json", by_alias=True),
         record_signature=vault.sign(canonical_bytes(record)),
-        feedback=[label.model_dump(mode="json") for label in _feedback(case, cells, signature.reader_role, version)],
+        feedback=[label.model_dump(mode="json") for label in feedback],
         signed_by=signed_by,
     )
     session.add(report)
@@ -219,6 +255,7 @@ def _close(session: Session, case: Case, actor: str, now: datetime) -> None:
         cases.advance(session, case, CaseState.DELIVERED, actor=actor)
     if case.state is CaseState.DELIVERED:
         cases.advance(session, case, CaseState.ACKNOWLEDGED, CaseState.CLOSED, actor=actor)
+    if case.state in {CaseState.CLOSED, CaseState.REJECTED}:
         case.closed_at = now
 
 

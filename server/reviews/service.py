@@ -12,7 +12,7 @@ from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
-from server.reviews import looking, repository, steps
+from server.reviews import findings, looking, repository, steps
 from server.reviews.schemas import ChangeResult, ChangeView, FlagDecisionInput, SignInput
 from server.reviews.steps import Step
 from server.runtime import Runtime
@@ -142,6 +142,7 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
         signature=Signature(reader_name=principal.display_name, reader_role=principal.role.label, signed_at=now),
         impression=text,
         dismissed=dismissed,
+        findings=findings.for_report(session, case_id),
     )
     audit.record(
         session,
