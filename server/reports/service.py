@@ -1,5 +1,6 @@
 """Signed reports: issue, show, deliver, acknowledge."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlmodel import Session
@@ -148,6 +149,12 @@ def view(session: Session, principal: Principal, report_id: str) -> ReportView:
     if not found:
         raise NotFoundError("There is no such report. Go back to the list.")
     return _view(found[0])
+
+
+def latest_of(session: Session, principal: Principal, case_ids: Collection[str]) -> dict[str, ReportView]:
+    """Return case id → its newest report, of those cases that have one."""
+    found = repository.latest_of(session, case_ids, scope=_scope(principal)) if case_ids else []
+    return {line.report.case_id: _view(line) for line in found}
 
 
 def pdf(session: Session, runtime: Runtime, principal: Principal, report_id: str) -> bytes:

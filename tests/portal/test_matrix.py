@@ -15,7 +15,7 @@ import pytest
 
 from portal.access import PUBLIC, RULES
 from server.cases import service as cases
-from server.reviews import undoing
+from server.reviews import findings, phrases, undoing
 from tests.factories import PASSWORD
 from tests.portal.factories import SITES
 from tests.portal.matrix import OTHER, OWN, ROLES, World, every_route, make_world, start_another_run
@@ -52,6 +52,20 @@ def _undone(world: World) -> dict[str, str]:
     with world.network.centre.runtime.database.session() as session:
         undoing.undo(session, world.network.people["reader"], world.things[OWN]["case"], "undone-by-the-matrix")
     return {}
+
+
+def _found(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        findings.record(
+            session, world.network.people["reader"], world.things[OWN]["case"], item="grade.macrocytes", value=2,
+            idempotency_key="found-by-the-matrix", few=frozenset(),
+        )  # fmt: skip
+    return {}
+
+
+def _kept(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        return {"phrase": phrases.keep(session, world.network.people["reader"], "platelets", "Large forms.").id or ""}
 
 
 # nobody · hematologist · coordinator · auditor · admin · IT of the hospital · IT of another hospital
@@ -132,6 +146,25 @@ MATRIX: dict[str, Row] = {
         {"password": PASSWORD, "impression": "Nothing of note."},
         _sign,
     ),
+    "case_findings": Row("GET /cases/{case}/findings", "login 200 403 403 200 403 403"),
+    "case_finding": Row(
+        "POST /cases/{case}/findings",
+        "login 200 403 403 403 403 403",
+        {"item": "grade.spherocytes", "value": "2", **KEY},
+    ),
+    "case_finding_undo": Row(
+        "POST /cases/{case}/findings/undo", "login 200 403 403 403 403 403", KEY, _found
+    ),
+    "case_glass": Row(
+        "POST /cases/{case}/glass",
+        "login 303 403 403 403 403 403",
+        {"password": PASSWORD, "reason": "out_of_focus"},
+        _sign,
+    ),
+    "phrase_keep": Row(
+        "POST /phrases", "login 200 403 403 403 403 403", {"place": "platelets", "text": "Large forms."}
+    ),
+    "phrase_remove": Row("POST /phrases/{phrase}/remove", "login 200 403 403 403 403 403", before=_kept),
     "reports": Row("GET /reports", "login 200 403 200 200 200 200"),
     "reports_json": Row("GET /reports.json", "401 200 403 200 200 200 200"),
     "report": Row("GET /reports/{report}", "login 200 403 200 200 200 404"),
@@ -159,6 +192,14 @@ MATRIX: dict[str, Row] = {
     "model_rollback": Row("POST /models/rollback", "login 403 303 403 303 403 403", {"reason": "Tried by the matrix"}),
     "hospital_references": Row(
         "POST /hospitals/{hospital}/references", "login 403 403 403 303 303 403", {"shares": "true"}
+    ),
+    "hospital_contact": Row(
+        "POST /hospitals/{hospital}/contact", "login 403 303 403 303 303 403", {"name": "Desk", "phone": "+41 44 0"}
+    ),
+    "hospital_limits": Row(
+        "POST /hospitals/{hospital}/blood-limits",
+        "login 403 303 403 303 303 403",
+        {"mcv_fl_low": "80", "mcv_fl_high": "98"},
     ),
     "hospital_tolerance": Row(
         "POST /hospitals/{hospital}/tolerance", "login 403 303 403 303 303 403", {"points": "1"}

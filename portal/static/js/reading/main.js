@@ -5,11 +5,14 @@ import { dragging, rubberBand } from './choosing.js';
 import { compare } from './compare.js';
 import { showDifferential } from './differential.js';
 import { Drawing } from './drawing.js';
+import { Findings } from './findings.js';
 import { Gallery } from './gallery.js';
+import { glassDialog } from './glass.js';
 import { showHistory } from './history.js';
 import { Light } from './light.js';
 import { CellMenu } from './menu.js';
 import { resizable } from './panels.js';
+import { phraseLists } from './phrases.js';
 import { Queue } from './queue.js';
 import { watchGroups } from './seen.js';
 import { signing } from './sign.js';
@@ -43,7 +46,10 @@ showDifferential(store);
 watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
 dragging(gallery.root, store, (label) => acts.reclassify(label));
-const openSign = signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed });
+const findings = new Findings(store, queue, address, data.findings, { back: toCells, sign: () => openSign() });
+const openSign = signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: () => findings.flush() });
+const openGlass = glassDialog(store, queue, () => findings.flush());
+phraseLists(data.phrases);
 
 queue.addEventListener('sending', () => {
   saved.classList.remove('offline');
@@ -52,6 +58,10 @@ queue.addEventListener('sending', () => {
 queue.addEventListener('result', (event) => {
   // What a later act in the queue touches again must not flicker back to this answer.
   const { result, pending, touches = [], elsewhere } = event.detail;
+  if (result.items) {
+    findings.apply(result, new Set(pending));
+    return;
+  }
   const told = [...result.cells.map((cell) => cell.cell_id), ...result.gone];
   if (elsewhere) [store.past, store.future] = [[], []];
   store.apply(result, new Set(pending));
@@ -114,6 +124,10 @@ function nextFlag() {
 
 function nextDoubtful(step = 1) {
   if (!store.nextDoubtful(step)) say('No doubtful cell is left.', { seconds: 2 });
+}
+
+function toCells() {
+  gallery.tiles.get(store.focus)?.focus();
 }
 
 /** From the sign-out dialog to what it waits for. */
@@ -188,11 +202,14 @@ const ACTIONS = {
   plain: () => light.plain(),
   largerTiles: () => gallery.grow(2),
   smallerTiles: () => gallery.grow(-2),
+  facts: () => document.getElementById('facts').showModal(),
+  findings: () => findings.next(),
   compare: () => compare(document.getElementById('compare'), store, address),
   history: () => showHistory(document.getElementById('history'), store, address),
   claim: () => submit('[data-claim]'),
   release: () => submit('[data-release]'),
   sign: openSign,
+  glass: openGlass,
 };
 const menu = new CellMenu(document.getElementById('cell-menu'), store, (does, value) => ACTIONS[does](value));
 

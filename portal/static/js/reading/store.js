@@ -175,6 +175,7 @@ export class Store extends EventTarget {
     this.future = [];
     this.redraw([]);
     this.emit('differential');
+    this.emit('replaced');
   }
 
   redraw(moved) {
