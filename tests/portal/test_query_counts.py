@@ -61,14 +61,15 @@ def test_as_many_queries_for_300_rows_as_for_3(
         with network.centre.runtime.database.session() as session:
             for number in numbers:
                 add(session, network, number)
-        count, text = _asked(visitor, network, path)
+        count, text = queries(visitor, network, path)
         asked.append(count)
         shown.append(text.count(row))
     assert asked[0] == asked[1]
     assert shown[1] > 20 * shown[0] or path == "/audit"
 
 
-def _asked(visitor: Browser, network: Network, path: str) -> tuple[int, str]:
+def queries(visitor: Browser, network: Network, path: str) -> tuple[int, str]:
+    """Open a page; return how often it asked the database, and its text."""
     statements: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
