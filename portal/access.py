@@ -67,6 +67,8 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "case_finding": READERS,
     "case_finding_undo": READERS,
     "case_glass": READERS,
+    "case_amend": READERS,
+    "case_amend_leave": READERS,
     "phrase_keep": READERS,
     "phrase_remove": READERS,
     "reports": REPORT_VIEWERS,

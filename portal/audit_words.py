@@ -45,6 +45,8 @@ ACTIONS: Final = {
     "case.released": "gave the case back",
     "case.signed": "signed the report",
     "case.glass_asked": "signed that the smear cannot be read, and asked for the glass slide",
+    "case.amending": "took the signed case back to amend its report",
+    "case.amending_left": "left the report as it stood",
     "findings.recorded": "entered a finding",
     "findings.taken_back": "took a finding back",
     "cells.reclassified": "changed the class of cells",

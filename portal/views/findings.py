@@ -12,12 +12,12 @@ from portal.access import SignedIn
 from portal.rendering import wants_json
 from portal.views.reading_actions import Key
 from server.deps import RuntimeDep, SessionDep
-from server.reviews import findings, glass, phrases
+from server.reviews import amending, findings, glass, phrases
 from server.reviews.schemas import FindingsView, GlassInput, PhraseView
 from server.settings import ServerSettings
 from shared.contracts.errors import DataInvalidError
 from shared.contracts.findings import Adequacy, Part, Presence, Scale, Species, Stage, Term
-from shared.contracts.report import GlassReason
+from shared.contracts.report import GlassReason, ReportStatus
 
 router = APIRouter()
 ASSUMED_WHITE_CELLS: Final = 8.0
@@ -71,6 +71,26 @@ def ask_for_glass(
     if wants_json(request):
         return JSONResponse({"location": address})
     return RedirectResponse(address, status_code=303)
+
+
+@router.post("/cases/{case_id}/amend", name="case_amend")
+def amend(
+    session: SessionDep,
+    who: SignedIn,
+    case_id: str,
+    kind: Annotated[ReportStatus, Form()],
+    reason: Annotated[str, Form(max_length=2000)] = "",
+) -> Response:
+    """Take a signed case back into review, for a new version of its report."""
+    amending.begin(session, who, case_id, kind=kind, reason=reason)
+    return RedirectResponse(f"/cases/{case_id}", status_code=303)
+
+
+@router.post("/cases/{case_id}/amend/leave", name="case_amend_leave")
+def leave_amending(session: SessionDep, who: SignedIn, case_id: str) -> Response:
+    """Leave the report as it stood; nothing may have been changed yet."""
+    amending.leave(session, who, case_id)
+    return RedirectResponse(f"/cases/{case_id}", status_code=303)
 
 
 @router.post("/phrases", name="phrase_keep")

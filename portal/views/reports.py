@@ -11,6 +11,7 @@ from portal.rendering import is_partial, page
 from server.deps import RuntimeDep, SessionDep
 from server.reports import service as reports
 from server.reports.schemas import ReportView
+from server.reviews import amending
 from shared.reporting.findings import statements
 
 router = APIRouter()
@@ -43,4 +44,11 @@ def report(request: Request, session: SessionDep, who: SignedIn, report_id: str)
     shown = reports.view(session, who, report_id)
     said = statements(shown.record.findings) if shown.record.findings else []
     found = [(part, list(rows)) for part, rows in groupby(said, key=attrgetter("part"))]
-    return page(request, template, report=shown, findings=found)
+    return page(
+        request,
+        template,
+        report=shown,
+        findings=found,
+        versions=reports.versions(session, who, shown.case_id),
+        kinds=amending.KINDS,
+    )

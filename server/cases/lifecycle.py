@@ -15,11 +15,12 @@ TRANSITIONS: Final[dict[CaseState, frozenset[CaseState]]] = {
     _S.CLAIMED: frozenset({_S.IN_REVIEW, _S.AVAILABLE, _S.REJECTED, _S.RECALLED}),
     _S.IN_REVIEW: frozenset({_S.READY, _S.AVAILABLE, _S.REJECTED, _S.RECALLED}),
     _S.READY: frozenset({_S.SIGNED, _S.IN_REVIEW, _S.RECALLED}),
-    _S.SIGNED: frozenset({_S.DELIVERED}),
-    _S.DELIVERED: frozenset({_S.ACKNOWLEDGED}),
-    _S.ACKNOWLEDGED: frozenset({_S.CLOSED}),
-    _S.CLOSED: frozenset(),
-    _S.REJECTED: frozenset(),
+    # Back into review: an amendment, which makes a new version of the report.
+    _S.SIGNED: frozenset({_S.DELIVERED, _S.IN_REVIEW}),
+    _S.DELIVERED: frozenset({_S.ACKNOWLEDGED, _S.IN_REVIEW}),
+    _S.ACKNOWLEDGED: frozenset({_S.CLOSED, _S.IN_REVIEW}),
+    _S.CLOSED: frozenset({_S.IN_REVIEW}),
+    _S.REJECTED: frozenset({_S.IN_REVIEW}),
     _S.RECALLED: frozenset(),
 }
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from shared.contracts.analysis import Differential, Flag, Quality
 from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import ReportStatus
 
 
 class WorklistRow(BaseModel):
@@ -90,6 +91,19 @@ class FieldView(BaseModel):
     """Micrometres a pixel, where known."""
 
 
+class Amending(BaseModel):
+    """A signed report that is being amended."""
+
+    status: ReportStatus
+    """Of the version to come."""
+    of_version: int
+    reason: str
+    before: CaseState
+    """Where the case stood."""
+    case_version: int
+    """The case's version when it began: unchanged, nothing was done yet."""
+
+
 class CaseView(BaseModel):
     """Everything the reading room shows."""
 
@@ -119,6 +133,7 @@ class CaseView(BaseModel):
     pseudo: bool
     synthetic: bool
     report_id: str | None
+    amending: Amending | None = None
 
 
 class SignedCell(BaseModel):

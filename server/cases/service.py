@@ -10,7 +10,7 @@ from server.audit import service as audit
 from server.cases import blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import FINISHED, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
-from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
+from server.cases.schemas import Amending, CaseView, CellView, Worklist, WorklistFilter
 from server.models import Case, CaseCell, CaseField
 from server.models.base import utc_now
 from server.runtime import Runtime
@@ -18,6 +18,7 @@ from shared.contracts.analysis import Differential, Quality
 from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import ReportStatus
 
 _STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": FINISHED, "all": None}
 
@@ -92,6 +93,7 @@ def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         report_id=repository.report_id(session, case_id),
+        amending=amending(case),
     )
 
 
@@ -230,6 +232,32 @@ def field_of(session: Session, case_id: str, index: int) -> CaseField:
 def set_class(cell: CaseCell, label: CellClass, *, by: str | None, at: datetime | None, stands: bool = True) -> None:
     """Set the class that stands; ``by`` None where no reader's change stands any more."""
     cell.current_class, cell.changed_by, cell.changed_at, cell.stands = label, by, at, stands
+
+
+def amending(case: Case) -> Amending | None:
+    """Return what is being amended, if anything is."""
+    return Amending.model_validate(case.amending) if case.amending else None
+
+
+def reopen(
+    session: Session, principal: Principal, case: Case, *, status: ReportStatus, of_version: int, reason: str
+) -> None:
+    """Take a finished case back into review, held by this reader, for a new version of its report."""
+    before = case.state
+    advance(session, case, CaseState.IN_REVIEW, actor=principal.actor)
+    now = utc_now()
+    case.claimed_by, case.claimed_at, case.lease_until = principal.user_id, now, now + LEASE
+    begun = Amending(status=status, of_version=of_version, reason=reason, before=before, case_version=case.version)
+    case.amending = begun.model_dump(mode="json")
+
+
+def leave_amending(case: Case, *, back: bool) -> None:
+    """Note that an amendment is signed, or (``back``) that it was not made: the case stands where it stood."""
+    begun = amending(case)
+    if back and begun is not None:
+        case.state, case.lease_until = begun.before, None
+        case.version += 1
+    case.amending = None
 
 
 def begin_review(session: Session, case: Case, *, actor: str) -> None:

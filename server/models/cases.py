@@ -47,6 +47,8 @@ class Case(SQLModel, table=True):
     closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     version: int = 1
     """Raised by every change: the optimistic lock."""
+    amending: JsonDict | None = Field(default=None, sa_type=JSON, nullable=True)
+    """`server.cases.schemas.Amending`, while a signed report is being amended."""
 
 
 class CaseField(SQLModel, table=True):

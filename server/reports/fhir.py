@@ -8,7 +8,7 @@ from fhir.resources.R4B.bundle import Bundle
 
 from shared.contracts.analysis import ClassShare, Flag
 from shared.contracts.ontology import CellClass
-from shared.contracts.report import SignedRecord
+from shared.contracts.report import ReportStatus, SignedRecord
 from shared.reporting.findings import Statement, statements
 
 _LOINC: Final = "http://loinc.org"
@@ -16,6 +16,12 @@ _UCUM: Final = "http://unitsofmeasure.org"
 _INTERPRETATION: Final = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 _NS: Final = "urn:hematovision"
 _PANEL, _SMEAR_FINDING, _NARRATIVE, _NRBC = "57782-5", "5909-7", "18314-5", "19048-8"
+_OBSERVED: Final = {
+    ReportStatus.AMENDED: "amended",
+    ReportStatus.APPENDED: "amended",
+    ReportStatus.CORRECTED: "corrected",
+    ReportStatus.ENTERED_IN_ERROR: "entered-in-error",
+}
 Json = dict[str, Any]  # FHIR is a tree of every JSON type
 
 
@@ -45,7 +51,7 @@ def fhir_bundle(record: SignedRecord, *, pdf: bytes, thumbnails: dict[str, bytes
         "effectiveDateTime": _moment(signed_at),
         "issued": _moment(signed_at),
         "resultsInterpreter": [{"reference": practitioner}],
-        "conclusion": record.impression,
+        "conclusion": _conclusion(record),
         "presentedForm": [
             {"contentType": "application/pdf", "data": base64.b64encode(pdf).decode(), "title": "Blood smear report"}
         ],
@@ -73,6 +79,12 @@ def fhir_bundle(record: SignedRecord, *, pdf: bytes, thumbnails: dict[str, bytes
     return text.encode()
 
 
+def _conclusion(record: SignedRecord) -> str:
+    if record.amendment is None:
+        return record.impression
+    return f"{record.impression}\nReplaces version {record.amendment.of_version}: {record.amendment.reason}"
+
+
 def _tags(record: SignedRecord) -> list[Json]:
     words = {"pseudo-smear": record.pseudo, "synthetic": record.synthetic}
     tags = [{"system": f"{_NS}:mark", "code": word} for word, holds in words.items() if holds]
@@ -85,7 +97,7 @@ def _observation(record: SignedRecord, name: str, code: Json) -> Json:
     return {
         "_name": name,
         "resourceType": "Observation",
-        "status": "final",
+        "status": _OBSERVED.get(record.status, "final"),
         "code": code,
         "effectiveDateTime": _moment(record.signature.signed_at),
         "performer": [{"reference": _address("practitioner", record)}],

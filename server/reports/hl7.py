@@ -89,7 +89,10 @@ def _findings(record: SignedRecord) -> list[str]:
 
 
 def _impression(record: SignedRecord) -> str:
-    return f"TX|18314-5^Smear narrative^LN||{escape(record.impression)}|||"
+    text = record.impression
+    if record.amendment is not None:
+        text += f"\nReplaces version {record.amendment.of_version}: {record.amendment.reason}"
+    return f"TX|18314-5^Smear narrative^LN||{escape(text)}|||"
 
 
 def _pdf(pdf: bytes) -> str:

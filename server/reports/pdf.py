@@ -82,6 +82,7 @@ def typeset_report(
         "nrbc": f"{record.nrbc_per_100_wbc:.1f}",
         "flags": [_flag(flag, record.dismissed_flags.get(flag.id, "")) for flag in record.flags],
         "findings": _findings(record),
+        "replaces": _replaces(record),
         "not_gradable": record.not_gradable is not None,
         "quality": _quality(quality),
         "untrained": _listed([cls.info.name + "s" for cls in record.untrained_classes]),
@@ -168,6 +169,12 @@ def _evidence(evidence: FlagEvidence) -> str:
     if evidence.low is not None and evidence.high is not None and f"{evidence.low:.1f}" not in text:
         figures.append(f"95 % interval {_range(evidence.low, evidence.high)}\u00a0%")
     return f"{text} ({'; '.join(figures)})." if figures else f"{text}."
+
+
+def _replaces(record: SignedRecord) -> str:
+    if record.amendment is None:
+        return ""
+    return f"Replaces version {record.amendment.of_version}. {record.amendment.reason}"
 
 
 def _findings(record: SignedRecord) -> list[dict[str, object]]:

@@ -24,7 +24,7 @@ class Listed:
     signer_name: str
 
 
-def listed(session: Session, *, scope: Scope, report_id: str | None = None) -> list[Listed]:
+def listed(session: Session, *, scope: Scope, report_id: str | None = None, case_id: str | None = None) -> list[Listed]:
     """Return reports, newest first, with their hospital's and signer's name, in one query."""
     query = (
         select(Report, Hospital.name, User.display_name)
@@ -37,6 +37,8 @@ def listed(session: Session, *, scope: Scope, report_id: str | None = None) -> l
         query = query.where(Report.hospital_id == scope)
     if report_id is not None:
         query = query.where(Report.id == report_id)
+    if case_id is not None:
+        query = query.where(Report.case_id == case_id)
     return [Listed(*row) for row in session.exec(query)]
 
 

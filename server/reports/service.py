@@ -23,6 +23,7 @@ from shared.contracts.findings import Findings
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import (
     Acknowledgement,
+    Amendment,
     FeedbackLabel,
     NotGradable,
     ReportNotice,
@@ -47,6 +48,8 @@ def issue(
     impression: str,
     dismissed: dict[str, str],
     findings: Findings | None = None,
+    status: ReportStatus = ReportStatus.FINAL,
+    amendment: Amendment | None = None,
 ) -> Report:
     """Make the immutable record of a signed case, with the centre's signature and the labels that travel home."""
     version = repository.latest_version(session, case.id) + 1
@@ -57,7 +60,7 @@ def issue(
         version=version,
         case_id=case.id,
         hospital_id=case.hospital_id,
-        status=ReportStatus.FINAL,
+        status=status,
         differential=cases.differential_of(cells),
         cells_counted=denominator(classes),
         nrbc_per_100_wbc=per_100_white_cells(CellClass.ERYTHROBLAST, classes) or 0.0,
@@ -71,12 +74,20 @@ def issue(
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         findings=findings,
+        amendment=amendment,
     )
     return _keep(session, vault, record, signed_by, _feedback(case, cells, signature.reader_role, version))
 
 
 def issue_without_result(
-    session: Session, vault: Vault, *, case: Case, signed_by: str, signature: Signature, why: NotGradable
+    session: Session,
+    vault: Vault,
+    *,
+    case: Case,
+    signed_by: str,
+    signature: Signature,
+    why: NotGradable,
+    amendment: Amendment | None = None,
 ) -> Report:
     """Make the record of a case that could not be read: why, and what the rules say of its images; nothing else."""
     flags = (Flag.model_validate(flag) for flag in case.flags)
@@ -98,6 +109,7 @@ def issue_without_result(
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         not_gradable=why,
+        amendment=amendment,
     )
     return _keep(session, vault, record, signed_by, [])
 
@@ -155,6 +167,12 @@ def latest_of(session: Session, principal: Principal, case_ids: Collection[str])
     """Return case id → its newest report, of those cases that have one."""
     found = repository.latest_of(session, case_ids, scope=_scope(principal)) if case_ids else []
     return {line.report.case_id: _view(line) for line in found}
+
+
+def versions(session: Session, principal: Principal, case_id: str) -> list[ReportView]:
+    """Return every version of a case's report, newest first."""
+    found = repository.listed(session, scope=_scope(principal), case_id=case_id)
+    return sorted((_view(line) for line in found), key=lambda view: -view.version)
 
 
 def pdf(session: Session, runtime: Runtime, principal: Principal, report_id: str) -> bytes:
@@ -230,7 +248,7 @@ def content(session: Session, runtime: Runtime, *, hospital_id: str, node_id: st
     if report.delivered_at is None:
         report.delivered_at = utc_now()
         case = cases.case_for_hospital(session, hospital_id=hospital_id, case_id=report.case_id)
-        if case.state is CaseState.SIGNED:
+        if case.state is CaseState.SIGNED and _newest(session, report):
             cases.advance(session, case, CaseState.DELIVERED, actor=f"node:{node_id}")
     return sealed
 
@@ -254,7 +272,14 @@ def acknowledge(
         action="report.acknowledged",
         data={"report_id": report.id, "version": report.version, "labels_joined": acknowledgement.labels_joined},
     )
-    _close(session, cases.case_for_hospital(session, hospital_id=hospital_id, case_id=report.case_id), actor, now)
+    case = cases.case_for_hospital(session, hospital_id=hospital_id, case_id=report.case_id)
+    if _newest(session, report):
+        _close(session, case, actor, now)
+
+
+def _newest(session: Session, report: Report) -> bool:
+    """Whether no later version follows: an earlier one that comes home late moves no case."""
+    return report.version == repository.latest_version(session, report.case_id)
 
 
 def _close(session: Session, case: Case, actor: str, now: datetime) -> None:

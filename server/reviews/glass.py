@@ -12,7 +12,7 @@ from server.cases import service as cases
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
-from server.reviews import steps
+from server.reviews import amending, steps
 from server.reviews.schemas import GlassInput
 from server.runtime import Runtime
 from shared.contracts.case import CaseState
@@ -53,7 +53,9 @@ def ask(session: Session, principal: Principal, runtime: Runtime, case_id: str, 
             reader_name=principal.display_name, reader_role=principal.role.label, signed_at=now, meaning=MEANING
         ),
         why=why,
+        amendment=amending.amendment_of(cases.amending(case)),
     )
+    cases.leave_amending(case, back=False)
     audit.record(
         session,
         subject=cases.subject(case_id),

@@ -13,7 +13,7 @@ from shared.contracts.ontology import CellClass
 from shared.contracts.training import Identifier, Sha256
 
 _PLACE: Final = frozenset({"field", "box", "instead_of"})
-_LATER: Final = frozenset({"findings", "not_gradable"})
+_LATER: Final = frozenset({"findings", "not_gradable", "amendment"})
 
 
 class ReportStatus(StrEnum):
@@ -122,6 +122,13 @@ class NotGradable(Contract):
         return f"{said} {self.note}" if self.note else said
 
 
+class Amendment(Contract):
+    """Why a version follows an earlier one, which it replaces."""
+
+    of_version: Annotated[int, Field(ge=1)]
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
 class SignedRecord(Contract):
     """The one record from which PDF, FHIR and HL7 are made. No identity: that is put in at the hospital.
 
@@ -151,6 +158,8 @@ class SignedRecord(Contract):
     """Red cells, white-cell changes, platelets, malaria; None: nothing was entered."""
     not_gradable: NotGradable | None = None
     """The glass slide is asked for: the record holds no differential."""
+    amendment: Amendment | None = None
+    """None: the first version."""
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON

@@ -15,7 +15,8 @@ import pytest
 
 from portal.access import PUBLIC, RULES
 from server.cases import service as cases
-from server.reviews import findings, phrases, undoing
+from server.reviews import amending, findings, phrases, undoing
+from shared.contracts.report import ReportStatus
 from tests.factories import PASSWORD
 from tests.portal.factories import SITES
 from tests.portal.matrix import OTHER, OWN, ROLES, World, every_route, make_world, start_another_run
@@ -60,6 +61,13 @@ def _found(world: World) -> dict[str, str]:
             session, world.network.people["reader"], world.things[OWN]["case"], item="grade.macrocytes", value=2,
             idempotency_key="found-by-the-matrix", few=frozenset(),
         )  # fmt: skip
+    return {}
+
+
+def _amending(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        reader, case_id = world.network.people["reader"], world.things[OWN]["signed"]
+        amending.begin(session, reader, case_id, kind=ReportStatus.AMENDED, reason="Read again.")
     return {}
 
 
@@ -161,6 +169,10 @@ MATRIX: dict[str, Row] = {
         {"password": PASSWORD, "reason": "out_of_focus"},
         _sign,
     ),
+    "case_amend": Row(
+        "POST /cases/{signed}/amend", "login 303 403 403 403 403 403", {"kind": "amended", "reason": "Read again."}
+    ),
+    "case_amend_leave": Row("POST /cases/{signed}/amend/leave", "login 303 403 403 403 403 403", before=_amending),
     "phrase_keep": Row(
         "POST /phrases", "login 200 403 403 403 403 403", {"place": "platelets", "text": "Large forms."}
     ),

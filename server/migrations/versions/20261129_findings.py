@@ -1,4 +1,4 @@
-"""Findings beside the differential, kept phrases, a hospital's contact and reference intervals."""
+"""Findings beside the differential, kept phrases, amendments, a hospital's contact and reference intervals."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -41,6 +41,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_phrase_user_id"), "phrase", ["user_id"])
+    with op.batch_alter_table("smear_case") as table:
+        table.add_column(sa.Column("amending", sa.JSON(), nullable=True))
     with op.batch_alter_table("hospital") as table:
         table.add_column(sa.Column("contact", sa.JSON(), nullable=False, server_default=sa.text("'{}'")))
         table.add_column(sa.Column("blood_limits", sa.JSON(), nullable=False, server_default=sa.text("'{}'")))
@@ -51,6 +53,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take back."""
+    with op.batch_alter_table("smear_case") as batch:
+        batch.drop_column("amending")
     with op.batch_alter_table("hospital") as batch:
         batch.drop_column("blood_limits")
         batch.drop_column("contact")
