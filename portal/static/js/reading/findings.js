@@ -5,7 +5,7 @@ import { el } from './store.js';
 const PAUSE = 500;
 const touch = (item) => `finding/${item}`;
 
-/** What each form says: `{ value }` (null clears it), or `{ wait }`: what is still missing. */
+/** What each form says: `value` (null clears it, undefined: nothing yet), `wait`: what is still missing. */
 const FORMS = {
   schistocytes: {
     read(form) {
@@ -25,8 +25,9 @@ const FORMS = {
       const [adequacy, platelets, fields] = [form.adequacy.value || null, figure(form.platelets), figure(form.fields)];
       const factor = before?.count?.factor ?? Number(form.closest('form').dataset.factor);
       const count = platelets === null || fields === null ? null : { platelets, fields, factor };
-      if (adequacy || count) return { value: { adequacy, count } };
-      return platelets === null && fields === null ? { value: null } : { wait: 'Give both: platelets counted, and in how many fields.' };
+      const wait = (platelets === null) === (fields === null) ? '' : 'Give both: platelets counted, and in how many fields.';
+      if (adequacy || count) return { value: { adequacy, count }, wait };
+      return wait ? { wait } : { value: null };
     },
     show(form, value) {
       form.adequacy.value = value?.adequacy ?? '';
@@ -50,7 +51,7 @@ const FORMS = {
       const assumed = store.case.context.blood_count.wbc_10e9_l === null && white === Number(form.closest('form').dataset.assumed);
       const parasitaemia = parasites === null || counted === null ? null
         : { against, parasites, counted, white_cells_10e9_l: thick ? white : null, white_cells_assumed: thick && assumed };
-      return { value: { presence, species, stages, parasitaemia } };
+      return { value: { presence, species, stages, parasitaemia }, wait: (parasites === null) === (counted === null) ? '' : 'Give both: parasites, and cells counted.' };
     },
     show(form, value, store) {
       form.presence.value = value?.presence ?? '';
@@ -88,6 +89,7 @@ export class Findings {
     this.forms = [...this.root.querySelectorAll('[data-form]')];
     this.texts = [...this.root.querySelectorAll('textarea[data-item]')];
     this.late = new Map();
+    this.unfinished = new Set();
     this.take(view);
     this.root.addEventListener('click', (event) => this.click(event));
     this.root.addEventListener('keydown', (event) => this.key(event));
@@ -163,9 +165,12 @@ export class Findings {
     }
     const name = box.dataset.form;
     const { value, wait } = FORMS[name].read(controls(box), this.items.get(name), this.store);
-    if (wait) box.querySelector('.says').textContent = wait;
-    else if (JSON.stringify(value) !== JSON.stringify(this.items.get(name) ?? null)) this.set(name, value, name === 'schistocytes' ? 'the schistocyte count' : name);
+    // What is half written stays as it stands until it is whole: an answer must not wipe it.
+    if (wait) this.unfinished.add(box);
+    else this.unfinished.delete(box);
+    if (value !== undefined && JSON.stringify(value) !== JSON.stringify(this.items.get(name) ?? null)) this.set(name, value, name === 'schistocytes' ? 'the schistocyte count' : name);
     else this.draw();
+    if (wait) box.querySelector('.says').textContent = wait;
   }
 
   draw() {
@@ -177,9 +182,10 @@ export class Findings {
       const by = view.set_by[row.dataset.item];
       row.title = by && grade !== undefined ? `${by.name}, ${new Date(by.at).toLocaleString('en-GB', { timeZone: 'UTC' })} UTC` : '';
     }
-    for (const form of this.forms) if (!this.late.has(form)) FORMS[form.dataset.form].show(controls(form), items.get(form.dataset.form), this.store);
+    for (const form of this.forms) if (!this.late.has(form) && !this.unfinished.has(form)) FORMS[form.dataset.form].show(controls(form), items.get(form.dataset.form), this.store);
     for (const text of this.texts) if (!this.late.has(text) && text !== document.activeElement) text.value = items.get(text.dataset.item) ?? '';
     for (const line of this.root.querySelectorAll('[data-says]')) {
+      if (this.unfinished.has(line.closest('form'))) continue;
       const found = line.dataset.says.split(' ').map((key) => said.get(key)).filter(Boolean);
       const words = found.flatMap((one) => [line.dataset.says === 'platelet-clumps' || one.key === 'platelet-adequacy' ? '' : one.words, one.remark]).filter(Boolean);
       line.replaceChildren(...words.map((one) => el('span', {}, one)));
@@ -190,7 +196,7 @@ export class Findings {
       if (count) count.textContent = view.statements.filter((one) => one.part === count.dataset.count).length || '';
     }
     const list = document.getElementById('sign-findings');
-    list?.replaceChildren(...view.statements.map((one) => el('li', { class: one.abnormal ? 'abnormal' : null }, el('b', {}, one.name), ` ${one.words}`)));
+    list?.replaceChildren(...view.statements.map((one) => el('li', { class: one.abnormal ? 'abnormal' : null }, el('b', {}, one.name[0].toUpperCase() + one.name.slice(1)), ` ${one.words}`)));
     if (list) list.parentElement.hidden = !view.statements.length;
     this.rove();
   }
@@ -216,6 +222,7 @@ export class Findings {
       const form = clear.closest('form');
       clearTimeout(this.late.get(form));
       this.late.delete(form);
+      this.unfinished.delete(form);
       if (this.items.has(form.dataset.form)) this.set(form.dataset.form, null, `${form.dataset.form} cleared`);
       else this.draw();
     }
