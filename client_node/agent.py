@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from client_node import ipc
+from client_node.cases.glass import glass_asked
 from client_node.cases.ledger import Ledger
 from client_node.cases.outbox import Outbox, SendState
 from client_node.cases.reports import fetch_reports
@@ -231,6 +232,11 @@ class Agent:
         with suppress(HematovisionError):
             stuck = [case for case in Outbox(self._home).all() if case.state is SendState.QUARANTINED]
             lines += [f"Case {case.case_id} stands in quarantine: {case.problem}" for case in stuck[:5]]
+        with suppress(HematovisionError, OSError):
+            # The case's own number only: the hospital's name of the smear stays in the hospital.
+            lines += [
+                f"Send the glass slide of case {one.case_id}: {one.reason}" for one in glass_asked(self._home)[:5]
+            ]
         return tuple(dict.fromkeys(line[:300] for line in lines))[:20]
 
     def _end(self) -> None:

@@ -228,9 +228,37 @@ def status(home: HomeOption, as_json: JsonOption = False) -> None:
         lines += [f"  {name}: {state}" for name, state in output.agent.processes.items()]
         lines += [f"  attention: {line}" for line in output.agent.attention]
     lines += [f"{case.case_id}: {case.state.value}{_why(case.problem)}" for case in output.cases[:20]]
+    lines += [
+        f"{one.case_id}: glass slide asked for, smear {one.smear_id or 'unknown'}. {one.reason}" for one in output.glass
+    ]
     lines.append(f"Left the building: {output.ledger.cases} cases, {output.ledger.bytes_cases} bytes")
     lines.append(output.privacy)
     emit(output, as_json=as_json, text="\n".join(lines))
+
+
+@app.command()
+def glass(
+    home: HomeOption,
+    sent: Annotated[str | None, typer.Option("--sent", help="Note that this case's slide is on its way.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the glass slides that readers ask for: smears that could not be read from their images."""
+    from client_node.cases.glass import glass_asked, note_sent
+
+    initialised(home)
+    if sent is not None:
+        note_sent(home, sent)
+    asked = glass_asked(home)
+    lines = [
+        f"{one.case_id}  smear {one.smear_id or 'unknown'}  asked {one.asked_at:%Y-%m-%d %H:%M} UTC by {one.reader}  "
+        f"{one.reason}  letter: reports/{one.folder}/hospital/report.pdf"
+        for one in asked
+    ]
+    emit(
+        [one.model_dump(mode="json") for one in asked],
+        as_json=as_json,
+        text="\n".join(lines) or "No slide is asked for.",
+    )
 
 
 @app.command()

@@ -9,6 +9,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from client_node.budget import read_budget
+from client_node.cases.glass import GlassAsked, glass_asked
 from client_node.cases.ledger import Ledger
 from client_node.cases.outbox import Outbox, Outgoing
 from client_node.duty import DutyStatus
@@ -49,6 +50,8 @@ class NodeStatus(BaseModel):
     ledger: LedgerTotals
     cases: tuple[Outgoing, ...]
     reports: tuple[str, ...]
+    glass: tuple[GlassAsked, ...]
+    """Slides that readers ask for."""
     privacy: str
     """What private training has spent, in a sentence."""
 
@@ -102,7 +105,8 @@ def node_status(home: NodeHome) -> NodeStatus:
     return NodeStatus(
         node_id=config.node_id, hospital_id=config.hospital_id, mode=config.mode, server_url=config.server_url,
         running=running, agent=_read(home) if running else None, model_version=current_version(home),
-        ledger=Ledger(home).totals(), cases=tuple(Outbox(home).all()), reports=tuple(reports), privacy=_spent(home),
+        ledger=Ledger(home).totals(), cases=tuple(Outbox(home).all()), reports=tuple(reports),
+        glass=glass_asked(home), privacy=_spent(home),
     )  # fmt: skip
 
 

@@ -93,12 +93,15 @@ GROUPS: Final[tuple[tuple[str, tuple[Key, ...]], ...]] = (
     (
         "Case",
         (
+            Key("facts", "The case: question, blood count, earlier cases, whom to phone", ("q",), ("q",)),
+            Key("findings", "Red cells, white cells, platelets, malaria", ("s",), ("s",)),
             Key("compare", "Side by side, earlier and reference cells", ("v",), ("v",)),
             Key("overlay", "What the model saw in the cell", ("y",), ("y",)),
             Key("history", "Who changed the cell, when, from what", ("h",), ("h",)),
             Key("claim", "Claim", ("c",), ("c",)),
             Key("release", "Give back", ("shift", "q"), ("shift+q",)),
             Key("sign", "Sign", ("ctrl", "enter"), ("ctrl+Enter",)),
+            Key("glass", "Not gradable: send glass", ("shift", "g"), ("shift+g",)),
         ),
     ),
 )

@@ -21,6 +21,7 @@ FLAG_NAMES: Final = {
 STATE_NAMES: Final = {
     CaseState.AVAILABLE: "to read",
     CaseState.IN_REVIEW: "in review",
+    CaseState.REJECTED: "glass asked for",
 }
 ACTIONS: Final = {
     "queued": "waits to start",

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from server.accounts.roles import Role
 from shared.addresses import is_loopback
 from shared.contracts.errors import ConfigError
+from shared.contracts.findings import Term
 from shared.settings import Settings
 
 ENV_PREFIX = "HEMATOVISION_SERVER_"
@@ -47,6 +48,10 @@ class ServerSettings(Settings):
     second_factor: str = "default"
     """Who must sign in with a code beside the password: ``nobody``, ``everybody``, or roles with commas between them
     (``hematologist,admin``). ``default``: everybody who works at the centre, and nobody in the demonstration."""
+    graded_few: str = "schistocytes"
+    """Red-cell terms for which readers grade 1, "few", with commas between them; the others go from 0 to 2 and 3."""
+    platelet_factor: float = Field(default=15.0, gt=0, le=100)
+    """10⁹/l for each platelet in an oil-immersion field, where a reader counts them; measure your own microscopes'."""
     portal_url: str = ""
     """Base address of the portal as people reach it, for links in invitations."""
     blind_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
@@ -72,6 +77,19 @@ class ServerSettings(Settings):
             roles = ", ".join(role.value for role in Role)
             raise ValueError(f"give nobody, everybody, default, or some of: {roles}")
         return ",".join(words)
+
+    @field_validator("graded_few")
+    @classmethod
+    def _known_terms(cls, value: str) -> str:
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        if not set(words) <= {term.value for term in Term}:
+            raise ValueError(f"give some of: {', '.join(Term)}")
+        return ",".join(words)
+
+    @property
+    def terms_graded_few(self) -> frozenset[Term]:
+        """The terms that may have grade 1."""
+        return frozenset(Term(word) for word in self.graded_few.split(",") if word)
 
     @property
     def second_factor_roles(self) -> frozenset[Role]:

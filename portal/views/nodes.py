@@ -1,21 +1,38 @@
 """Hospitals and their nodes."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Form, Request
+from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import is_partial, page
 from server.cases import comparing, field_quality
 from server.deps import RuntimeDep, SessionDep
-from server.hospitals import enrolment
+from server.hospitals import bedside, enrolment
 from server.hospitals import service as hospitals
+from server.hospitals.bedside import Contact, Interval
 from server.hospitals.schemas import NodeView
 from server.registry import service as registry
 from shared.contracts.errors import NotFoundError, UsageError
 
 router = APIRouter()
+
+
+class LimitsForm(BaseModel):
+    """Reference intervals as they come from the page: numbers, or nothing."""
+
+    wbc_10e9_l_low: str = ""
+    wbc_10e9_l_high: str = ""
+    hb_g_l_female_low: str = ""
+    hb_g_l_female_high: str = ""
+    hb_g_l_male_low: str = ""
+    hb_g_l_male_high: str = ""
+    plt_10e9_l_low: str = ""
+    plt_10e9_l_high: str = ""
+    mcv_fl_low: str = ""
+    mcv_fl_high: str = ""
 
 
 @router.get("/nodes.json", name="nodes_json")
@@ -57,6 +74,8 @@ def node(request: Request, session: SessionDep, who: SignedIn, node_id: str) -> 
         quality=field_quality.by_node(session, who).get(node_id),
         most=most,
         shares_references=comparing.shares_references(session, hospital.id),
+        contact=bedside.contact_of(session, hospital.id),
+        limits=_limit_rows(session, hospital.id),
     )
 
 
@@ -103,6 +122,67 @@ def references(
     """Keep whether the hospital's signed cells may stand beside other hospitals' as references."""
     comparing.share_references(session, who, hospital_id, shares=shares)
     return RedirectResponse("/nodes", status_code=303)
+
+
+@router.post("/hospitals/{hospital_id}/contact", name="hospital_contact")
+def contact(
+    session: SessionDep,
+    who: SignedIn,
+    hospital_id: str,
+    name: Annotated[str, Form(max_length=200)] = "",
+    phone: Annotated[str, Form(max_length=100)] = "",
+    hours: Annotated[str, Form(max_length=200)] = "",
+) -> Response:
+    """Keep whom a reader phones at the hospital; all empty: nobody is named."""
+    try:
+        named = Contact(name=name, phone=phone, hours=hours)
+    except ValidationError as error:
+        if error.errors()[0]["loc"] == ("phone",):
+            raise UsageError("Write the telephone number in digits, as it is dialled from abroad.") from None
+        raise UsageError("Name and hours have one line of at most 120 letters each.") from None
+    bedside.set_contact(session, who, hospital_id, named)
+    return RedirectResponse("/nodes", status_code=303)
+
+
+@router.post("/hospitals/{hospital_id}/blood-limits", name="hospital_limits")
+def blood_limits(session: SessionDep, who: SignedIn, hospital_id: str, form: Annotated[LimitsForm, Form()]) -> Response:
+    """Keep the hospital's reference intervals; a pair left empty goes by the default."""
+    own: dict[str, Interval] = {}
+    for name, words, _, _ in LIMITS:
+        low, high = (str(getattr(form, f"{name}_{end}")).strip() for end in ("low", "high"))
+        if not low and not high:
+            continue
+        try:
+            own[name] = Interval.model_validate({"low": low, "high": high})
+        except ValidationError:
+            raise UsageError(f"{words}: give both limits as numbers, the lower one first, or neither.") from None
+    bedside.set_limits(session, who, hospital_id, own)
+    return RedirectResponse("/nodes", status_code=303)
+
+
+LIMITS: Final = (
+    ("wbc_10e9_l", "White cells", "×10⁹/l", 0.1),
+    ("hb_g_l_female", "Haemoglobin, women", "g/l", 1),
+    ("hb_g_l_male", "Haemoglobin, men", "g/l", 1),
+    ("plt_10e9_l", "Platelets", "×10⁹/l", 1),
+    ("mcv_fl", "Mean cell volume", "fl", 0.1),
+)
+"""Field of `Limits`, name, unit and step."""
+
+
+def _limit_rows(session: SessionDep, hospital_id: str) -> list[dict[str, Any]]:  # Any: a row of the form
+    limits, own = bedside.limits_of(session, hospital_id), bedside.own_limits(session, hospital_id)
+    return [
+        {
+            "field": field,
+            "name": name,
+            "unit": unit,
+            "step": step,
+            "interval": getattr(limits, field),
+            "own": field in own,
+        }
+        for field, name, unit, step in LIMITS
+    ]  # fmt: skip
 
 
 @router.post("/hospitals", name="kit_make")

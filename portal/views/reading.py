@@ -7,7 +7,9 @@ from starlette.responses import Response
 
 from portal import reading_keys, words
 from portal.access import SignedIn
+from portal.case_head import head_of
 from portal.rendering import page
+from portal.views.findings import forms
 from server.accounts.schemas import Principal
 from server.cases import comparing
 from server.cases import service as cases
@@ -15,7 +17,7 @@ from server.cases.lifecycle import READABLE
 from server.cases.pictures import OVERLAP, TILE, TilePlace
 from server.cases.schemas import CaseView, Comparison
 from server.deps import RuntimeDep, SessionDep
-from server.reviews import looking, second_opinions
+from server.reviews import findings, looking, phrases, second_opinions
 from server.reviews import service as reviews
 from server.reviews.schemas import ChangeView
 from server.reviews.second_opinions import OpinionView
@@ -58,7 +60,7 @@ def case_json(session: SessionDep, who: SignedIn, case_id: str) -> CaseView:
 
 
 @router.get("/cases/{case_id}", name="case")
-def case_page(request: Request, session: SessionDep, who: SignedIn, case_id: str) -> Response:
+def case_page(request: Request, session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: str) -> Response:
     """The reading room."""
     case = cases.case_view(session, who, case_id)
     blind = case.blind
@@ -78,8 +80,19 @@ def case_page(request: Request, session: SessionDep, who: SignedIn, case_id: str
         key_classes=KEY_CLASSES,
         estimate_classes=ESTIMATED,
         proposal=proposal(case),
-        data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id), opinions=opinions),
+        head=head_of(session, who, case),
+        forms=forms(runtime.settings),
+        data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id), opinions=opinions)
+        | ({} if blind else _beside(session, who, case_id, mine=mine)),
     )
+
+
+def _beside(session: SessionDep, who: Principal, case_id: str, *, mine: bool) -> dict[str, object]:
+    """Return what is entered beside the differential, and the phrases at hand."""
+    return {
+        "findings": findings.view(session, who, case_id).model_dump(mode="json"),
+        "phrases": [phrase.model_dump() for phrase in phrases.phrases(session, who)] if mine else [],
+    }
 
 
 @router.get("/cases/{case_id}/history", name="case_history")

@@ -1,5 +1,8 @@
 """Signed reports and where each is on its way home."""
 
+from itertools import groupby
+from operator import attrgetter
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -9,6 +12,8 @@ from server.deps import RuntimeDep, SessionDep
 from server.insights import service as insights
 from server.reports import service as reports
 from server.reports.schemas import ReportView
+from server.reviews import amending
+from shared.reporting.findings import statements
 
 router = APIRouter()
 
@@ -37,5 +42,15 @@ def pdf(session: SessionDep, runtime: RuntimeDep, who: SignedIn, report_id: str)
 def report(request: Request, session: SessionDep, who: SignedIn, report_id: str) -> Response:
     """One report; its way home keeps itself up to date."""
     template = "reports/way.html" if is_partial(request) else "reports/report.html"
-    found = reports.view(session, who, report_id)
-    return page(request, template, report=found, time=insights.case_time(session, who, found.case_id))
+    shown = reports.view(session, who, report_id)
+    said = statements(shown.record.findings) if shown.record.findings else []
+    found = [(part, list(rows)) for part, rows in groupby(said, key=attrgetter("part"))]
+    return page(
+        request,
+        template,
+        report=shown,
+        findings=found,
+        versions=reports.versions(session, who, shown.case_id),
+        kinds=amending.KINDS,
+        time=insights.case_time(session, who, shown.case_id),
+    )

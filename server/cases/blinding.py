@@ -74,7 +74,7 @@ def blind_view(case: CaseView, cells: list[CellView], sight: Sight, blind: Blind
         "report_id": None,
     }
     if sight.hides_first:
-        hidden["version"] = blind.labelled
+        hidden |= {"version": blind.labelled, "amending": None}
     if sight.hides_ai:
         quality = Quality(
             white_cells=0, focus=case.quality.focus, brightness=case.quality.brightness, ood_fraction=0.0,

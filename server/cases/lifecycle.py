@@ -15,16 +15,19 @@ TRANSITIONS: Final[dict[CaseState, frozenset[CaseState]]] = {
     _S.CLAIMED: frozenset({_S.IN_REVIEW, _S.AVAILABLE, _S.REJECTED, _S.RECALLED}),
     _S.IN_REVIEW: frozenset({_S.READY, _S.AVAILABLE, _S.REJECTED, _S.RECALLED}),
     _S.READY: frozenset({_S.SIGNED, _S.IN_REVIEW, _S.RECALLED}),
-    _S.SIGNED: frozenset({_S.DELIVERED}),
-    _S.DELIVERED: frozenset({_S.ACKNOWLEDGED}),
-    _S.ACKNOWLEDGED: frozenset({_S.CLOSED}),
-    _S.CLOSED: frozenset(),
-    _S.REJECTED: frozenset(),
+    # Back into review: an amendment, which makes a new version of the report.
+    _S.SIGNED: frozenset({_S.DELIVERED, _S.IN_REVIEW}),
+    _S.DELIVERED: frozenset({_S.ACKNOWLEDGED, _S.IN_REVIEW}),
+    _S.ACKNOWLEDGED: frozenset({_S.CLOSED, _S.IN_REVIEW}),
+    _S.CLOSED: frozenset({_S.IN_REVIEW}),
+    _S.REJECTED: frozenset({_S.IN_REVIEW}),
     _S.RECALLED: frozenset(),
 }
 
 OPEN: Final = frozenset({_S.RECEIVED, _S.TRIAGED, _S.AVAILABLE, _S.CLAIMED, _S.IN_REVIEW, _S.READY})
 DONE: Final = frozenset({_S.SIGNED, _S.DELIVERED, _S.ACKNOWLEDGED, _S.CLOSED})
+FINISHED: Final = DONE | {_S.REJECTED}
+"""Nothing is left to read: signed, or the glass slide is asked for."""
 READABLE: Final = frozenset({_S.AVAILABLE, _S.CLAIMED, _S.IN_REVIEW, _S.READY})
 """A hematologist may hold and change a case in these."""
 

@@ -8,6 +8,7 @@ from server.models import OpinionKind
 from shared.contracts.analysis import Differential, Flag, Quality
 from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import ReportStatus
 
 
 class WorklistRow(BaseModel):
@@ -115,6 +116,19 @@ class FieldView(BaseModel):
     """Micrometres a pixel, where known."""
 
 
+class Amending(BaseModel):
+    """A signed report that is being amended."""
+
+    status: ReportStatus
+    """Of the version to come."""
+    of_version: int
+    reason: str
+    before: CaseState
+    """Where the case stood."""
+    case_version: int
+    """The case's version when it began: unchanged, nothing was done yet."""
+
+
 class CaseView(BaseModel):
     """Everything the reading room shows."""
 
@@ -144,6 +158,7 @@ class CaseView(BaseModel):
     pseudo: bool
     synthetic: bool
     report_id: str | None
+    amending: Amending | None = None
     overlays: list[str] = []
     """Ids of the cells of which the hospital sent what the model saw in them."""
     blind: BlindView | None = None

@@ -9,8 +9,8 @@ from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import blinding, blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
-from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
-from server.cases.schemas import BlindView, CaseView, CellView, Worklist, WorklistFilter, WorklistRow
+from server.cases.lifecycle import FINISHED, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
+from server.cases.schemas import Amending, BlindView, CaseView, CellView, Worklist, WorklistFilter, WorklistRow
 from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of
 from server.models import Case, CaseCell, CaseField, Opinion
 from server.models.base import utc_now
@@ -19,8 +19,9 @@ from shared.contracts.analysis import Differential, Quality
 from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import ReportStatus
 
-_STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": DONE, "all": None}
+_STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": FINISHED, "all": None}
 
 
 def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> Worklist:
@@ -135,6 +136,7 @@ def _whole_view(session: Session, case: Case) -> CaseView:
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         report_id=repository.report_id(session, case_id),
+        amending=amending(case),
         overlays=views.overlays(case),
     )
 
@@ -300,6 +302,32 @@ def set_class(cell: CaseCell, label: CellClass, *, by: str | None, at: datetime 
     cell.current_class, cell.changed_by, cell.changed_at, cell.stands = label, by, at, stands
 
 
+def amending(case: Case) -> Amending | None:
+    """Return what is being amended, if anything is."""
+    return Amending.model_validate(case.amending) if case.amending else None
+
+
+def reopen(
+    session: Session, principal: Principal, case: Case, *, status: ReportStatus, of_version: int, reason: str
+) -> None:
+    """Take a finished case back into review, held by this reader, for a new version of its report."""
+    before = case.state
+    advance(session, case, CaseState.IN_REVIEW, actor=principal.actor)
+    now = utc_now()
+    case.claimed_by, case.claimed_at, case.lease_until = principal.user_id, now, now + LEASE
+    begun = Amending(status=status, of_version=of_version, reason=reason, before=before, case_version=case.version)
+    case.amending = begun.model_dump(mode="json")
+
+
+def leave_amending(case: Case, *, back: bool) -> None:
+    """Note that an amendment is signed, or (``back``) that it was not made: the case stands where it stood."""
+    begun = amending(case)
+    if back and begun is not None:
+        case.state, case.lease_until = begun.before, None
+        case.version += 1
+    case.amending = None
+
+
 def begin_review(session: Session, case: Case, *, actor: str) -> None:
     """Note that reading has begun, if it had not."""
     if case.state is not CaseState.IN_REVIEW:
@@ -333,6 +361,11 @@ def hospital_name(session: Session, hospital_id: str) -> str:
     """Return a hospital's name, its id where it has none."""
     hospital = repository.hospital(session, hospital_id)
     return hospital.name if hospital else hospital_id
+
+
+def people(session: Session, user_ids: Collection[str]) -> dict[str, str]:
+    """Return id → what people are called, of those who changed something in a case."""
+    return repository.user_names(session, user_ids)
 
 
 def cells_of(session: Session, case_id: str) -> list[CaseCell]:

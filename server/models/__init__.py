@@ -4,6 +4,7 @@ from server.models.accounts import FailedSignIn, Invitation, RecoveryCode, SignI
 from server.models.audit import AuditCheckpoint, AuditEntry
 from server.models.cases import Case, CaseCell, CaseField, Quarantine
 from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
+from server.models.findings import FindingChange, Phrase
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
 from server.models.opinions import CaseMeasure, Opinion, OpinionKind, OpinionLabel, ReadingActivity
 from server.models.outbox import OutboxEntry
@@ -23,6 +24,7 @@ __all__ = [
     "DryRun",
     "EnrolmentKit",
     "FailedSignIn",
+    "FindingChange",
     "FlagDecision",
     "Hospital",
     "Invitation",
@@ -35,6 +37,7 @@ __all__ = [
     "OpinionKind",
     "OpinionLabel",
     "OutboxEntry",
+    "Phrase",
     "Quarantine",
     "ReadingActivity",
     "RecoveryCode",

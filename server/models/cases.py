@@ -47,6 +47,8 @@ class Case(SQLModel, table=True):
     closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     version: int = 1
     """Raised by every change: the optimistic lock."""
+    amending: JsonDict | None = Field(default=None, sa_type=JSON, nullable=True)
+    """`server.cases.schemas.Amending`, while a signed report is being amended."""
     blind_drawn: bool = False
     """Drawn, as it came in, for a first read without the AI; never changed."""
     blind_read_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

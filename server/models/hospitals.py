@@ -23,6 +23,10 @@ class Hospital(SQLModel, table=True):
     """Share of accuracy or of a class's recall that it may lose by a model; None: what the network allows."""
     shares_references: bool = False
     """Whether cells of its signed cases may stand beside other hospitals' cells as references."""
+    contact: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """`server.hospitals.bedside.Contact`: whom a reader phones; empty: nobody is named."""
+    blood_limits: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """Its reference intervals, `server.hospitals.bedside.Limits`; defaults apply to what is missing."""
 
 
 class EnrolmentKit(SQLModel, table=True):

@@ -6,6 +6,7 @@ from typing import Final
 
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus, SignedRecord
+from shared.reporting.findings import statements
 from shared.reporting.hl7 import SEGMENT_END, escape
 
 _STATUS: Final = {
@@ -14,6 +15,7 @@ _STATUS: Final = {
     ReportStatus.AMENDED: "C",
     ReportStatus.CORRECTED: "C",
     ReportStatus.APPENDED: "F",
+    ReportStatus.CANCELLED: "X",
     ReportStatus.ENTERED_IN_ERROR: "D",
 }
 _PANEL: Final = "57782-5^White-cell differential^LN"
@@ -32,18 +34,22 @@ def oru_message(record: SignedRecord, *, pdf: bytes) -> bytes:
         "PID|1",
         f"{order}|||||||||||||||{at}||HM|{status}|||||||&{reader}",
     ]
-    bodies = [*_observations(record), *_flags(record), _impression(record), _pdf(pdf)]
-    segments += [f"OBX|{number}|{body}||||{status}|||{at}" for number, body in enumerate(bodies, start=1)]
+    bodies = [*_observations(record), *_flags(record), *_findings(record), _impression(record), _pdf(pdf)]
+    # Of a smear without result the order is cancelled; what says so is itself final.
+    each = "F" if record.not_gradable else status
+    segments += [f"OBX|{number}|{body}|||{each}|||{at}" for number, body in enumerate(bodies, start=1)]
     return (SEGMENT_END.join(segments) + SEGMENT_END).encode()
 
 
 def _observations(record: SignedRecord) -> list[str]:
-    """Return OBX-2 to 7 of the differential: value, unit and 95 % interval in OBX-5, 6 and 7."""
+    """Return OBX-2 to 8 of the differential: value, unit and 95 % interval in OBX-5, 6 and 7."""
+    if record.not_gradable:
+        return []
     lines = [
-        f"NM|{_code(cls)}||{share.percent:.1f}|%^percent^UCUM|{share.low:.1f}-{share.high:.1f}"
+        f"NM|{_code(cls)}||{share.percent:.1f}|%^percent^UCUM|{share.low:.1f}-{share.high:.1f}|"
         for cls, share in record.differential.items()
     ]
-    nrbc = f"{record.nrbc_per_100_wbc:.1f}|/100{{WBCs}}^per 100 WBC^UCUM|"
+    nrbc = f"{record.nrbc_per_100_wbc:.1f}|/100{{WBCs}}^per 100 WBC^UCUM||"
     return [*lines, f"NM|{_code(CellClass.ERYTHROBLAST)}||{nrbc}"]
 
 
@@ -58,17 +64,40 @@ def _flags(record: SignedRecord) -> list[str]:
         dismissed = record.dismissed_flags.get(flag.id)
         word = f" (dismissed by the reader: {dismissed})" if dismissed else ""
         text = escape(f"{flag.id}, {flag.severity.value}: {flag.evidence.text}{word}")
-        lines.append(f"ST|5909-7^Smear finding^LN||{text}||")
+        lines.append(f"ST|5909-7^Smear finding^LN||{text}|||")
+    return lines
+
+
+def _findings(record: SignedRecord) -> list[str]:
+    """Return OBX-2 to 8 of what was found beside the differential; an abnormal one is flagged in OBX-8.
+
+    What a figure rests on, and what to mind, follows it as text under the same code.
+    """
+    lines = []
+    for statement in statements(record.findings) if record.findings else []:
+        name, flag = escape(statement.name), "A" if statement.abnormal else ""
+        code = f"{statement.loinc}^{name}^LN" if statement.loinc else f"{statement.key}^{name}^L"
+        text = escape(f"{statement.words}. {statement.remark}" if statement.remark else statement.words)
+        if (measure := statement.measure) is not None:
+            interval = "" if measure.low is None else f"{measure.low:.2f}-{measure.high:.2f}"
+            unit = f"{measure.ucum}^{escape(measure.unit)}^UCUM"
+            lines.append(f"NM|{code}||{measure.value:.2f}|{unit}|{interval}|{flag}")
+            flag = ""
+        kind = "TX" if statement.key.startswith("text-") else "ST"
+        lines.append(f"{kind}|{code}||{text}|||{flag}")
     return lines
 
 
 def _impression(record: SignedRecord) -> str:
-    return f"TX|18314-5^Smear narrative^LN||{escape(record.impression)}||"
+    text = record.impression
+    if record.amendment is not None:
+        text += f"\nReplaces version {record.amendment.of_version}: {record.amendment.reason}"
+    return f"TX|18314-5^Smear narrative^LN||{escape(text)}|||"
 
 
 def _pdf(pdf: bytes) -> str:
     content = base64.b64encode(pdf).decode()
-    return f"ED|PDF^Blood smear report^L||^application^pdf^Base64^{content}||"
+    return f"ED|PDF^Blood smear report^L||^application^pdf^Base64^{content}|||"
 
 
 def _moment(at: datetime) -> str:

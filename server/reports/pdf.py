@@ -11,7 +11,9 @@ from PIL import Image
 
 from shared.contracts.analysis import Flag, FlagEvidence, Quality
 from shared.contracts.case import BloodCount, ClinicalContext, Priority, Sex
+from shared.contracts.findings import Part
 from shared.contracts.report import ReportStatus, SignedRecord
+from shared.reporting.findings import statements
 from shared.reporting.layout import IDENTITY_BOX, IDENTITY_LINE
 from shared.reporting.typeset import typeset
 
@@ -24,6 +26,7 @@ _STATUS: Final = {
     ReportStatus.AMENDED: "Amended report",
     ReportStatus.CORRECTED: "Corrected report",
     ReportStatus.APPENDED: "Final report with addition",
+    ReportStatus.CANCELLED: "No result: glass slide asked for",
     ReportStatus.ENTERED_IN_ERROR: "Entered in error: do not use",
 }
 _FLAG_NAMES: Final = {
@@ -78,6 +81,9 @@ def typeset_report(
         "cells_counted": record.cells_counted,
         "nrbc": f"{record.nrbc_per_100_wbc:.1f}",
         "flags": [_flag(flag, record.dismissed_flags.get(flag.id, "")) for flag in record.flags],
+        "findings": _findings(record),
+        "replaces": _replaces(record),
+        "not_gradable": record.not_gradable is not None,
         "quality": _quality(quality),
         "untrained": _listed([cls.info.name + "s" for cls in record.untrained_classes]),
         "cells": [
@@ -163,6 +169,34 @@ def _evidence(evidence: FlagEvidence) -> str:
     if evidence.low is not None and evidence.high is not None and f"{evidence.low:.1f}" not in text:
         figures.append(f"95 % interval {_range(evidence.low, evidence.high)}\u00a0%")
     return f"{text} ({'; '.join(figures)})." if figures else f"{text}."
+
+
+def _replaces(record: SignedRecord) -> str:
+    if record.amendment is None:
+        return ""
+    return f"Replaces version {record.amendment.of_version}. {record.amendment.reason}"
+
+
+def _findings(record: SignedRecord) -> list[dict[str, object]]:
+    """Return what was found part by part: heading, and its statements."""
+    said = statements(record.findings) if record.findings else []
+    return [
+        {
+            "title": part.title,
+            "rows": [
+                {
+                    "name": one.name[:1].upper() + one.name[1:],
+                    "words": one.words,
+                    "remark": one.remark,
+                    "abnormal": one.abnormal,
+                }
+                for one in said
+                if one.part is part
+            ],
+        }
+        for part in Part
+        if any(one.part is part for one in said)
+    ]
 
 
 def _quality(quality: Quality) -> str:

@@ -1,7 +1,9 @@
 """All SQL about reports; every look-up goes through a hospital scope."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from server.models import Case, Hospital, Node, Report, User
@@ -22,7 +24,7 @@ class Listed:
     signer_name: str
 
 
-def listed(session: Session, *, scope: Scope, report_id: str | None = None) -> list[Listed]:
+def listed(session: Session, *, scope: Scope, report_id: str | None = None, case_id: str | None = None) -> list[Listed]:
     """Return reports, newest first, with their hospital's and signer's name, in one query."""
     query = (
         select(Report, Hospital.name, User.display_name)
@@ -35,6 +37,27 @@ def listed(session: Session, *, scope: Scope, report_id: str | None = None) -> l
         query = query.where(Report.hospital_id == scope)
     if report_id is not None:
         query = query.where(Report.id == report_id)
+    if case_id is not None:
+        query = query.where(Report.case_id == case_id)
+    return [Listed(*row) for row in session.exec(query)]
+
+
+def latest_of(session: Session, case_ids: Collection[str], *, scope: Scope) -> list[Listed]:
+    """Return each case's newest report, in one query."""
+    newest = (
+        select(Report.case_id, func.max(Report.version).label("version"))
+        .where(col(Report.case_id).in_(case_ids))
+        .group_by(col(Report.case_id))
+        .subquery()
+    )
+    query = (
+        select(Report, Hospital.name, User.display_name)
+        .join(newest, (col(Report.case_id) == newest.c.case_id) & (col(Report.version) == newest.c.version))
+        .join(Hospital, col(Hospital.id) == col(Report.hospital_id))
+        .join(User, col(User.id) == col(Report.signed_by))
+    )
+    if scope is not None:
+        query = query.where(Report.hospital_id == scope)
     return [Listed(*row) for row in session.exec(query)]
 
 

@@ -1,5 +1,6 @@
 """Signed reports: issue, show, deliver, acknowledge."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlmodel import Session
@@ -18,10 +19,13 @@ from shared.contracts.analysis import Flag
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState
 from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError
+from shared.contracts.findings import Findings
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import (
     Acknowledgement,
+    Amendment,
     FeedbackLabel,
+    NotGradable,
     ReportNotice,
     ReportStatus,
     Signature,
@@ -43,18 +47,20 @@ def issue(
     signature: Signature,
     impression: str,
     dismissed: dict[str, str],
+    findings: Findings | None = None,
+    status: ReportStatus = ReportStatus.FINAL,
+    amendment: Amendment | None = None,
 ) -> Report:
     """Make the immutable record of a signed case, with the centre's signature and the labels that travel home."""
     version = repository.latest_version(session, case.id) + 1
     classes = [cell.current_class for cell in cells]
     flags = tuple(Flag.model_validate(flag) for flag in case.flags)
-    report_id = new_id()
     record = SignedRecord(
-        report_id=report_id,
+        report_id=new_id(),
         version=version,
         case_id=case.id,
         hospital_id=case.hospital_id,
-        status=ReportStatus.FINAL,
+        status=status,
         differential=cases.differential_of(cells),
         cells_counted=denominator(classes),
         nrbc_per_100_wbc=per_100_white_cells(CellClass.ERYTHROBLAST, classes) or 0.0,
@@ -67,16 +73,59 @@ def issue(
         signature=signature,
         pseudo=case.pseudo,
         synthetic=case.synthetic,
+        findings=findings,
+        amendment=amendment,
     )
-    report = Report(
-        id=report_id,
+    return _keep(session, vault, record, signed_by, _feedback(case, cells, signature.reader_role, version))
+
+
+def issue_without_result(
+    session: Session,
+    vault: Vault,
+    *,
+    case: Case,
+    signed_by: str,
+    signature: Signature,
+    why: NotGradable,
+    amendment: Amendment | None = None,
+) -> Report:
+    """Make the record of a case that could not be read: why, and what the rules say of its images; nothing else."""
+    flags = (Flag.model_validate(flag) for flag in case.flags)
+    record = SignedRecord(
+        report_id=new_id(),
+        version=repository.latest_version(session, case.id) + 1,
         case_id=case.id,
         hospital_id=case.hospital_id,
-        version=version,
+        status=ReportStatus.CANCELLED,
+        differential={},
+        cells_counted=0,
+        nrbc_per_100_wbc=0.0,
+        flags=tuple(flag for flag in flags if flag.kind == "quality"),
+        impression=f"Not gradable: please send the glass slide. {why.words}",
+        key_cells=(),
+        model_version=case.model_version,
+        untrained_classes=tuple(CellClass(value) for value in case.untrained_classes),
+        signature=signature,
+        pseudo=case.pseudo,
+        synthetic=case.synthetic,
+        not_gradable=why,
+        amendment=amendment,
+    )
+    return _keep(session, vault, record, signed_by, [])
+
+
+def _keep(
+    session: Session, vault: Vault, record: SignedRecord, signed_by: str, feedback: list[FeedbackLabel]
+) -> Report:
+    report = Report(
+        id=record.report_id,
+        case_id=record.case_id,
+        hospital_id=record.hospital_id,
+        version=record.version,
         status=record.status,
         record=record.model_dump(mode="json", by_alias=True),
         record_signature=vault.sign(canonical_bytes(record)),
-        feedback=[label.model_dump(mode="json") for label in _feedback(case, cells, signature.reader_role, version)],
+        feedback=[label.model_dump(mode="json") for label in feedback],
         signed_by=signed_by,
     )
     session.add(report)
@@ -112,6 +161,18 @@ def view(session: Session, principal: Principal, report_id: str) -> ReportView:
     if not found:
         raise NotFoundError("There is no such report. Go back to the list.")
     return _view(found[0])
+
+
+def latest_of(session: Session, principal: Principal, case_ids: Collection[str]) -> dict[str, ReportView]:
+    """Return case id → its newest report, of those cases that have one."""
+    found = repository.latest_of(session, case_ids, scope=_scope(principal)) if case_ids else []
+    return {line.report.case_id: _view(line) for line in found}
+
+
+def versions(session: Session, principal: Principal, case_id: str) -> list[ReportView]:
+    """Return every version of a case's report, newest first."""
+    found = repository.listed(session, scope=_scope(principal), case_id=case_id)
+    return sorted((_view(line) for line in found), key=lambda view: -view.version)
 
 
 def pdf(session: Session, runtime: Runtime, principal: Principal, report_id: str) -> bytes:
@@ -187,7 +248,7 @@ def content(session: Session, runtime: Runtime, *, hospital_id: str, node_id: st
     if report.delivered_at is None:
         report.delivered_at = utc_now()
         case = cases.case_for_hospital(session, hospital_id=hospital_id, case_id=report.case_id)
-        if case.state is CaseState.SIGNED:
+        if case.state is CaseState.SIGNED and _newest(session, report):
             cases.advance(session, case, CaseState.DELIVERED, actor=f"node:{node_id}")
     return sealed
 
@@ -211,7 +272,14 @@ def acknowledge(
         action="report.acknowledged",
         data={"report_id": report.id, "version": report.version, "labels_joined": acknowledgement.labels_joined},
     )
-    _close(session, cases.case_for_hospital(session, hospital_id=hospital_id, case_id=report.case_id), actor, now)
+    case = cases.case_for_hospital(session, hospital_id=hospital_id, case_id=report.case_id)
+    if _newest(session, report):
+        _close(session, case, actor, now)
+
+
+def _newest(session: Session, report: Report) -> bool:
+    """Whether no later version follows: an earlier one that comes home late moves no case."""
+    return report.version == repository.latest_version(session, report.case_id)
 
 
 def _close(session: Session, case: Case, actor: str, now: datetime) -> None:
@@ -219,6 +287,7 @@ def _close(session: Session, case: Case, actor: str, now: datetime) -> None:
         cases.advance(session, case, CaseState.DELIVERED, actor=actor)
     if case.state is CaseState.DELIVERED:
         cases.advance(session, case, CaseState.ACKNOWLEDGED, CaseState.CLOSED, actor=actor)
+    if case.state in {CaseState.CLOSED, CaseState.REJECTED}:
         case.closed_at = now
 
 

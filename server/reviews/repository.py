@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
-from server.models import FlagDecision, LabelChange, Review, User
+from server.models import FindingChange, FlagDecision, LabelChange, Phrase, Review, User
 
 
 def review(session: Session, case_id: str, reader_id: str) -> Review | None:
@@ -63,3 +63,20 @@ def act_of(change: LabelChange) -> str:
 def decision(session: Session, case_id: str, flag_id: str) -> FlagDecision | None:
     """Return the word spoken on a flag."""
     return session.get(FlagDecision, (case_id, flag_id))
+
+
+def finding_changes(session: Session, case_id: str) -> Sequence[FindingChange]:
+    """Return every step of the case's findings, oldest first."""
+    query = select(FindingChange).where(FindingChange.case_id == case_id)
+    return session.exec(query.order_by(col(FindingChange.version), col(FindingChange.at))).all()
+
+
+def finding_by_key(session: Session, key: str) -> FindingChange | None:
+    """Return the step that was done under a key."""
+    return session.exec(select(FindingChange).where(FindingChange.idempotency_key == key)).first()
+
+
+def phrases(session: Session, user_id: str) -> Sequence[Phrase]:
+    """Return what a reader keeps, newest first."""
+    query = select(Phrase).where(Phrase.user_id == user_id).order_by(col(Phrase.at).desc(), col(Phrase.id))
+    return session.exec(query).all()

@@ -2,12 +2,14 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from server.cases.schemas import CellView
 from server.models import ChangeKind
 from shared.contracts.analysis import Differential
+from shared.contracts.findings import Part
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import GlassReason
 
 
 class ChangeResult(BaseModel):
@@ -69,4 +71,50 @@ class SignInput(BaseModel):
     password: str
     impression: str
     decisions: list[FlagDecisionInput] = []
+    case_version: int
+
+
+class SetBy(BaseModel):
+    """Who gave an entry the value that stands, and when."""
+
+    name: str
+    at: datetime
+
+
+class FindingView(BaseModel):
+    """One thing that was found, as it is said everywhere."""
+
+    key: str
+    part: Part
+    name: str
+    words: str
+    abnormal: bool
+    remark: str
+
+
+class FindingsView(BaseModel):
+    """The findings beside the differential."""
+
+    case_version: int
+    items: dict[str, JsonValue]
+    """``grade.<term>``, ``schistocytes``, ``platelets``, ``malaria``, ``text.<part>`` → value."""
+    set_by: dict[str, SetBy]
+    statements: list[FindingView]
+    can_undo: bool
+
+
+class PhraseView(BaseModel):
+    """A phrase to insert; without an id everybody has it."""
+
+    id: str | None
+    place: str
+    text: str
+
+
+class GlassInput(BaseModel):
+    """Not gradable: the glass slide is asked for, under a signature."""
+
+    password: str
+    reason: GlassReason
+    note: str = ""
     case_version: int

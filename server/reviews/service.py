@@ -14,14 +14,14 @@ from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
-from server.reviews import looking, repository, steps
+from server.reviews import amending, findings, looking, repository, steps
 from server.reviews.schemas import ChangeResult, ChangeView, FlagDecisionInput, SignInput
 from server.reviews.steps import Step
 from server.runtime import Runtime
 from shared.contracts.case import CaseState
 from shared.contracts.errors import ConflictError, DataInvalidError
 from shared.contracts.ontology import CellClass
-from shared.contracts.report import Signature
+from shared.contracts.report import ReportStatus, Signature
 
 IMPRESSION_LIMIT = 4000
 
@@ -142,6 +142,8 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
     cases.begin_review(session, case, actor=principal.actor)
     cases.advance(session, case, CaseState.READY, CaseState.SIGNED, actor=principal.actor)
     case.signed_at, case.lease_until = now, None
+    amended = cases.amending(case)
+    cases.leave_amending(case, back=False)
     report = reports.issue(
         session,
         runtime.vault,
@@ -151,6 +153,9 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
         signature=Signature(reader_name=principal.display_name, reader_role=principal.role.label, signed_at=now),
         impression=text,
         dismissed=dismissed,
+        findings=findings.for_report(session, case_id),
+        status=amended.status if amended else ReportStatus.FINAL,
+        amendment=amending.amendment_of(amended),
     )
     audit.record(
         session,

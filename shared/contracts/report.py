@@ -4,14 +4,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from shared.contracts.analysis import Contract, Differential, Flag
 from shared.contracts.case import CaseId
+from shared.contracts.findings import Findings
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Identifier, Sha256
 
 _PLACE: Final = frozenset({"field", "box", "instead_of"})
+_LATER: Final = frozenset({"findings", "not_gradable", "amendment"})
 
 
 class ReportStatus(StrEnum):
@@ -22,6 +24,8 @@ class ReportStatus(StrEnum):
     AMENDED = "amended"
     CORRECTED = "corrected"
     APPENDED = "appended"
+    CANCELLED = "cancelled"
+    """No result: the smear could not be read as it was sent."""
     ENTERED_IN_ERROR = "entered-in-error"
 
 
@@ -69,8 +73,68 @@ class FeedbackLabel(Contract):
         return {name: value for name, value in plain.items() if name not in _PLACE or value not in (None, (), [])}
 
 
+class GlassReason(StrEnum):
+    """Why a smear cannot be read from its images."""
+
+    OUT_OF_FOCUS = "out_of_focus"
+    STAIN = "stain"
+    TOO_FEW_CELLS = "too_few_cells"
+    TOO_THICK = "too_thick"
+    ARTEFACTS = "artefacts"
+    DAMAGED = "damaged"
+    OTHER = "other"
+
+    @property
+    def words(self) -> str:
+        """As it is reported."""
+        return _GLASS_WORDS[self]
+
+
+_GLASS_WORDS: Final = {
+    GlassReason.OUT_OF_FOCUS: "the images are out of focus",
+    GlassReason.STAIN: "the stain or its colours do not allow a reading",
+    GlassReason.TOO_FEW_CELLS: "too few cells can be judged",
+    GlassReason.TOO_THICK: "the fields lie where the smear is too thick or too thin",
+    GlassReason.ARTEFACTS: "drying, dirt or other artefacts cover the cells",
+    GlassReason.DAMAGED: "cells are crushed or torn by smearing",
+    GlassReason.OTHER: "another reason",
+}
+
+
+class NotGradable(Contract):
+    """The reader could not read the smear and asks for the glass slide."""
+
+    reason: GlassReason
+    note: Annotated[str, Field(max_length=500)] = ""
+
+    @model_validator(mode="after")
+    def _other_is_said(self) -> "NotGradable":
+        if self.reason is GlassReason.OTHER and not self.note.strip():
+            raise ValueError("Say why the smear cannot be read: the hospital sees it.")
+        return self
+
+    @property
+    def words(self) -> str:
+        """The reason as a sentence."""
+        if self.reason is GlassReason.OTHER:
+            return self.note
+        said = self.reason.words[:1].upper() + self.reason.words[1:] + "."
+        return f"{said} {self.note}" if self.note else said
+
+
+class Amendment(Contract):
+    """Why a version follows an earlier one, which it replaces."""
+
+    of_version: Annotated[int, Field(ge=1)]
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
 class SignedRecord(Contract):
-    """The one record from which PDF, FHIR and HL7 are made. No identity: that is put in at the hospital."""
+    """The one record from which PDF, FHIR and HL7 are made. No identity: that is put in at the hospital.
+
+    What came later than the first version of the contract is left out of the JSON where it says nothing: an older node
+    reads every record that does not need it, and signatures of older records hold.
+    """
 
     report_id: Identifier
     version: int
@@ -90,6 +154,17 @@ class SignedRecord(Contract):
     signature: Signature
     pseudo: bool = False
     synthetic: bool = False
+    findings: Findings | None = None
+    """Red cells, white-cell changes, platelets, malaria; None: nothing was entered."""
+    not_gradable: NotGradable | None = None
+    """The glass slide is asked for: the record holds no differential."""
+    amendment: Amendment | None = None
+    """None: the first version."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name not in _LATER or value is not None}
 
 
 class ReportFile(Contract):

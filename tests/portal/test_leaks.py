@@ -15,7 +15,7 @@ from server.accounts.roles import Role
 from server.cases import service as cases
 from server.insights import measures
 from server.models import Case, CaseCell
-from server.reviews import geometry
+from server.reviews import findings, geometry
 from server.reviews import service as reviews
 from server.reviews.schemas import NewBox
 from shared.contracts.ontology import CellClass
@@ -45,7 +45,7 @@ def _answers(world: World, case_id: str, *prepare: Callable[[], None]) -> dict[s
     world.restore_if_changed()
     for step in prepare:
         step()
-    named = {**world.things[OWN], **dict.fromkeys(CASES, case_id), "asked": "none"}
+    named = {**world.things[OWN], **dict.fromkeys(CASES, case_id), "asked": "none", "phrase": "none"}
     routes = every_route(world.app)
     lines = {name: row for name, row in MATRIX.items() if Role.HEMATOLOGIST in RULES[name]}
     found = {}
@@ -136,6 +136,10 @@ def test_what_the_first_reader_does_changes_no_answer_to_the_second(world: World
         name(["c2", "c3", "c4"], CellClass.PLASMA_CELL)
         place = NewBox(cell_id="r0123456789ab", box=(10, 180, 60, 230))
         geometry.add(runtime, first, case_id, field=0, place=place, label=CellClass.BLAST, idempotency_key="added-one")
+        with runtime.database.session() as session:
+            findings.record(
+                session, first, case_id, item="text.red_cells", value=CANARY, idempotency_key="found", few=frozenset()
+            )
         geometry.merge(runtime, first, case_id, cell_ids=["c5", "c6"], new_id="r0123456789ac", idempotency_key="merged")
 
     with time_machine.travel(datetime.now(UTC), tick=False):

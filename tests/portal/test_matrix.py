@@ -15,8 +15,9 @@ import pytest
 
 from portal.access import PUBLIC, RULES
 from server.cases import service as cases
-from server.reviews import opinions, second_opinions, undoing
+from server.reviews import amending, findings, opinions, phrases, second_opinions, undoing
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import ReportStatus
 from tests.factories import PASSWORD
 from tests.portal.factories import SITES
 from tests.portal.matrix import OTHER, OWN, ROLES, World, every_route, make_world, start_another_run
@@ -76,6 +77,27 @@ def _asked(world: World) -> dict[str, str]:
     with world.network.centre.runtime.database.session() as session:
         reader, case_id = world.network.people["reader"], world.things[OWN]["case"]
         return {"asked": second_opinions.ask(session, reader, case_id, of=None, question="", hides_ai=False)}
+
+
+def _found(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        findings.record(
+            session, world.network.people["reader"], world.things[OWN]["case"], item="grade.macrocytes", value=2,
+            idempotency_key="found-by-the-matrix", few=frozenset(),
+        )  # fmt: skip
+    return {}
+
+
+def _amending(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        reader, case_id = world.network.people["reader"], world.things[OWN]["signed"]
+        amending.begin(session, reader, case_id, kind=ReportStatus.AMENDED, reason="Read again.")
+    return {}
+
+
+def _kept(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        return {"phrase": phrases.keep(session, world.network.people["reader"], "platelets", "Large forms.").id or ""}
 
 
 # nobody · hematologist · coordinator · auditor · admin · IT of the hospital · IT of another hospital
@@ -176,6 +198,29 @@ MATRIX: dict[str, Row] = {
         {"password": PASSWORD, "impression": "Nothing of note."},
         _sign,
     ),
+    "case_findings": Row("GET /cases/{case}/findings", "login 200 403 403 200 403 403"),
+    "case_finding": Row(
+        "POST /cases/{case}/findings",
+        "login 200 403 403 403 403 403",
+        {"item": "grade.spherocytes", "value": "2", **KEY},
+    ),
+    "case_finding_undo": Row(
+        "POST /cases/{case}/findings/undo", "login 200 403 403 403 403 403", KEY, _found
+    ),
+    "case_glass": Row(
+        "POST /cases/{case}/glass",
+        "login 303 403 403 403 403 403",
+        {"password": PASSWORD, "reason": "out_of_focus"},
+        _sign,
+    ),
+    "case_amend": Row(
+        "POST /cases/{signed}/amend", "login 303 403 403 403 403 403", {"kind": "amended", "reason": "Read again."}
+    ),
+    "case_amend_leave": Row("POST /cases/{signed}/amend/leave", "login 303 403 403 403 403 403", before=_amending),
+    "phrase_keep": Row(
+        "POST /phrases", "login 200 403 403 403 403 403", {"place": "platelets", "text": "Large forms."}
+    ),
+    "phrase_remove": Row("POST /phrases/{phrase}/remove", "login 200 403 403 403 403 403", before=_kept),
     "reports": Row("GET /reports", "login 200 403 200 200 200 200"),
     "reports_json": Row("GET /reports.json", "401 200 403 200 200 200 200"),
     "report": Row("GET /reports/{report}", "login 200 403 200 200 200 404"),
@@ -206,6 +251,14 @@ MATRIX: dict[str, Row] = {
     "model_rollback": Row("POST /models/rollback", "login 403 303 403 303 403 403", {"reason": "Tried by the matrix"}),
     "hospital_references": Row(
         "POST /hospitals/{hospital}/references", "login 403 403 403 303 303 403", {"shares": "true"}
+    ),
+    "hospital_contact": Row(
+        "POST /hospitals/{hospital}/contact", "login 403 303 403 303 303 403", {"name": "Desk", "phone": "+41 44 0"}
+    ),
+    "hospital_limits": Row(
+        "POST /hospitals/{hospital}/blood-limits",
+        "login 403 303 403 303 303 403",
+        {"mcv_fl_low": "80", "mcv_fl_high": "98"},
     ),
     "hospital_tolerance": Row(
         "POST /hospitals/{hospital}/tolerance", "login 403 303 403 303 303 403", {"points": "1"}

@@ -6,23 +6,27 @@ from pathlib import Path
 
 import pytest
 
+from client_node.cases.glass import glass_asked, note_sent
 from client_node.cases.ledger import Ledger
 from client_node.cases.outbox import Outbox
 from client_node.cases.reports import fetch_reports, report_folder
 from client_node.centre import Centre as CentreClient
 from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.labelled import Origin
+from client_node.status import node_status
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.models import Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
-from server.reviews import geometry
+from server.reviews import findings, geometry, glass
 from server.reviews import service as reviews
-from server.reviews.schemas import NewBox, SignInput
+from server.reviews.schemas import GlassInput, NewBox, SignInput
 from shared.contracts.case import CaseState
+from shared.contracts.errors import NotFoundError
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import GlassReason, SignedRecord
 from shared.crypto.signing import SigningKey
 from tests.client_node.world import Site, make_home, read_json, served
 from tests.factories import PASSWORD, Centre, make_centre
@@ -200,3 +204,51 @@ def test_acknowledgement_is_in_the_ledger_which_verifies(site: Site, reader: Pri
     sign(site, reader, site.send_case())
     fetch_reports(site.home, site.client)
     assert Ledger(site.home).verify() == len(Ledger(site.home).entries())
+
+
+def ask_for_glass(site: Site, reader: Principal, case_id: str) -> str:
+    """Sign at the centre that a case cannot be read; return the letter, rendered."""
+    runtime = site.centre.runtime
+    with runtime.database.session() as session:
+        cases.claim(session, reader, case_id)
+        version = cases.case_view(session, reader, case_id).version
+        given = GlassInput(password=PASSWORD, reason=GlassReason.STAIN, note="Nearly colourless.", case_version=version)
+        report_id = glass.ask(session, reader, runtime, case_id, given)
+    TASKS["reports.render"](runtime, {"report_id": report_id})
+    return report_id
+
+
+def test_glass_slide_that_is_asked_for_is_listed_until_it_is_sent(site: Site, reader: Principal) -> None:
+    read, unreadable = site.send_case(), site.send_case()
+    sign(site, reader, read)
+    letter = ask_for_glass(site, reader, unreadable)
+    assert fetch_reports(site.home, site.client) == (2, 2)
+    (asked,) = glass_asked(site.home)
+    assert (asked.case_id, asked.smear_id) == (unreadable, Outbox(site.home).get(unreadable).smear_id)
+    assert asked.reason == "The stain or its colours do not allow a reading. Nearly colourless."
+    assert (site.home.reports / asked.folder / "hospital" / "report.pdf").is_file()
+    assert asked.folder == f"{letter}-v1"
+    assert node_status(site.home).glass == (asked,)
+    assert state(site, reader, unreadable) is CaseState.REJECTED
+    with pytest.raises(NotFoundError, match="No glass slide"):
+        note_sent(site.home, read)
+    note_sent(site.home, unreadable)
+    assert glass_asked(site.home) == ()
+
+
+def test_findings_come_home_in_record_and_messages(site: Site, reader: Principal) -> None:
+    case_id, runtime = site.send_case(), site.centre.runtime
+    with runtime.database.session() as session:
+        cases.claim(session, reader, case_id)
+        findings.record(
+            session, reader, case_id, item="schistocytes", value={"counted": 1000, "schistocytes": 14},
+            idempotency_key="step-one", few=frozenset(),
+        )  # fmt: skip
+    report_id = sign(site, reader, case_id)
+    assert fetch_reports(site.home, site.client) == (1, 2)
+    folder = report_folder(site.home, report_id, 1)
+    record = SignedRecord.model_validate_json((folder / "record.json").read_bytes())
+    assert record.findings is not None
+    assert record.findings.schistocytes is not None
+    hl7 = (folder / "hospital" / "report.hl7").read_text()
+    assert "NM|schistocyte-count^schistocytes counted^L||1.40|%^%^UCUM|0.77-2.34|A" in hl7

@@ -172,9 +172,10 @@ def test_release_makes_the_case_available_again(ward: Ward) -> None:
     assert _holder(ward) == (None, CaseState.AVAILABLE)
 
 
-def test_transitions_end_in_three_states_and_never_skip_signing() -> None:
+def test_finished_cases_open_again_for_a_review_only_and_none_skips_signing() -> None:
     ends = {state for state, after in TRANSITIONS.items() if not after}
-    assert ends == {CaseState.CLOSED, CaseState.REJECTED, CaseState.RECALLED}
+    assert ends == {CaseState.RECALLED}
+    assert TRANSITIONS[CaseState.CLOSED] == TRANSITIONS[CaseState.REJECTED] == {CaseState.IN_REVIEW}
     assert TRANSITIONS.keys() == set(CaseState)
     assert [state for state, after in TRANSITIONS.items() if CaseState.SIGNED in after] == [CaseState.READY]
     with pytest.raises(ConflictError, match="available"):

@@ -5,11 +5,14 @@ import { dragging, rubberBand } from './choosing.js';
 import { compare } from './compare.js';
 import { showDifferential } from './differential.js';
 import { Drawing } from './drawing.js';
+import { Findings } from './findings.js';
 import { Gallery } from './gallery.js';
+import { glassDialog } from './glass.js';
 import { showHistory } from './history.js';
 import { Light } from './light.js';
 import { CellMenu } from './menu.js';
 import { resizable } from './panels.js';
+import { phraseLists } from './phrases.js';
 import { Queue } from './queue.js';
 import { watchGroups } from './seen.js';
 import { Activity } from './activity.js';
@@ -47,9 +50,14 @@ showDifferential(store);
 if (!store.blind) watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
 dragging(gallery.root, store, (label) => acts.reclassify(label));
+// Blind, only what the eye sees is asked for: findings are entered once the reading is saved.
+const findings = store.blind ? null : new Findings(store, queue, address, data.findings, { back: toCells, sign: () => openSign() });
+const flush = () => findings?.flush();
 const activity = new Activity(store, address);
 const openSign = store.blind ? blindSaving(store, queue, { expired: () => trouble.onExpired() })
-  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed });
+  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush });
+const openGlass = store.blind ? () => say('Save this reading first.', { seconds: 2 }) : glassDialog(store, queue, flush);
+phraseLists(data.phrases ?? []);
 activity.joins(document.getElementById('sign-form'));
 opinionPanel(store, acts);
 const overlay = new Overlay(document.getElementById('overlay'), store, address);
@@ -61,6 +69,10 @@ queue.addEventListener('sending', () => {
 queue.addEventListener('result', (event) => {
   // What a later act in the queue touches again must not flicker back to this answer.
   const { result, pending, touches = [], elsewhere } = event.detail;
+  if (result.items) {
+    findings?.apply(result, new Set(pending));
+    return;
+  }
   const told = [...result.cells.map((cell) => cell.cell_id), ...result.gone];
   if (elsewhere) [store.past, store.future] = [[], []];
   store.apply(result, new Set(pending));
@@ -125,6 +137,10 @@ function nextFlag() {
 
 function nextDoubtful(step = 1) {
   if (!store.nextDoubtful(step)) say(store.blind?.hides_ai ? 'Every cell is classified.' : 'No doubtful cell is left.', { seconds: 2 });
+}
+
+function toCells() {
+  gallery.tiles.get(store.focus)?.focus();
 }
 
 /** From the sign-out dialog to what it waits for. */
@@ -199,12 +215,15 @@ const ACTIONS = {
   plain: () => light.plain(),
   largerTiles: () => gallery.grow(2),
   smallerTiles: () => gallery.grow(-2),
+  facts: () => document.getElementById('facts').showModal(),
+  findings: () => findings ? findings.next() : say('Findings are entered once this reading is saved.', { seconds: 2 }),
   compare: () => compare(document.getElementById('compare'), store, address),
   overlay: () => overlay.toggle(),
   history: () => store.blind ? say('The history is shown once this reading is saved.', { seconds: 2 }) : showHistory(document.getElementById('history'), store, address),
   claim: () => submit('[data-claim]'),
   release: () => submit('[data-release]'),
   sign: openSign,
+  glass: openGlass,
 };
 const menu = new CellMenu(document.getElementById('cell-menu'), store, (does, value) => ACTIONS[does](value));
 

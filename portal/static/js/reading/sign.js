@@ -3,7 +3,7 @@ import { post, say } from '../app.js';
 import { Shelf } from './shelf.js';
 import { el } from './store.js';
 
-export function signing(store, queue, { expired, show }) {
+export function signing(store, queue, { expired, show, before }) {
   const address = `/cases/${store.case.case_id}`;
   const dialog = document.getElementById('sign');
   const form = document.getElementById('sign-form');
@@ -24,6 +24,7 @@ export function signing(store, queue, { expired, show }) {
 
   const open = async () => {
     if (!store.mine || dialog.open) return;
+    before();
     if (queue.size && !navigator.onLine) {
       say('There is no connection: sign once what waits is saved.');
       return;

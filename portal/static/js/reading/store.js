@@ -184,6 +184,7 @@ export class Store extends EventTarget {
     this.future = [];
     this.redraw([]);
     this.emit('differential');
+    this.emit('replaced');
   }
 
   redraw(moved) {

@@ -1,0 +1,36 @@
+// Not gradable: the glass slide is asked for, under a signature; what waits is sent first.
+import { post, say } from '../app.js';
+
+export function glassDialog(store, queue, flush) {
+  const dialog = document.getElementById('glass');
+  const form = document.getElementById('glass-form');
+  const error = form.querySelector('.error');
+  const submit = form.querySelector('[type="submit"]');
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    submit.disabled = true;
+    error.hidden = true;
+    try {
+      const { location: letter } = await post(form.action, new FormData(form));
+      queue.announce('left', { how: 'signed', to: letter });
+      location.assign(letter);
+    } catch (problem) {
+      error.textContent = problem.status ? problem.message : 'There is no connection: try again when it is back.';
+      error.hidden = false;
+      submit.disabled = false;
+      form.password.value = '';
+    }
+  });
+  return async () => {
+    if (!store.mine) say('Claim the case first (c).');
+    if (!store.mine || dialog.open) return;
+    flush();
+    if (queue.size && !navigator.onLine) {
+      say('There is no connection: ask for glass once what waits is saved.');
+      return;
+    }
+    await queue.settled();
+    document.getElementById('glass-version').value = store.version;
+    dialog.showModal();
+  };
+}

@@ -1,0 +1,169 @@
+"""Amending a signed report: versions follow each other, findings and asking for glass with them."""
+
+import pytest
+
+from server.cases import service as cases
+from server.cases.schemas import WorklistFilter
+from server.models import Report
+from server.reports import service as reports
+from server.reports.tasks import TASKS
+from server.reviews import amending, findings, glass, service
+from server.reviews.schemas import GlassInput, SignInput
+from shared.contracts.case import CaseState
+from shared.contracts.errors import ConflictError, DataInvalidError, ForbiddenError
+from shared.contracts.report import Acknowledgement, GlassReason, ReportStatus, SignedRecord
+from shared.reporting.bundle import HL7, open_bundle
+from tests.factories import PASSWORD
+from tests.reading import look_through
+from tests.server.conftest import Ward
+
+
+@pytest.fixture
+def claimed(ward: Ward) -> Ward:
+    """Return the ward with its case claimed by the reader, one finding entered."""
+    with ward.centre.runtime.database.session() as session:
+        cases.claim(session, ward.reader, ward.case_id)
+    _enter(ward, "grade.spherocytes", 2)
+    return ward
+
+
+def _enter(ward: Ward, item: str, value: int) -> None:
+    with ward.centre.runtime.database.session() as session:
+        findings.record(
+            session, ward.reader, ward.case_id, item=item, value=value, idempotency_key=f"{item}={value}",
+            few=frozenset(),
+        )  # fmt: skip
+
+
+def _sign(ward: Ward) -> str:
+    with ward.centre.runtime.database.session() as session:
+        look_through(session, ward.reader, ward.case_id)
+        version = cases.case_view(session, ward.reader, ward.case_id).version
+        signing = SignInput(password=PASSWORD, impression="Spherocytes.", case_version=version)
+        return service.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
+
+
+def _ask(ward: Ward) -> str:
+    with ward.centre.runtime.database.session() as session:
+        version = cases.case_view(session, ward.reader, ward.case_id).version
+        asked = GlassInput(password=PASSWORD, reason=GlassReason.STAIN, case_version=version)
+        return glass.ask(session, ward.reader, ward.centre.runtime, ward.case_id, asked)
+
+
+def _amend(ward: Ward, kind: ReportStatus = ReportStatus.AMENDED, reason: str = "Seen again.") -> None:
+    with ward.centre.runtime.database.session() as session:
+        amending.begin(session, ward.reader, ward.case_id, kind=kind, reason=reason)
+
+
+def _record(ward: Ward, report_id: str) -> SignedRecord:
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        return SignedRecord.model_validate(session.get_one(Report, report_id).record)
+
+
+def _state(ward: Ward) -> CaseState:
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        return cases.case_view(session, ward.reader, ward.case_id).state
+
+
+def _bring_home(ward: Ward, report_id: str) -> None:
+    with ward.centre.runtime.database.session() as session:
+        (notice,) = [one for one in reports.waiting(session, hospital_id="a") if one.report_id == report_id]
+        said = Acknowledgement(version=notice.version, sha256=notice.sha256, labels_joined=0)
+        reports.acknowledge(
+            session, hospital_id="a", node_id=ward.node.node_id, report_id=report_id, acknowledgement=said
+        )
+
+
+def test_amendment_begins_where_the_signature_was_and_makes_a_new_version(claimed: Ward) -> None:
+    first = _sign(claimed)
+    _amend(claimed)
+    with claimed.centre.runtime.database.session(read_only=True) as session:
+        view = cases.case_view(session, claimed.reader, claimed.case_id)
+        assert (view.state, view.claimed_by_id) == (CaseState.IN_REVIEW, claimed.reader.user_id)
+        assert view.amending is not None
+        assert findings.view(session, claimed.reader, claimed.case_id).items == {"grade.spherocytes": 2}
+        assert service.impression(session, claimed.reader, claimed.case_id) == "Spherocytes."
+    _enter(claimed, "grade.spherocytes", 3)
+    second = _sign(claimed)
+    before, after = _record(claimed, first), _record(claimed, second)
+    assert before.findings is not None
+    assert after.findings is not None
+    assert (list(before.findings.grades.values()), list(after.findings.grades.values())) == ([2], [3])
+    assert (before.version, before.status, before.amendment) == (1, ReportStatus.FINAL, None)
+    assert (after.version, after.status) == (2, ReportStatus.AMENDED)
+    assert after.amendment is not None
+    assert (after.amendment.of_version, after.amendment.reason) == (1, "Seen again.")
+    with claimed.centre.runtime.database.session(read_only=True) as session:
+        assert cases.case_view(session, claimed.reader, claimed.case_id).amending is None
+        assert [one.version for one in reports.versions(session, claimed.reader, claimed.case_id)] == [2, 1]
+
+
+def test_earlier_version_that_comes_home_late_does_not_close_the_case(claimed: Ward) -> None:
+    first = _sign(claimed)
+    TASKS["reports.render"](claimed.centre.runtime, {"report_id": first})
+    _amend(claimed, ReportStatus.CORRECTED)
+    second = _sign(claimed)
+    _bring_home(claimed, first)
+    assert _state(claimed) is CaseState.SIGNED
+    TASKS["reports.render"](claimed.centre.runtime, {"report_id": second})
+    with claimed.centre.runtime.database.session() as session:
+        sealed = reports.content(
+            session, claimed.centre.runtime, hospital_id="a", node_id=claimed.node.node_id, report_id=second
+        )
+    _, files = open_bundle(
+        sealed, report_id=second, version=2, key=claimed.node.envelope,
+        centre=claimed.centre.runtime.vault.signing_public,
+    )  # fmt: skip
+    segments = [line.split("|") for line in files[HL7].decode().split("\r")]
+    assert {line[11] for line in segments if line[0] == "OBX"} == {"C"}
+    narrative = next(line for line in segments if line[0] == "OBX" and line[3].startswith("18314-5"))
+    assert narrative[5] == "Spherocytes.\\.br\\Replaces version 1: Seen again."
+    _bring_home(claimed, second)
+    assert _state(claimed) is CaseState.CLOSED
+
+
+def test_signed_report_can_be_replaced_by_asking_for_the_glass(claimed: Ward) -> None:
+    _sign(claimed)
+    _amend(claimed, reason="The fields are of another slide.")
+    record = _record(claimed, _ask(claimed))
+    assert (record.version, record.status, record.findings) == (2, ReportStatus.CANCELLED, None)
+    assert record.not_gradable is not None
+    assert record.amendment is not None
+    assert record.amendment.reason == "The fields are of another slide."
+    assert _state(claimed) is CaseState.REJECTED
+
+
+def test_case_that_waits_for_glass_can_be_read_after_all(claimed: Ward) -> None:
+    _ask(claimed)
+    _amend(claimed, ReportStatus.CORRECTED, "Two fields can be read.")
+    record = _record(claimed, _sign(claimed))
+    assert (record.version, record.status, record.not_gradable) == (2, ReportStatus.CORRECTED, None)
+    assert record.findings is not None
+    with claimed.centre.runtime.database.session(read_only=True) as session:
+        (row,) = cases.worklist(session, claimed.reader, WorklistFilter(state="done")).rows
+    assert row.state is CaseState.SIGNED
+
+
+def test_amendment_that_changed_nothing_can_be_left(claimed: Ward) -> None:
+    _sign(claimed)
+    _amend(claimed)
+    with claimed.centre.runtime.database.session() as session:
+        amending.leave(session, claimed.reader, claimed.case_id)
+    assert _state(claimed) is CaseState.SIGNED
+    _amend(claimed)
+    _enter(claimed, "grade.spherocytes", 3)
+    with claimed.centre.runtime.database.session() as session, pytest.raises(ConflictError):
+        amending.leave(session, claimed.reader, claimed.case_id)
+
+
+def test_what_is_not_signed_or_not_said_is_not_amended(claimed: Ward) -> None:
+    with pytest.raises(ConflictError):
+        _amend(claimed)
+    _sign(claimed)
+    with pytest.raises(DataInvalidError):
+        _amend(claimed, ReportStatus.FINAL)
+    with pytest.raises(DataInvalidError):
+        _amend(claimed, reason=" ")
+    with claimed.centre.runtime.database.session() as session, pytest.raises(ForbiddenError):
+        amending.begin(session, claimed.it, claimed.case_id, kind=ReportStatus.AMENDED, reason="x")
+    assert _state(claimed) is CaseState.SIGNED
