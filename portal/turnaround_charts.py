@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
-from server.cases.turnaround import Turnaround
+from server.cases.turnaround import Turnaround, TurnaroundLine
 
 WIDTH: Final = 320
 """Of the axis of times, in pixels."""
@@ -21,6 +22,11 @@ def at(minutes: float) -> float:
     """Return where a time stands on the axis, in pixels."""
     share = math.log(max(_LEAST, min(_MOST, minutes)) / _LEAST) / math.log(_MOST / _LEAST)
     return round(share * WIDTH, 1)
+
+
+def groups(found: Turnaround) -> list[list[TurnaroundLine]]:
+    """Return the lines hospital by hospital."""
+    return [list(lines) for _, lines in groupby(found.lines, key=lambda line: line.hospital_id)]
 
 
 @dataclass(frozen=True)

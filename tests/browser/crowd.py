@@ -50,6 +50,7 @@ def copy_cases(session: Session, network: Network, count: int) -> None:
     sent = [session.get_one(Case, case_id) for case_id in network.cases]
     for _ in range(count):
         row = Case(**chance.choice(sent).model_dump())
+        row.patient_pseudonym = f"{chance.getrandbits(128):032x}"
         row.id = "HV-" + "".join(chance.choice(CROCKFORD) for _ in range(8))
         row.priority = chance.choices(list(Priority), weights=[1, 3, 12])[0]
         waited = timedelta(minutes=chance.uniform(1, _WAITS[row.priority]))

@@ -6,12 +6,15 @@ Every section's result is kept below ``build/bench-portal`` as it is measured, s
 
 import argparse
 import json
+import subprocess
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
+
+from playwright.sync_api import Error as BrowserError
 
 from shared.contracts.errors import HematovisionError
 from tests.bench.model.say import say
@@ -25,6 +28,9 @@ SECTIONS: Final[tuple[Section, ...]] = (
     opening.SECTION, keys.SECTION, *readers.SECTIONS, scripts.SECTION, queries.SECTION,
 )  # fmt: skip
 """In the order of the page."""
+FAILURES: Final = (
+    HematovisionError, RuntimeError, OSError, ValueError, AssertionError, BrowserError, subprocess.SubprocessError,
+)  # fmt: skip
 
 
 def measure(options: Options, sections: Sequence[Section]) -> list[str]:
@@ -36,7 +42,7 @@ def measure(options: Options, sections: Sequence[Section]) -> list[str]:
         begun = time.monotonic()
         try:
             found = section.measure(options)
-        except (HematovisionError, RuntimeError, OSError, ValueError, AssertionError):
+        except FAILURES:
             traceback.print_exc()
             failed.append(section.name)
         else:
