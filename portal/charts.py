@@ -50,7 +50,7 @@ def trend(values: Sequence[float | None], *, top: float | None = None, width: in
     ]
     parts, last = list[str](), -2
     for x, y, at in dots:
-        parts.append(f"{'L' if at == last + 1 else 'M'}{x} {y}")
+        parts.append(f"{'L' if at == last + 1 else 'M'}{x:.1f} {y:.1f}")
         last = at
     return Trend("".join(parts), dots, most, width, height)
 

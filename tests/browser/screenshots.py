@@ -75,6 +75,10 @@ def shots(network: Network) -> list[Shot]:
         Shot("reading-history", f"/cases/{case}", "reader", _history),
         Shot("reading-classes", f"/cases/{case}", "reader", _classes),
         Shot("reading-expired", f"/cases/{case}", "reader", _expired),
+        Shot("reading-facts", f"/cases/{case}", "reader", lambda page: page.keyboard.press("q")),
+        Shot("reading-red-cells", f"/cases/{case}", "reader", _red_cells),
+        Shot("reading-malaria", f"/cases/{case}", "reader", _malaria),
+        Shot("reading-glass", f"/cases/{case}", "reader", _glass),
         Shot("reading-sign", f"/cases/{case}", "reader", _ready_to_sign),
         Shot("reading-blind", f"/cases/{blind}", "reader"),
         Shot("reading-blind-save", f"/cases/{blind}", "reader", _open_sign),
@@ -86,6 +90,12 @@ def shots(network: Network) -> list[Shot]:
         Shot("insights-reader", "/insights", "reader", whole=True),
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
+        Shot(
+            "report-amend",
+            f"/reports/{report}",
+            "reader",
+            lambda page: page.get_by_role("button", name="Amend…").click(),
+        ),
         Shot("rounds", "/rounds", "coordinator", whole=True),
         Shot("rounds-plan", "/rounds", "coordinator", _open_plan, whole=True),
         Shot("run-live", f"/rounds/{live}", "coordinator"),
@@ -280,6 +290,30 @@ def _compare(page: Page) -> None:
     _choose_many(page)
     page.keyboard.press("v")
     page.wait_for_timeout(800)
+
+
+def _amend(page: Page) -> None:
+    page.get_by_role("button", name="Amend…").click()
+
+
+def _red_cells(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    for key in ("s", "2", "ArrowDown", "3"):
+        page.keyboard.press(key)
+    page.locator("#saved", has_text="saved").wait_for()
+
+
+def _malaria(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    page.get_by_role("tab", name="Malaria").click()
+    page.locator("#panel-malaria").get_by_label("Seen", exact=True).check()
+    page.wait_for_timeout(700)
+
+
+def _glass(page: Page) -> None:
+    page.wait_for_selector(".tile")
+    page.keyboard.press("Shift+G")
+    page.wait_for_selector("#glass[open]")
 
 
 def _history(page: Page) -> None:

@@ -60,7 +60,7 @@ def test_red_cells_are_graded_by_keyboard_and_stand_in_the_signed_report(room: R
     _press(page, "Shift+D", "a")
     room.saved()
     _press(page, "Control+Enter")
-    expect(page.locator("#sign-findings")).to_contain_text("microcytes many (3+)")
+    expect(page.locator("#sign-findings")).to_contain_text("Microcytes many (3+)")
     page.locator("#impression").fill("Fragmented red cells.")
     page.locator("#password").fill(PASSWORD)
     _press(page, "Enter")

@@ -94,7 +94,7 @@ export class Findings {
     this.root.addEventListener('click', (event) => this.click(event));
     this.root.addEventListener('keydown', (event) => this.key(event));
     this.root.addEventListener('input', (event) => this.changed(event.target));
-    this.root.addEventListener('change', (event) => this.flush(event.target));
+    for (const left of ['change', 'focusout']) this.root.addEventListener(left, (event) => this.flush(event.target));
     this.root.addEventListener('submit', (event) => event.preventDefault());
     window.addEventListener('pagehide', () => this.flush());
     store.addEventListener('replaced', () => this.reload());
@@ -269,7 +269,7 @@ export class Findings {
     this.flush();
     const at = this.tabs.findIndex((tab) => tab.getAttribute('aria-selected') === 'true');
     const inside = this.root.contains(document.activeElement);
-    this.open(this.tabs[inside || at === 0 ? (at + 1) % this.tabs.length : at], true);
+    this.open(this.tabs[inside || at === 0 || !this.store.mine ? (at + 1) % this.tabs.length : at], true);
   }
 
   key(event) {
