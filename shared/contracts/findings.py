@@ -30,8 +30,8 @@ class Part(StrEnum):
     MALARIA = "malaria"
 
     @property
-    def title(self) -> str:
-        """As a heading."""
+    def heading(self) -> str:
+        """As it stands above its findings."""
         return _TITLES[self]
 
     @property

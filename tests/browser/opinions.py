@@ -14,7 +14,7 @@ from server.insights import measures
 from server.models import Case, CaseMeasure
 from server.models.base import utc_now
 from server.reviews import opinions, second_opinions
-from shared.contracts.case import OVERLAY_PREFIX, Priority
+from shared.contracts.case import OVERLAY_PREFIX, CaseState, Priority
 from shared.contracts.ontology import CellClass
 from tests.portal.drawn import DrawnSmear, send_case
 from tests.portal.factories import SITES, Network
@@ -110,7 +110,7 @@ def weeks_of_figures(network: Network, template: str) -> None:
             renamed = sum(count for key, count in table.items() if len(set(key.split(measures.SEPARATOR))) == 2)
             blind, pace = number % 9 == 4, chance.uniform(0.7, 1.5)
             case = Case.model_validate({**first, "id": f"HV-{number:08d}", "hospital_id": hospital, "received_at": at})
-            case.state, case.claimed_by, case.signed_at = "closed", None, at + timedelta(hours=1)
+            case.state, case.claimed_by, case.signed_at = CaseState.CLOSED, None, at + timedelta(hours=1)
             session.add(case)
             session.flush()
             session.add(

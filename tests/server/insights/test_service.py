@@ -120,10 +120,11 @@ def test_time_with_and_without_the_ai_is_told_apart(ward: Ward) -> None:
         clock.move_to(later(270))
         _sign(ward)
     figures = _figures(ward)
-    assert (figures.blind_seconds, figures.seconds) == (pytest.approx(50 + 30), pytest.approx(40))
+    assert [figures.blind_seconds, figures.seconds] == pytest.approx([50 + 30, 40])
     assert (figures.blind_keys, figures.keys, figures.blind_clicks, figures.clicks) == (11, 9, 2, 1)
     (row,) = _page(ward).times
-    assert (row.shown.cases, row.blind.cases, row.blind.seconds) == (0, 1, pytest.approx(80))
+    assert (row.shown.cases, row.blind.cases) == (0, 1)
+    assert row.blind.seconds == pytest.approx(80)
 
 
 def test_only_who_reads_a_case_is_measured(ward: Ward) -> None:

@@ -22,7 +22,7 @@ def asked(ward: Ward, *, of: Principal | None, hides_ai: bool = False) -> str:
     with ward.centre.runtime.database.session() as session:
         cases.claim(session, ward.reader, ward.case_id)
         return second_opinions.ask(
-            session, ward.reader, ward.case_id, of=of and of.user_id, question="Blasts?", hides_ai=hides_ai
+            session, ward.reader, ward.case_id, of=of.user_id if of else None, question="Blasts?", hides_ai=hides_ai
         )
 
 
