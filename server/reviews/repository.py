@@ -27,11 +27,16 @@ def changes(session: Session, case_id: str) -> Sequence[LabelChange]:
     return session.exec(query.order_by(col(LabelChange.at), col(LabelChange.id))).all()
 
 
-def changes_by_request(session: Session, prefix: str) -> Sequence[LabelChange]:
-    """Return the changes that one request made; their keys are ``<prefix>#<n>``."""
+def changes_by_request(session: Session, case_id: str, prefix: str) -> Sequence[LabelChange]:
+    """Return the changes that one request made to a case; their keys are ``<prefix>#<n>``.
+
+    The case first: its index is used, while the beginning of a key is looked for in every row there ever was.
+    """
     start = f"{prefix}#"
     return session.exec(
-        select(LabelChange).where(col(LabelChange.idempotency_key).startswith(start, autoescape=True))
+        select(LabelChange).where(
+            LabelChange.case_id == case_id, col(LabelChange.idempotency_key).startswith(start, autoescape=True)
+        )
     ).all()
 
 

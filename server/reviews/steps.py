@@ -106,5 +106,5 @@ def result(session: Session, case: Case, rows: list[CaseCell], wanted: Collectio
 
 def done_before(session: Session, case: Case, rows: list[CaseCell], act: str) -> ChangeResult | None:
     """Return the result of an act that was done already under this key, as things stand now; None: it was not."""
-    done = repository.changes_by_request(session, act)
+    done = repository.changes_by_request(session, case.id, act)
     return result(session, case, rows, {change.cell_id for change in done}) if done else None

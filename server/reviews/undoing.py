@@ -35,7 +35,7 @@ def undo(session: Session, principal: Principal, case_id: str, idempotency_key: 
     back = [Step(by_id[change.cell_id], change.previous, stands=change.stood) for change in taken_back]
     steps.take(session, case, principal, kind=ChangeKind.UNDO, act=act, steps=back, refers_to=target)
     session.flush()
-    for change in repository.changes_by_request(session, act):
+    for change in repository.changes_by_request(session, case_id, act):
         change.undone = True
     for change in taken_back:
         change.undone = True

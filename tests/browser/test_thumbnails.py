@@ -1,0 +1,54 @@
+"""The gallery's pictures: many in one answer, and one by one where that fails."""
+
+import pytest
+from playwright.sync_api import Request, expect
+
+from tests.browser.room import Room
+from tests.browser.world import CHROMIUM
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
+]
+SHOWN = "images => images.filter((image) => image.complete && image.naturalWidth > 0).length"
+
+
+def _asked(room: Room) -> list[str]:
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        path = request.url.partition(f"/cases/{room.case_id}/")[2]
+        if path.startswith(("images", "blobs")):
+            asked.append(path.partition("?")[0])
+
+    room.page.on("request", note)
+    return asked
+
+
+def _all_shown(room: Room) -> None:
+    images = room.page.locator(".tile img")
+    count = len(room.case().cells)
+    expect(images).to_have_count(count)
+    # Each looks again when the page has drawn once more.
+    for _ in range(100):
+        if images.evaluate_all(SHOWN) == count:
+            return
+        room.page.wait_for_timeout(100)
+    raise AssertionError(f"{images.evaluate_all(SHOWN)} of {count} pictures are shown")
+
+
+def test_pictures_come_many_in_one_answer(room: Room) -> None:
+    asked = _asked(room)
+    room.page.reload()
+    _all_shown(room)
+    assert set(asked) == {"images"}
+    assert len(asked) <= 1 + -(-len(room.case().cells) // 48)
+
+
+def test_pictures_come_one_by_one_where_that_fails(room: Room) -> None:
+    asked = _asked(room)
+    room.page.route("**/images?*", lambda route: route.fulfill(status=503, body=""))
+    room.page.reload()
+    _all_shown(room)
+    assert sum(path.startswith("blobs/") for path in asked) == len(room.case().cells)
+    room.tell_nothing_of("503")
