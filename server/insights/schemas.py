@@ -17,13 +17,23 @@ class AgreementRow(BaseModel):
 
 
 class ClassRow(BaseModel):
-    """How far readers and AI agree on one class: this class, or any other."""
+    """How far two readings agree on one class: this class, or any other."""
 
     label: CellClass
     agreement: Agreement
-    ai_cells: int
-    """Cells that the AI gives this class."""
-    final_cells: int
+    first_cells: int
+    """Cells that the one reading gives this class."""
+    second_cells: int
+    """Cells that the other does."""
+
+
+class Comparison(BaseModel):
+    """Two readings of the same cells over many cases; empty lists where there was none."""
+
+    overall: Agreement | None
+    readers: list[AgreementRow]
+    sites: list[AgreementRow]
+    classes: list[ClassRow]
 
 
 class Week(BaseModel):
@@ -106,17 +116,14 @@ class Insights(BaseModel):
     received: int
     blind: int
     """Signed cases that were read without the AI first."""
-    overall: Agreement | None
-    """Readers against the AI."""
-    readers: list[AgreementRow]
-    sites: list[AgreementRow]
-    classes: list[ClassRow]
-    blind_final: list[AgreementRow]
-    """First impression against the signed report, by reader."""
-    blind_ai: list[AgreementRow]
-    """First impression against the AI, by reader."""
-    seconds: list[AgreementRow]
-    """Second opinions against the first reader, by second reader; the last row is all of them."""
+    ai: Comparison
+    """The AI against the signed report."""
+    blind_final: Comparison
+    """First impressions against the signed report."""
+    blind_ai: Comparison
+    """The AI against first impressions."""
+    seconds: Comparison
+    """First readers against second opinions; a row of `readers` is a pair."""
     drift: list[Drift]
     times: list[TimeRow]
     time_weeks: list[TimeWeek]

@@ -21,6 +21,7 @@ from server.insights.schemas import (
     AgreementRow,
     CaseTime,
     ClassRow,
+    Comparison,
     Drift,
     Insights,
     Pace,
@@ -37,7 +38,6 @@ from shared.statistics import agreement_of_counts
 ROLES: Final = frozenset({Role.HEMATOLOGIST, Role.COORDINATOR, Role.ADMIN})
 NAMING: Final = frozenset({Role.COORDINATOR, Role.ADMIN})
 OTHERS: Final = "other readers"
-EVERYBODY: Final = "all together"
 RECENT: Final = 20
 Table = Counter[tuple[str, str]]
 
@@ -59,12 +59,9 @@ def insights(session: Session, principal: Principal, *, days: int) -> Insights:
         signed=len(signed),
         received=sum(row.figures.received_at >= since for row in rows),
         blind=len(blind),
-        overall=agreement_of_counts(_table(row.figures.pairs for row in signed)) if signed else None,
-        readers=_agreements(signed, name, lambda one: one.pairs),
-        sites=_agreements(signed, lambda row: row.hospital, lambda one: one.pairs),
-        classes=_classes(_table(row.figures.pairs for row in signed)),
-        blind_final=_agreements(blind, name, lambda one: one.blind_final),
-        blind_ai=_agreements(blind, name, lambda one: one.blind_ai),
+        ai=_compared((name(row), row.hospital, row.figures.pairs) for row in signed),
+        blind_final=_compared((name(row), row.hospital, row.figures.blind_final) for row in blind),
+        blind_ai=_compared((name(row), row.hospital, row.figures.blind_ai) for row in blind),
         seconds=_seconds(session, principal, since),
         drift=_drift(rows, since),
         times=_times(signed, name),
@@ -106,54 +103,53 @@ def _table(stored: Iterable[dict[str, int]]) -> Table:
     return total
 
 
-def _agreements(
-    rows: Iterable[Measured], name: Callable[[Measured], str], pick: Callable[[CaseMeasure], dict[str, int]]
-) -> list[AgreementRow]:
+def _compared(cases: Iterable[tuple[str, str, dict[str, int]]]) -> Comparison:
+    """Return the agreement of cases, each with its reader's name, its site and its table of names."""
+    known = [case for case in cases if case[2]]
+    whole = _table(table for _, _, table in known)
+    return Comparison(
+        overall=agreement_of_counts(whole) if known else None,
+        readers=_agreements((name, table) for name, _, table in known),
+        sites=_agreements((site, table) for _, site, table in known),
+        classes=_classes(whole),
+    )
+
+
+def _agreements(cases: Iterable[tuple[str, dict[str, int]]]) -> list[AgreementRow]:
     grouped: defaultdict[str, list[dict[str, int]]] = defaultdict(list)
-    for row in rows:
-        if pick(row.figures):
-            grouped[name(row)].append(pick(row.figures))
+    for name, table in cases:
+        grouped[name].append(table)
     return [
-        AgreementRow(name=key, cases=len(tables), agreement=agreement_of_counts(_table(tables)))
-        for key, tables in sorted(grouped.items(), key=lambda item: (item[0] == OTHERS, item[0]))
+        AgreementRow(name=name, cases=len(tables), agreement=agreement_of_counts(_table(tables)))
+        for name, tables in sorted(grouped.items(), key=lambda item: (item[0] == OTHERS, item[0]))
     ]
 
 
 def _classes(table: Table) -> list[ClassRow]:
-    """Return agreement class by class: each cell is of this class or not, for the AI and for the reader."""
+    """Return agreement class by class: each cell is of this class or not, for the one reading and for the other."""
     found: list[ClassRow] = []
     for cls in CellClass:
         two: Counter[tuple[bool, bool]] = Counter()
         for (one, other), count in table.items():
             two[one == cls.value, other == cls.value] += count
-        ai, final = two[True, True] + two[True, False], two[True, True] + two[False, True]
-        if ai or final:
-            found.append(ClassRow(label=cls, agreement=agreement_of_counts(two), ai_cells=ai, final_cells=final))
+        first, second = two[True, True] + two[True, False], two[True, True] + two[False, True]
+        if first or second:
+            row = ClassRow(label=cls, agreement=agreement_of_counts(two), first_cells=first, second_cells=second)
+            found.append(row)
     return found
 
 
-def _seconds(session: Session, principal: Principal, since: datetime) -> list[AgreementRow]:
+def _seconds(session: Session, principal: Principal, since: datetime) -> Comparison:
     names = repository.names(session)
-    grouped: defaultdict[str, list[dict[str, int]]] = defaultdict(list)
+    cases: list[tuple[str, str, dict[str, int]]] = []
     for one in repository.second_opinions(session, since):
         first, second = one.opinion.compared_with, one.opinion.labels
-        table = pairs((CellClass(first[cell]), CellClass(second[cell])) for cell in first.keys() & second.keys())
-        involved = {one.opinion.reader_id, one.opinion.asked_by}
-        if principal.role in NAMING or principal.user_id in involved:
-            key = f"{names.get(one.opinion.asked_by or '', '—')}, then {names.get(one.opinion.reader_id or '', '—')}"
-        else:
-            key = OTHERS
-        if table:
-            grouped[key].append(table)
-    found = [
-        AgreementRow(name=key, cases=len(tables), agreement=agreement_of_counts(_table(tables)))
-        for key, tables in sorted(grouped.items(), key=lambda item: (item[0] == OTHERS, item[0]))
-    ]
-    if len(found) > 1:
-        every = [table for tables in grouped.values() for table in tables]
-        whole = agreement_of_counts(_table(every))
-        found.append(AgreementRow(name=EVERYBODY, cases=len(every), agreement=whole))
-    return found
+        both = sorted(first.keys() & second.keys())
+        asked_by, reader = one.opinion.asked_by or "", one.opinion.reader_id or ""
+        known = principal.role in NAMING or principal.user_id in {asked_by, reader}
+        name = f"{names.get(asked_by, '—')}, then {names.get(reader, '—')}" if known else OTHERS
+        cases.append((name, one.hospital, pairs((CellClass(first[cell]), CellClass(second[cell])) for cell in both)))
+    return _compared(cases)
 
 
 def _monday(at: datetime) -> date:

@@ -64,7 +64,7 @@ def test_figures_are_there_once_a_case_has_come_in(ward: Ward) -> None:
     assert (figures.cells, figures.ood_cells, figures.set_sizes, figures.stain) == (22, 0, 26, "scanner-1")
     assert (figures.signed_at, figures.pairs) == (None, {})
     page = _page(ward)
-    assert (page.received, page.signed, page.overall) == (1, 0, None)
+    assert (page.received, page.signed, page.ai.overall) == (1, 0, None)
     (drift,) = page.drift
     assert (drift.site, drift.weeks[-1].set_size, drift.weeks[-1].corrected) == ("Hospital A", 26 / 22, None)
 
@@ -79,10 +79,10 @@ def test_signing_adds_what_was_renamed_and_a_finer_class_is_no_correction(ward: 
     assert figures.pairs["neutrophil|blast"] == 2
     assert figures.pairs["neutrophil|neutrophil"] == 10
     page = _page(ward)
-    assert [(row.name, row.cases, row.agreement.agreed) for row in page.readers] == [("Dr. A. Reader", 1, 20)]
-    assert [row.name for row in page.sites] == ["Hospital A"]
-    blast = next(row for row in page.classes if row.label is BL)
-    assert (blast.ai_cells, blast.final_cells, blast.agreement.kappa) == (0, 2, 0.0)
+    assert [(row.name, row.cases, row.agreement.agreed) for row in page.ai.readers] == [("Dr. A. Reader", 1, 20)]
+    assert [row.name for row in page.ai.sites] == ["Hospital A"]
+    blast = next(row for row in page.ai.classes if row.label is BL)
+    assert (blast.first_cells, blast.second_cells, blast.agreement.kappa) == (0, 2, 0.0)
     assert page.drift[0].weeks[-1].corrected == 2 / 22
 
 
@@ -97,7 +97,11 @@ def test_a_first_impression_is_held_against_report_and_ai(ward: Ward) -> None:
     assert figures.blind_ai == {"neutrophil|blast": 2, "neutrophil|neutrophil": 1}
     assert figures.blind_final == {"blast|blast": 1, "blast|neutrophil": 1, "neutrophil|neutrophil": 1}
     page = _page(ward)
-    assert (page.blind, page.blind_final[0].agreement.agreed, page.blind_ai[0].agreement.agreed) == (1, 2, 1)
+    assert (page.blind, page.blind_final.readers[0].agreement.agreed, page.blind_ai.sites[0].agreement.agreed) == (
+        1,
+        2,
+        1,
+    )
 
 
 def test_time_with_and_without_the_ai_is_told_apart(ward: Ward) -> None:
@@ -139,7 +143,7 @@ def test_second_opinions_are_held_against_the_first(ward: Ward) -> None:
     asked(ward, of=ward.second_reader)
     classify(ward, ["c1"], BL, "k1", who=ward.second_reader)
     save(ward, who=ward.second_reader)
-    (row,) = _page(ward).seconds
+    (row,) = _page(ward).seconds.readers
     assert (row.name, row.agreement.cells, row.agreement.agreed) == ("Dr. A. Reader, then Dr. B. Second", 22, 21)
 
 
@@ -149,8 +153,8 @@ def test_colleagues_stand_together_for_a_reader_and_by_name_for_the_network(ward
     save(ward, who=ward.second_reader)
     _sign(ward)
     own, others, network = _page(ward, "reader"), _page(ward, "second_reader"), _page(ward)
-    assert [row.name for row in own.readers] == [row.name for row in network.readers] == ["Dr. A. Reader"]
-    assert [row.name for row in others.readers] == [row.name for row in others.times] == ["other readers"]
+    assert [row.name for row in own.ai.readers] == [row.name for row in network.ai.readers] == ["Dr. A. Reader"]
+    assert [row.name for row in others.ai.readers] == [row.name for row in others.times] == ["other readers"]
     assert "Dr. A. Reader" not in others.model_dump_json(exclude={"seconds"})
     with ward.centre.runtime.database.session(read_only=True) as session:
         times = [service.case_time(session, who, ward.case_id) for who in (ward.reader, ward.second_reader, ward.it)]
