@@ -4,9 +4,11 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, or_
-from sqlalchemy.orm import defer, load_only
+from sqlalchemy import select as sql_select
+from sqlalchemy.orm import QueryableAttribute, defer, load_only
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
@@ -30,6 +32,11 @@ class Listed:
     holder_name: str | None
 
 
+def _attributes(*columns: object) -> list[QueryableAttribute[Any]]:  # Any: of whatever type
+    """Return columns as the mapper has them; by their annotations they are plain values."""
+    return [column for column in columns if isinstance(column, QueryableAttribute)]
+
+
 def _scoped(query: SelectOfScalar[Case], scope: Scope) -> SelectOfScalar[Case]:
     return query if scope is None else query.where(Case.hospital_id == scope)
 
@@ -41,7 +48,7 @@ def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False, lig
     """
     query = _scoped(select(Case).where(Case.id == case_id), scope)
     if light:
-        query = query.options(defer(col(Case.manifest)))
+        query = query.options(*map(defer, _attributes(Case.manifest)))
     return session.exec(query.with_for_update() if lock else query).first()
 
 
@@ -58,7 +65,7 @@ def listed(
         select(Case, Hospital.name, User.display_name)
         .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
         .join(User, col(User.id) == col(Case.claimed_by), isouter=True)
-        .options(defer(col(Case.manifest)), defer(col(Case.differential)))
+        .options(*map(defer, _attributes(Case.manifest, Case.differential)))
         .order_by(col(Case.due_at))
         .limit(ROW_LIMIT)
     )
@@ -246,7 +253,7 @@ def timed(session: Session, *, scope: Scope, signed_since: datetime, open_states
     times = (Case.hospital_id, Case.priority, Case.received_at, Case.due_at, Case.claimed_at, Case.signed_at)
     query = (
         select(Case, Hospital.name)
-        .options(load_only(*(col(column) for column in times)))
+        .options(load_only(*_attributes(*times)))
         .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
         .where(or_(col(Case.signed_at) >= signed_since, col(Case.state).in_(open_states)))
     )
@@ -269,9 +276,9 @@ def timed(session: Session, *, scope: Scope, signed_since: datetime, open_states
 def latest_qualities(session: Session, *, scope: Scope, each: int) -> list[tuple[str, JsonDict]]:
     """Return node id and `Quality` of each node's latest cases, newest first, in one query."""
     rank = func.row_number().over(partition_by=col(Case.node_id), order_by=col(Case.received_at).desc())
-    ranked = select(col(Case.id).label("id"), rank.label("rank"))
+    ranked = sql_select(col(Case.id).label("id"), rank.label("rank"))
     if scope is not None:
-        ranked = ranked.where(Case.hospital_id == scope)
+        ranked = ranked.where(col(Case.hospital_id) == scope)
     newest = ranked.subquery()
     query = (
         select(Case.node_id, Case.quality)
@@ -279,7 +286,7 @@ def latest_qualities(session: Session, *, scope: Scope, each: int) -> list[tuple
         .where(newest.c.rank <= each)
         .order_by(col(Case.received_at).desc())
     )
-    return [(node_id, quality) for node_id, quality in session.exec(query)]
+    return [(node_id, dict(quality)) for node_id, quality in session.exec(query)]
 
 
 def _signed(label: CellClass) -> "Select[CaseCell, Case, str]":

@@ -54,7 +54,8 @@ def simulated(srgb: NDArray[np.float64], how: str) -> NDArray[np.float64]:
     """Return what is seen of a colour, sRGB within 0 and 1."""
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.array(SEEN[how]) @ linear, 0, 1)
-    return np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
+    out: NDArray[np.float64] = np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
+    return out
 
 
 def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
