@@ -43,7 +43,7 @@ class Case(SQLModel, table=True):
     claimed_by: str | None = Field(default=None, foreign_key="user_account.id", index=True)
     claimed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    signed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    signed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     version: int = 1
     """Raised by every change: the optimistic lock."""
