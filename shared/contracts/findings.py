@@ -30,7 +30,7 @@ class Part(StrEnum):
     MALARIA = "malaria"
 
     @property
-    def title(self) -> str:
+    def words(self) -> str:
         """As a heading."""
         return _TITLES[self]
 
