@@ -182,7 +182,7 @@ def _findings(record: SignedRecord) -> list[dict[str, object]]:
     said = statements(record.findings) if record.findings else []
     return [
         {
-            "title": part.heading,
+            "title": part.words,
             "rows": [
                 {
                     "name": one.name[:1].upper() + one.name[1:],

@@ -30,8 +30,8 @@ class Part(StrEnum):
     MALARIA = "malaria"
 
     @property
-    def heading(self) -> str:
-        """As it stands above its findings."""
+    def words(self) -> str:
+        """As a heading."""
         return _TITLES[self]
 
     @property

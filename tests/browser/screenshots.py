@@ -151,12 +151,14 @@ def crowd_shots(network: Network) -> list[Shot]:
     ]
 
 
-def _opinions(network: Network, folder: Path) -> None:
-    """Have a blind reading under way, a second opinion asked and one given, and weeks of figures."""
+def pictured(folder: Path) -> Network:
+    """Return a centre with all that `shots` shows: also a blind reading, second opinions, and weeks of figures."""
+    network = seeded(folder)
     smears = [with_overlays(one) for one in draw_smears(folder / "opinions") if one.smear.fields and one.smear.flags]
     begun_blind(network, blind_case(network, smears[0]))
     asked_case(network, smears[-1], given=False)
     weeks_of_figures(network, asked_case(network, smears[0], given=True))
+    return network
 
 
 def _ask(page: Page) -> None:
@@ -385,8 +387,7 @@ def main(words: list[str]) -> None:
         for place in (full, none, many):
             place.mkdir()
         # Seeded before the browser starts: its event loop would forbid the PDF signer's.
-        network, empty, crowd = seeded(full), staffed(none), crowded(many)
-        _opinions(network, full)
+        network, empty, crowd = pictured(full), staffed(none), crowded(many)
         taken: list[Path] = []
         worlds = ((network, shots(network)), (empty, bare()), (crowd, crowd_shots(crowd)))
         with chromium() as browser:

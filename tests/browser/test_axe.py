@@ -10,8 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from tests.browser.crowd import crowded
-from tests.browser.screenshots import Shot, bare, crowd_shots, shots
-from tests.browser.world import CHROMIUM, chromium, seeded, serving, sign_in
+from tests.browser.screenshots import Shot, bare, crowd_shots, pictured, shots
+from tests.browser.world import CHROMIUM, chromium, serving, sign_in
 from tests.portal.factories import Network, staffed
 
 pytestmark = [
@@ -31,7 +31,7 @@ _STILL: Final = "() => Promise.all(document.getAnimations().map((one) => one.fin
 
 
 MADE: Final[dict[str, tuple[Callable[[Path], Network], Callable[[Network], list[Shot]]]]] = {
-    "full": (seeded, shots),
+    "full": (pictured, shots),
     "empty": (staffed, lambda _network: bare()),
     "crowded": (crowded, crowd_shots),
 }

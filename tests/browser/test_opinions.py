@@ -69,7 +69,7 @@ def test_blind_first_read_by_keys_hides_the_ai_until_it_is_saved(
     page.keyboard.press("c")
     page.wait_for_selector("#open-blind")
     expect(page.locator(".group-head")).to_have_count(1)
-    expect(page.get_by_role("heading", name="Flags")).to_have_count(0)
+    expect(page.get_by_role("tab", name="Flags")).to_have_count(0)
     expect(page.locator("[data-does=overlay]")).to_have_count(0)
     told = page.content()
     assert not any(flag.evidence.text in told for flag in smear.smear.flags)
@@ -94,7 +94,7 @@ def test_blind_first_read_by_keys_hides_the_ai_until_it_is_saved(
     page.locator("#estimate-neutrophil").fill("61,5")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#open-sign")
-    expect(page.get_by_role("heading", name="Flags")).to_be_visible()
+    expect(page.get_by_role("tab", name="Flags")).to_be_visible()
     expect(page.get_by_text("One cell looks like a blast.").first).to_be_visible()
     with network.centre.runtime.database.session(read_only=True) as session:
         reader = network.people["reader"]
@@ -175,7 +175,7 @@ def test_what_the_model_saw_is_off_until_asked(network: Network, visit: Visit, s
     expect(page.locator("#selected")).to_contain_text(" %, ")
     page.keyboard.press("y")
     expect(overlay.locator("img")).to_be_visible()
-    page.wait_for_function("document.querySelector('#overlay img').naturalWidth === 192")
+    expect(overlay.locator("img")).to_have_js_property("naturalWidth", 192)
     sure = next(cell.id for cell in smear.smear.cells if not cell.doubtful)
     page.locator(f'.tile[data-cell="{sure}"]').click()
     expect(overlay).to_contain_text("no such picture came")
