@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "20261129_signed_at"
-down_revision: str | None = "20261128_reading"
+down_revision: str | None = "20261129_findings"
 branch_labels = None
 depends_on = None
 
