@@ -1,7 +1,9 @@
 """Glass slides that readers ask for: smears that could not be read from their images."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -32,26 +34,50 @@ class GlassAsked(BaseModel):
     """The report's, below ``reports``: the letter lies in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a record says of its glass slide."""
+
+    case_id: str
+    version: int
+    reason: str | None
+    signed_at: datetime
+    reader: str
+
+
+@lru_cache(maxsize=4096)
+def _told(file: Path, _changed_ns: int) -> _Told:
+    """Read a record once: the agent asks every few seconds, and records never change."""
+    record = SignedRecord.model_validate_json(file.read_bytes())
+    return _Told(
+        case_id=record.case_id,
+        version=record.version,
+        reason=record.not_gradable.words if record.not_gradable else None,
+        signed_at=record.signature.signed_at,
+        reader=record.signature.reader_name,
+    )
+
+
 def glass_asked(home: NodeHome | Path) -> tuple[GlassAsked, ...]:
     """Return the slides that were asked for and not noted as sent, longest waiting first.
 
     Of each case its newest report counts: one with a result ends the asking.
     """
     place = NodeHome(home)
-    newest: dict[str, tuple[SignedRecord, Path]] = {}
+    newest: dict[str, tuple[_Told, Path]] = {}
     for file in place.reports.glob(f"[!.]*/{RECORD}"):
         with suppress(OSError, ValidationError):
-            record = SignedRecord.model_validate_json(file.read_bytes())
-            known = newest.get(record.case_id)
-            if known is None or known[0].version < record.version:
-                newest[record.case_id] = (record, file.parent)
+            told = _told(file, file.stat().st_mtime_ns)
+            known = newest.get(told.case_id)
+            if known is None or known[0].version < told.version:
+                newest[told.case_id] = (told, file.parent)
     waiting = [
         GlassAsked(
-            case_id=record.case_id, smear_id=_smear_of(place, record.case_id), reason=record.not_gradable.words,
-            asked_at=record.signature.signed_at, reader=record.signature.reader_name, folder=folder.name,
+            case_id=told.case_id, smear_id=_smear_of(place, told.case_id), reason=told.reason,
+            asked_at=told.signed_at, reader=told.reader, folder=folder.name,
         )
-        for record, folder in newest.values()
-        if record.not_gradable is not None and not (folder / SENT).exists()
+        for told, folder in newest.values()
+        if told.reason is not None and not (folder / SENT).exists()
     ]  # fmt: skip
     return tuple(sorted(waiting, key=lambda one: one.asked_at))
 

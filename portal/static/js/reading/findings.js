@@ -180,7 +180,7 @@ export class Findings {
       const grade = items.get(row.dataset.item);
       for (const button of row.querySelectorAll('[data-grade]')) button.setAttribute('aria-checked', String(Number(button.dataset.grade) === grade));
       const by = view.set_by[row.dataset.item];
-      row.title = by && grade !== undefined ? `${by.name}, ${new Date(by.at).toLocaleString('en-GB', { timeZone: 'UTC' })} UTC` : '';
+      row.title = by && grade !== undefined ? `${by.name}, ${at(by.at)}` : '';
     }
     for (const form of this.forms) if (!this.late.has(form) && !this.unfinished.has(form)) FORMS[form.dataset.form].show(controls(form), items.get(form.dataset.form), this.store);
     for (const text of this.texts) if (!this.late.has(text) && text !== document.activeElement) text.value = items.get(text.dataset.item) ?? '';
@@ -194,6 +194,11 @@ export class Findings {
     for (const tab of this.tabs) {
       const count = tab.querySelector('[data-count]');
       if (count) count.textContent = view.statements.filter((one) => one.part === count.dataset.count).length || '';
+    }
+    for (const line of this.root.querySelectorAll('[data-last]')) {
+      const inside = line.parentElement;
+      const [last] = Object.entries(view.set_by).filter(([item]) => inside.querySelector(`[data-item="${item}"], [data-form="${item}"]`)).map(([, by]) => by).sort((a, b) => b.at.localeCompare(a.at));
+      line.textContent = last ? `Last entered by ${last.name}, ${at(last.at)}` : '';
     }
     const list = document.getElementById('sign-findings');
     list?.replaceChildren(...view.statements.map((one) => el('li', { class: one.abnormal ? 'abnormal' : null }, el('b', {}, one.name[0].toUpperCase() + one.name.slice(1)), ` ${one.words}`)));
@@ -323,4 +328,5 @@ export class Findings {
   }
 }
 
+const at = (text) => `${new Date(text).toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'short', timeZone: 'UTC' })} UTC`;
 const stop = (row) => row.querySelector('[aria-checked="true"]') ?? row.querySelector('button');
