@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -22,7 +22,7 @@ pytestmark = [
 AXE: Final = Axe()
 BAD: Final = {"serious", "critical"}
 # What a page is, is the same in both themes: only its colours are looked at again in the dark.
-LOOKS: Final = (
+LOOKS: Final[tuple[tuple[Literal["light", "dark"], dict[str, list[str]]], ...]] = (
     ("light", {"resultTypes": ["violations"]}),
     ("dark", {"resultTypes": ["violations"], "runOnly": ["color-contrast"]}),
 )

@@ -28,14 +28,16 @@ AT_ONCE = 6
 """Requests that a browser sends to one server at a time."""
 
 
-@events.request.add_listener
 def _keep(name: str, response_time: float, exception: Exception | None, **_: object) -> None:
     TIMES.append((name, response_time, repr(exception)[:300] if exception else ""))
 
 
-@events.quitting.add_listener
 def _write(**_: object) -> None:
     Path(os.environ["HV_TIMES"]).write_text(json.dumps(TIMES))
+
+
+events.request.add_listener(_keep)
+events.quitting.add_listener(_write)
 
 
 class Reader(HttpUser):
@@ -53,7 +55,7 @@ class Reader(HttpUser):
         form = {"csrf_token": token, "username": self.name, "password": PLAN["password"]}
         self.client.post("/login", form, name="post: sign in", allow_redirects=False)
         self.page("/worklist", "page: worklist")
-        self.token = re.search(r'name="csrf-token" content="([^"]+)"', self.text)[1]
+        self.token = found(r'name="csrf-token" content="([^"]+)"', self.text)
 
     @task
     def read(self) -> None:
@@ -97,9 +99,7 @@ class Reader(HttpUser):
     def open(self, case: str) -> Any:  # Any: the room's JSON
         """Open the room as a browser does: page, scripts it has not kept, images of all cells, tiles of a field."""
         self.page(f"/cases/{case}", "page: case")
-        room = json.loads(
-            re.search(r'<script type="application/json" id="room-data">(.*?)</script>', self.text, re.DOTALL)[1]
-        )
+        room = json.loads(found(r'<script type="application/json" id="room-data">(.*?)</script>', self.text))
         pool = gevent.pool.Pool(AT_ONCE)
         names = [cell["blob"] for cell in room["case"]["cells"]]
         for part in (names[:14], *(names[at : at + 48] for at in range(14, len(names), 48))):
@@ -147,4 +147,16 @@ class Reader(HttpUser):
 
 def hidden(page: str, name: str) -> str:
     """Return the value of a hidden field."""
-    return unescape(re.search(rf'name="{name}" value="([^"]*)"', page)[1])
+    return unescape(found(rf'name="{name}" value="([^"]*)"', page))
+
+
+def found(pattern: str, page: str) -> str:
+    """Return what stands in the pattern's brackets.
+
+    Raises:
+        ValueError: the page does not hold it.
+    """
+    match = re.search(pattern, page, re.DOTALL)
+    if match is None:
+        raise ValueError(f"The page holds no {pattern}.")
+    return match[1]
