@@ -1,14 +1,12 @@
 """The portal's composition root."""
 
-from pathlib import Path
-
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portal import errors
 from portal.access import authorise
 from portal.security import SecurityHeaders
-from portal.static_files import CompressedFiles
+from portal.static_files import STATIC, CompressedFiles
 from portal.views import ROUTERS
 from server.app import create_node_api
 from server.limits import BodyLimit
@@ -16,7 +14,6 @@ from server.runtime import Runtime, build_runtime
 from server.settings import get_settings
 from shared.logging import configure_logging
 
-STATIC = Path(__file__).parent / "static"
 NODE_API = "/api/node/"
 
 

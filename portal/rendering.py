@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 from portal import charts, reading_keys, recipe_words, words
 from portal.access import allowed
 from portal.sessions import theme
+from portal.static_files import VersionedAssets
 from server.accounts.schemas import Principal
 from shared.contracts.ontology import CLASS_INFO, CellClass
 
@@ -30,6 +31,7 @@ def build_environment() -> Environment:
     """Return the template environment: escaping always on, a forgotten variable is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        extensions=[VersionedAssets],
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

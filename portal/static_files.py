@@ -1,32 +1,71 @@
-"""Scripts, styles and icons: sent by gzip to whoever takes it, compressed once a process."""
+"""Scripts, styles and icons: compressed once a process, and under an address that changes with them.
+
+Pages name them below ``/static/v-<digest of all of them>/``, so that a browser keeps them for ever and asks about none;
+modules import each other by relative addresses and stay below it. An address of before still leads to the newest.
+"""
 
 import gzip
+import hashlib
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Final
 
+from jinja2.ext import Extension
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
+STATIC: Final = Path(__file__).parent / "static"
 PACKED: Final = frozenset({".js", ".css", ".svg"})
+FOR_EVER: Final = "public, max-age=31536000, immutable"
+_VERSIONED: Final = re.compile(r"^(v-[0-9a-f]{12})/")
+
+
+def version_of(folder: Path) -> str:
+    """Return a name for the files of a folder as they are: another one as soon as one of them changes."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode() + content)
+    return f"v-{digest.hexdigest()[:12]}"
+
+
+VERSION: Final = version_of(STATIC)
+
+
+class VersionedAssets(Extension):
+    """Jinja: ``="/static/…"`` in a template names the files as they are now."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002 - Jinja's signature
+        """Put the version into the addresses, once a template."""
+        return source.replace('="/static/', f'="/static/{VERSION}/')
 
 
 class CompressedFiles(StaticFiles):
     """Static files; what is text is also kept compressed, by its path and the time it was written."""
 
-    def __init__(self, *, directory: Path) -> None:
+    def __init__(self, *, directory: Path, version: str = VERSION) -> None:
         super().__init__(directory=directory)
+        self._version = version
         self._packed: dict[tuple[str, float], bytes] = {}
         self._lock = threading.Lock()
+
+    def get_path(self, scope: Scope) -> str:
+        """Return the file's path, without the version that an address names."""
+        return _VERSIONED.sub("", super().get_path(scope))
 
     def file_response(
         self, full_path: os.PathLike[str] | str, stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         """Return the file, its compressed form, or that it is the one the browser has."""
         plain = super().file_response(full_path, stat_result, scope, status_code)
+        named = _VERSIONED.match(super().get_path(scope))
+        if named and named[1] == self._version:
+            plain.headers["cache-control"] = FOR_EVER
         if Path(full_path).suffix not in PACKED:
             return plain
         # One tag for both forms: weak, since their bytes differ.
@@ -34,12 +73,10 @@ class CompressedFiles(StaticFiles):
         plain.headers.add_vary_header("Accept-Encoding")
         if isinstance(plain, NotModifiedResponse) or "gzip" not in Headers(scope=scope).get("accept-encoding", ""):
             return plain
-        headers = {
-            name: value for name, value in plain.headers.items() if name not in {"content-length", "accept-ranges"}
-        }
-        return Response(
-            self._gzip(Path(full_path), stat_result.st_mtime), headers={**headers, "Content-Encoding": "gzip"}
-        )
+        unfit = {"content-length", "accept-ranges"}
+        headers = {name: value for name, value in plain.headers.items() if name not in unfit}
+        content = self._gzip(Path(full_path), stat_result.st_mtime)
+        return Response(content, headers={**headers, "Content-Encoding": "gzip"})
 
     def _gzip(self, path: Path, written: float) -> bytes:
         with self._lock:

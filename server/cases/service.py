@@ -395,8 +395,7 @@ def doubtful(cell: CaseCell) -> bool:
 
 def cell_views_of(session: Session, cells: list[CaseCell], wanted: Collection[str]) -> list[CellView]:
     """Return the views of the cells whose ids are ``wanted``; ``cells`` are all of the case."""
-    shown = views.cell_views(cells, _names(session, cells))
-    return [view for view in shown if view.cell_id in wanted]
+    return views.cell_views(cells, _names(session, cells), only=wanted)
 
 
 def sight(session: Session, principal: Principal, case: Case) -> Sight:

@@ -1,6 +1,6 @@
 """Turning rows into what a page sees: order, doubt and the live differential."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from server.cases.schemas import CellView, FieldView, WorklistRow
@@ -33,14 +33,22 @@ def lease_holds(case: Case, now: datetime) -> bool:
     return case.claimed_by is not None and case.lease_until is not None and case.lease_until > now
 
 
-def cell_views(cells: list[CaseCell], names: Mapping[str, str]) -> list[CellView]:
+def cell_views(
+    cells: list[CaseCell], names: Mapping[str, str], *, only: Collection[str] | None = None
+) -> list[CellView]:
     """Return the views of the standing cells in reading order; ``cells`` are all of the case, by number.
+
+    ``only``: ids of those that are wanted; None: all.
 
     Grouped by the class that stands, in reporting order; inside a class the most doubtful first: larger prediction
     sets (an empty one counts as largest), then the smaller lead over the second class (where a node does not tell it:
     the smaller probability), then the farther from what was trained.
     """
-    views = [cell_view(cell, number, names) for number, cell in enumerate(cells, start=1) if cell.stands]
+    views = [
+        cell_view(cell, number, names)
+        for number, cell in enumerate(cells, start=1)
+        if cell.stands and (only is None or cell.cell_id in only)
+    ]
     return sorted(views, key=reading_order)
 
 

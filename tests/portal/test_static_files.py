@@ -1,13 +1,15 @@
 """Scripts and styles on the wire: compressed once, asked for again by their tag."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 
-from portal.static_files import CompressedFiles
+from portal.static_files import FOR_EVER, VERSION, CompressedFiles, version_of
+from tests.portal.client import Browser
 
 
 @pytest.fixture
@@ -40,6 +42,28 @@ def test_what_the_browser_has_is_not_sent_again(client: TestClient, tmp_path: Pa
     (tmp_path / "a.js").write_text("let a = 2;\n" * 50)
     changed = client.get("/a.js", headers={"If-None-Match": tag})
     assert (changed.status_code, changed.text) == (200, "let a = 2;\n" * 50)
+
+
+def test_address_with_the_version_is_kept_for_ever_and_one_of_before_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text("let a = 1;\n")
+    version = version_of(tmp_path)
+    app = Starlette()
+    app.mount("/static", CompressedFiles(directory=tmp_path, version=version))
+    client = TestClient(app)
+    now, before, plain = (client.get(f"/static/{part}a.js") for part in (f"{version}/", "v-0123456789ab/", ""))
+    assert [one.text for one in (now, before, plain)] == ["let a = 1;\n"] * 3
+    assert now.headers["cache-control"] == FOR_EVER
+    assert all("cache-control" not in one.headers for one in (before, plain))
+    (tmp_path / "a.js").write_text("let a = 2;\n")
+    assert version_of(tmp_path) != version
+
+
+def test_pages_name_the_files_as_they_are(reader: Browser) -> None:
+    page = reader.get("/worklist").text
+    (address,) = re.findall(r'<script type="module" src="([^"]+/js/app\.js)">', page)
+    assert address == f"/static/{VERSION}/js/app.js"
+    assert reader.get(address).headers["cache-control"] == FOR_EVER
+    assert not re.search(r'="/static/(?!v-)', page)
 
 
 def test_images_are_sent_as_they_are(client: TestClient) -> None:

@@ -28,26 +28,16 @@ AT_ONCE = 6
 """Requests that a browser sends to one server at a time."""
 
 
-@events.request.add_listener  # type: ignore[untyped-decorator]  # locust has no types
 def _keep(name: str, response_time: float, exception: Exception | None, **_: object) -> None:
     TIMES.append((name, response_time, repr(exception)[:300] if exception else ""))
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]  # locust has no types
 def _write(**_: object) -> None:
     Path(os.environ["HV_TIMES"]).write_text(json.dumps(TIMES))
 
 
-def first(pattern: str, page: str) -> str:
-    """Return the first group of a pattern in a page.
-
-    Raises:
-        ValueError: the page has no such part.
-    """
-    found = re.search(pattern, page, re.DOTALL)
-    if found is None:
-        raise ValueError(f"The page has no {pattern}: {page[:200]}")
-    return found[1]
+events.request.add_listener(_keep)  # type: ignore[no-untyped-call]  # locust has no annotations here
+events.quitting.add_listener(_write)  # type: ignore[no-untyped-call]
 
 
 class Reader(HttpUser):
@@ -65,7 +55,7 @@ class Reader(HttpUser):
         form = {"csrf_token": token, "username": self.name, "password": PLAN["password"]}
         self.client.post("/login", form, name="post: sign in", allow_redirects=False)
         self.page("/worklist", "page: worklist")
-        self.token = first(r'name="csrf-token" content="([^"]+)"', self.text)
+        self.token = found(r'name="csrf-token" content="([^"]+)"', self.text)
 
     @task
     def read(self) -> None:
@@ -109,7 +99,7 @@ class Reader(HttpUser):
     def open(self, case: str) -> Any:  # Any: the room's JSON
         """Open the room as a browser does: page, scripts it has not kept, images of all cells, tiles of a field."""
         self.page(f"/cases/{case}", "page: case")
-        room = json.loads(first(r'<script type="application/json" id="room-data">(.*?)</script>', self.text))
+        room = json.loads(found(r'<script type="application/json" id="room-data">(.*?)</script>', self.text))
         pool = gevent.pool.Pool(AT_ONCE)
         names = [cell["blob"] for cell in room["case"]["cells"]]
         for part in (names[:14], *(names[at : at + 48] for at in range(14, len(names), 48))):
@@ -124,21 +114,20 @@ class Reader(HttpUser):
         return room
 
     def page(self, address: str, name: str) -> None:
-        """Open a page with its scripts and styles; what the browser has kept is only asked about."""
+        """Open a page with the scripts and styles that the browser does not have yet."""
         self.text = self.get(address, name).text
         statics = re.findall(r'(?:src|href)="(/static/[^"]+)"', self.text)
         pool = gevent.pool.Pool(AT_ONCE)
-        for static in dict.fromkeys([*statics, *(PLAN["scripts"] if "/js/reading/" in self.text else [])]):
+        base = statics[0].partition("/css/")[0]
+        modules = [f"{base}{module}" for module in PLAN["scripts"]] if "/js/reading/" in self.text else []
+        for static in dict.fromkeys([*statics, *modules]):
             pool.spawn(self.static, static)
         pool.join()
 
     def static(self, address: str) -> None:
-        """Fetch a script or style, or ask whether it changed; vendored ones are kept for a day."""
-        if address in self.tags and "/vendor/" in address:
-            return
-        headers = {"If-None-Match": self.tags[address]} if address in self.tags else {}
-        answer = self.client.get(address, name="static", headers=headers)
-        self.tags[address] = answer.headers.get("etag", "")
+        """Fetch a script or style; the browser keeps it as long as its address stands."""
+        if address not in self.tags:
+            self.tags[address] = self.client.get(address, name="static").headers["etag"]
 
     def get(self, address: str, name: str) -> Any:  # Any: locust's response
         """Get without following to other pages."""
@@ -157,4 +146,16 @@ class Reader(HttpUser):
 
 def hidden(page: str, name: str) -> str:
     """Return the value of a hidden field."""
-    return unescape(first(rf'name="{name}" value="([^"]*)"', page))
+    return unescape(found(rf'name="{name}" value="([^"]*)"', page))
+
+
+def found(pattern: str, page: str) -> str:
+    """Return what stands in the pattern's brackets.
+
+    Raises:
+        ValueError: the page does not hold it.
+    """
+    match = re.search(pattern, page, re.DOTALL)
+    if match is None:
+        raise ValueError(f"The page holds no {pattern}.")
+    return match[1]

@@ -87,7 +87,7 @@ def planned(served: Served, readers: int, each: int) -> dict[str, object]:
     return {
         "cases": cases,
         "password": PASSWORD,
-        "scripts": [f"/static/js/reading/{module.name}" for module in modules],
+        "scripts": [f"/js/reading/{module.name}" for module in modules],
     }
 
 
@@ -97,8 +97,8 @@ def _section(kind: Kind) -> Section:
         f"Many readers at once, on {kind}",
         f"The portal as {PROCESSES} processes, SeaweedFS and {kind}, each a real server on this machine; locust beside "
         f"them. Each reader signs in, opens the worklist, opens a case of {CELLS} cells with every image, claims it, "
-        "sets 14 cells at a person's pace (0.6 to 2.4 s), takes some back, and signs; then the next. Scripts are asked "
-        "for as a browser does, by their tags.",
+        "sets 14 cells at a person's pace (0.6 to 2.4 s), takes some back, and signs; then the next. Scripts are "
+        "fetched once each, as by a browser.",
         partial(measure, kind=kind),
         (120, 420),
     )
