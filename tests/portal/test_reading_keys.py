@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from portal import reading_keys
-from portal.main import STATIC
+from portal.static_files import STATIC
 from tests.portal.client import Browser
 from tests.portal.factories import Network
 
