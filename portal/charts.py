@@ -44,7 +44,7 @@ def trend(values: Sequence[float | None], *, top: float | None = None, width: in
     most = _round_up(max(known, default=0.0)) if top is None else top
     step = (width - 2 * _MARGIN) / max(1, len(values) - 1)
     dots = [
-        (round(_MARGIN + at * step, 1), round(height - _MARGIN - (height - 2 * _MARGIN) * min(1.0, value / most), 1), at)
+        (round(_MARGIN + at * step, 1), round(height - _MARGIN - (height - 2 * _MARGIN) * min(1, value / most), 1), at)
         for at, value in enumerate(values)
         if value is not None
     ]
