@@ -202,8 +202,11 @@ def open_session(session: Session, user_id: str, *, user_agent: str = "") -> tup
     return token, _principal(row, user)
 
 
-def principal_for(session: Session, token: str) -> Principal | None:
-    """Return who is signed in by this token, or None: unknown, ended, idle too long, or shut out."""
+def principal_for(session: Session, token: str, *, used: bool = True) -> Principal | None:
+    """Return who is signed in by this token, or None: unknown, ended, idle too long, or shut out.
+
+    ``used`` False: only looked at, by a stream that is open; that is no use of the session.
+    """
     found = repository.session_and_user(session, token_id(token)) if token else None
     if found is None:
         return None
@@ -211,7 +214,7 @@ def principal_for(session: Session, token: str) -> Principal | None:
     now = utc_now()
     if row.revoked_at or row.expires_at <= now or row.last_seen_at + IDLE <= now or not user.active:
         return None
-    if row.last_seen_at + _TOUCH_EVERY <= now:
+    if used and row.last_seen_at + _TOUCH_EVERY <= now:
         _touch(session, row.id, now)
     return _principal(row, user)
 

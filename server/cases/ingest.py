@@ -1,16 +1,15 @@
 """Taking cases in: verified, once, or into quarantine with a reason."""
 
-from datetime import timedelta
-
 import structlog
 from sqlmodel import Session
 
 from server.audit import service as audit
-from server.cases import bundle, repository
+from server.cases import bundle, repository, views
 from server.cases.bundle import BundleRefusedError, CheckedCase
-from server.cases.lifecycle import DEFAULT_TARGETS, check_transition
+from server.cases.lifecycle import check_transition
 from server.cases.service import subject
-from server.models import Case, CaseCell, CaseField, Hospital, Quarantine
+from server.cases.worklist import target
+from server.models import Case, CaseCell, CaseField, Quarantine
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.runtime import Runtime
@@ -140,7 +139,8 @@ def _case_row(session: Session, checked: CheckedCase) -> Case:
     manifest, smear, context = checked.signed.manifest, checked.body.smear, checked.body.context
     now = utc_now()
     smear_json = smear.model_dump(mode="json", by_alias=True)
-    return Case(
+    hospital = repository.hospital(session, manifest.hospital_id)
+    case = Case(
         id=manifest.case_id,
         hospital_id=manifest.hospital_id,
         node_id=manifest.node_id,
@@ -160,15 +160,10 @@ def _case_row(session: Session, checked: CheckedCase) -> Case:
         synthetic=smear.synthetic,
         manifest=checked.signed.model_dump(mode="json", by_alias=True),
         received_at=now,
-        due_at=now + _target(repository.hospital(session, manifest.hospital_id), checked),
+        due_at=now + target(hospital.target_minutes if hospital else {}, manifest.priority),
     )
-
-
-def _target(hospital: Hospital | None, checked: CheckedCase) -> timedelta:
-    """Return the turn-around target: the hospital's own, else the default."""
-    priority = checked.signed.manifest.priority
-    minutes = hospital.target_minutes.get(priority.value) if hospital else None
-    return timedelta(minutes=float(minutes)) if minutes else DEFAULT_TARGETS[priority]
+    views.index_flags(case, smear.flags)
+    return case
 
 
 def _cell_row(case_id: str, cell: Cell, blob: str) -> CaseCell:

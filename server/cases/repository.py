@@ -4,27 +4,16 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, or_
+from sqlalchemy import or_
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from server.cases.access import Scope
 from server.cases.lifecycle import DONE
 from server.models import Case, CaseCell, CaseField, Hospital, Node, OutboxEntry, Quarantine, Report, User
-from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
 
-ROW_LIMIT = 500
 _REFERENCE_ROWS = 300
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A worklist line before it is a view."""
-
-    case: Case
-    hospital_name: str
-    holder_name: str | None
 
 
 def _scoped(query: SelectOfScalar[Case], scope: Scope) -> SelectOfScalar[Case]:
@@ -35,42 +24,6 @@ def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False) -> 
     """Return the case if it exists inside the scope; ``lock`` holds its row until the transaction ends."""
     query = _scoped(select(Case).where(Case.id == case_id), scope)
     return session.exec(query.with_for_update() if lock else query).first()
-
-
-def listed(
-    session: Session,
-    *,
-    scope: Scope,
-    states: Collection[CaseState] | None,
-    hospital_id: str | None,
-    holder_id: str | None,
-) -> list[Listed]:
-    """Return cases with their hospital's and holder's name, in one query."""
-    query = (
-        select(Case, Hospital.name, User.display_name)
-        .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
-        .join(User, col(User.id) == col(Case.claimed_by), isouter=True)
-        .order_by(col(Case.due_at))
-        .limit(ROW_LIMIT)
-    )
-    if scope is not None:
-        query = query.where(Case.hospital_id == scope)
-    if states is not None:
-        query = query.where(col(Case.state).in_(states))
-    if hospital_id is not None:
-        query = query.where(Case.hospital_id == hospital_id)
-    if holder_id is not None:
-        query = query.where(Case.claimed_by == holder_id)
-    return [Listed(case, name, holder) for case, name, holder in session.exec(query)]
-
-
-def open_counts(session: Session, *, scope: Scope, states: Collection[CaseState]) -> tuple[int, int]:
-    """Return how many cases stand open, and how many of them are STAT."""
-    query = select(Case.priority, func.count()).where(col(Case.state).in_(states)).group_by(col(Case.priority))
-    if scope is not None:
-        query = query.where(Case.hospital_id == scope)
-    by_priority: dict[str, int] = dict(session.exec(query).all())
-    return sum(by_priority.values()), by_priority.get(Priority.STAT, 0)
 
 
 def hospitals(session: Session, *, scope: Scope) -> dict[str, str]:

@@ -1,12 +1,29 @@
 """Cases as a page or another domain sees them."""
 
 from datetime import datetime
+from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel
 
+from server.accounts.schemas import Colleague
 from shared.contracts.analysis import Differential, Flag, Quality
 from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
+
+
+class Sort(StrEnum):
+    """What the worklist is sorted by; ties by urgency or case number."""
+
+    URGENCY = "urgency"
+    DUE = "due"
+    WAITING = "waiting"
+    HOSPITAL = "hospital"
+    FLAGS = "flags"
+    CELLS = "cells"
+    DOUBTFUL = "doubtful"
+    READER = "reader"
+    CASE = "case"
 
 
 class WorklistRow(BaseModel):
@@ -25,31 +42,73 @@ class WorklistRow(BaseModel):
     claimed_by: str | None
     """Display name of the holder while the lease lasts."""
     claimed_by_id: str | None
+    assigned_to: str | None
+    """Display name of who is to read it."""
+    assigned_to_id: str | None
     pseudo: bool
     synthetic: bool
+    key: list[str | int]
+    """Where it stands in the order: lists of one order compare as their lines do."""
 
 
 class WorklistFilter(BaseModel):
-    """What the worklist shows; None means all."""
+    """What the worklist shows, and in which order; None and nothing mean all."""
 
     hospital_id: str | None = None
     flag: str | None = None
-    mine: bool = False
-    state: str = "open"
-    """``open`` (to read), ``done`` (signed and later) or ``all``."""
+    priority: Priority | None = None
+    reader: str = ""
+    """``me``, ``nobody``, or a person's id."""
+    state: Literal["open", "waiting", "reading", "done", "all"] = "open"
+    """``open``: to read, of these ``waiting`` (nobody holds it) or ``reading``; ``done``: signed and later."""
+    late: bool = False
+    """Only what is past its turn-around target."""
     search: str = ""
+    sort: Sort = Sort.URGENCY
+    descending: bool = False
 
 
 class Worklist(BaseModel):
-    """The worklist: STAT first, then by due time."""
+    """A page of the worklist, and counts of all."""
 
     rows: list[WorklistRow]
+    more: bool
+    """There are lines behind these."""
+    matching: int
+    """How many cases fit the filters."""
     to_read: int
     stat: int
+    late: int
+    mine: int
+    """Assigned to this person, or held."""
     oldest_received_at: datetime | None
     hospitals: dict[str, str]
     """Id → name of all hospitals with cases, for the filter."""
     flags: list[str]
+
+
+class SavedViewView(BaseModel):
+    """Filters and order that a person keeps under a name."""
+
+    id: str
+    name: str
+    wanted: WorklistFilter
+    is_default: bool
+
+
+class NotAssigned(BaseModel):
+    """A case that could not be assigned, and why."""
+
+    case_id: str
+    reason: str
+
+
+class Assigned(BaseModel):
+    """What became of assigning many cases."""
+
+    to: Colleague | None
+    done: list[str] = []
+    failed: list[NotAssigned] = []
 
 
 class CellView(BaseModel):

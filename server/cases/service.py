@@ -9,8 +9,8 @@ from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
-from server.cases.lifecycle import DONE, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
-from server.cases.schemas import CaseView, CellView, Worklist, WorklistFilter
+from server.cases.lifecycle import LEASE, READABLE, check_transition
+from server.cases.schemas import CaseView, CellView
 from server.models import Case, CaseCell, CaseField
 from server.models.base import utc_now
 from server.runtime import Runtime
@@ -18,48 +18,6 @@ from shared.contracts.analysis import Differential, Quality
 from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
-
-_STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": DONE, "all": None}
-
-
-def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> Worklist:
-    """Return the cases this person may see, STAT first, then by due time."""
-    scope, now = scope_of(principal), utc_now()
-    listed = repository.listed(
-        session,
-        scope=scope,
-        states=_STATES.get(wanted.state, OPEN),
-        hospital_id=wanted.hospital_id,
-        holder_id=principal.user_id if wanted.mine else None,
-    )
-    rows = [
-        views.worklist_row(line.case, hospital_name=line.hospital_name, holder_name=line.holder_name, now=now)
-        for line in listed
-    ]
-    flags = sorted({flag.id for row in rows for flag in row.flags})
-    phrase = wanted.search.strip().lower()
-    kept = [
-        row
-        for row in rows
-        if (wanted.flag is None or any(flag.id == wanted.flag for flag in row.flags))
-        and phrase in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags))
-        and (not wanted.mine or row.claimed_by_id == principal.user_id)
-    ]
-    kept.sort(key=lambda row: (PRIORITY_RANK[row.priority], row.due_at))
-    to_read, stat = repository.open_counts(session, scope=scope, states=OPEN)
-    waiting = [row.received_at for row in rows if row.state in OPEN]
-    return Worklist(
-        rows=kept,
-        to_read=to_read,
-        stat=stat,
-        oldest_received_at=min(waiting, default=None),
-        hospitals=repository.hospitals(session, scope=scope),
-        flags=flags,
-    )
-
-
-def _searchable(*parts: str) -> str:
-    return " ".join(parts).lower()
 
 
 def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:

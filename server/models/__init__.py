@@ -9,6 +9,7 @@ from server.models.outbox import OutboxEntry
 from server.models.registry import ModelSite, ModelVersion, NodeModel
 from server.models.reports import Report
 from server.models.reviews import ChangeKind, FlagDecision, LabelChange, Review
+from server.models.worklist import SavedView
 
 __all__ = [
     "AuditCheckpoint",
@@ -38,6 +39,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunSchedule",
+    "SavedView",
     "SeenProof",
     "SignInStep",
     "SiteRound",

@@ -43,6 +43,13 @@ class Case(SQLModel, table=True):
     claimed_by: str | None = Field(default=None, foreign_key="user_account.id", index=True)
     claimed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    assigned_to: str | None = Field(default=None, foreign_key="user_account.id", index=True)
+    """Who is to read it; whoever holds the claim is reading it."""
+    assigned_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    flag_ids: str = " "
+    """The ids of its flags, each between spaces: what the worklist filters and searches by."""
+    flag_rank: int = 3
+    """How severe its worst flag is: 0 critical, 1 urgent, 2 routine, 3 none."""
     signed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     version: int = 1

@@ -14,7 +14,9 @@ import httpx2
 import pytest
 
 from portal.access import PUBLIC, RULES
+from server.cases import saved_views
 from server.cases import service as cases
+from server.cases.schemas import WorklistFilter
 from server.reviews import undoing
 from tests.factories import PASSWORD
 from tests.portal.factories import SITES
@@ -54,6 +56,12 @@ def _undone(world: World) -> dict[str, str]:
     return {}
 
 
+def _own_view(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        made = saved_views.save(session, world.network.people["reader"], name="Own", wanted=WorklistFilter())
+    return {"view": made.id}
+
+
 # nobody · hematologist · coordinator · auditor · admin · IT of the hospital · IT of another hospital
 MATRIX: dict[str, Row] = {
     "healthz": Row("GET /healthz", "200 200 200 200 200 200 200"),
@@ -89,6 +97,14 @@ MATRIX: dict[str, Row] = {
     "sessions_end_others": Row("POST /account/sessions/end-others", "login 303 303 303 303 303 303"),
     # Cases are read by hematologists; hospital IT sees what comes of them.
     "worklist": Row("GET /worklist", "login 200 403 403 200 403 403"),
+    "worklist_rows": Row("GET /worklist/rows", "login 200 403 403 200 403 403"),
+    "worklist_lines": Row("GET /worklist/lines?case_id={case}", "login 200 403 403 200 403 403"),
+    "worklist_events": Row("GET /worklist/events?seconds=0", "login 200 403 403 200 403 403"),
+    "worklist_assign": Row("POST /worklist/assign", "login 303 403 403 403 403 403", {"case_id": "HV-00000000"}),
+    # A view is its owner's alone: whoever made none finds none.
+    "view_save": Row("POST /worklist/views", "login 303 403 403 303 403 403", {"name": "My own"}),
+    "view_update": Row("POST /worklist/views/{view}", "login 303 403 403 404 403 403", {"name": "Mine"}, _own_view),
+    "view_delete": Row("POST /worklist/views/{view}/delete", "login 303 403 403 404 403 403", before=_own_view),
     "case": Row("GET /cases/{case}", "login 200 403 403 200 403 403"),
     "case_json": Row("GET /cases/{case}.json", "401 200 403 403 200 403 403"),
     "case_history": Row("GET /cases/{case}/history", "login 200 403 403 200 403 403"),
@@ -160,6 +176,7 @@ MATRIX: dict[str, Row] = {
     "hospital_references": Row(
         "POST /hospitals/{hospital}/references", "login 403 403 403 303 303 403", {"shares": "true"}
     ),
+    "hospital_targets": Row("POST /hospitals/{hospital}/targets", "login 403 303 403 303 303 403", {"stat": "45"}),
     "hospital_tolerance": Row(
         "POST /hospitals/{hospital}/tolerance", "login 403 303 403 303 303 403", {"points": "1"}
     ),
