@@ -76,7 +76,8 @@ async def follow(runtime: Runtime, *, token: str, seconds: float = LONGEST) -> A
         await asyncio.sleep(EVERY_SECONDS)
         if time.monotonic() - checked >= SESSION_SECONDS:
             principal, checked = await run_in_threadpool(_who, runtime, token), time.monotonic()
-            continue
+            if principal is None:
+                break
         found = await feed.look()
         if found is told:
             continue

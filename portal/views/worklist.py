@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Form, Query, Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlmodel import Session
 from sse_starlette import EventSourceResponse
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -59,11 +59,24 @@ class WorklistQuery(BaseModel):
         )
 
 
-Wanted = Annotated[WorklistQuery, Query()]
+class RowsQuery(WorklistQuery):
+    """Which lines of the list."""
+
+    after: str = ""
+    """Those behind this case."""
+    most: int = Field(default=worklist.PAGE, ge=1, le=MOST_ROWS)
+
+
+class LinesQuery(WorklistQuery):
+    """Which lines, by name."""
+
+    case_id: list[str] = Field(default=[], max_length=200)
 
 
 @router.get("/worklist", name="worklist")
-def worklist_page(request: Request, session: SessionDep, who: SignedIn, query: Wanted) -> Response:
+def worklist_page(
+    request: Request, session: SessionDep, who: SignedIn, query: Annotated[WorklistQuery, Query()]
+) -> Response:
     """The whole page; opened without filters, a person's default view."""
     saved = saved_views.views_of(session, who)
     if not request.query_params:
@@ -75,7 +88,6 @@ def worklist_page(request: Request, session: SessionDep, who: SignedIn, query: W
     return page(
         request,
         "worklist/page.html",
-        query=query,
         tabs=worklist_words.tabs(saved, wanted, query.view),
         chosen=chosen,
         differs=chosen is not None and chosen.wanted != wanted,
@@ -87,15 +99,10 @@ def worklist_page(request: Request, session: SessionDep, who: SignedIn, query: W
 
 @router.get("/worklist/rows", name="worklist_rows")
 def worklist_rows(
-    request: Request,
-    session: SessionDep,
-    who: SignedIn,
-    query: Wanted,
-    after: str = "",
-    most: Annotated[int, Query(ge=1, le=MOST_ROWS)] = worklist.PAGE,
+    request: Request, session: SessionDep, who: SignedIn, query: Annotated[RowsQuery, Query()]
 ) -> Response:
-    """The list with other filters, or its next lines behind the case ``after``; as data for the page's script."""
-    shown = _list(session, who, query, most=most, after=after or None)
+    """The list with other filters, or its next lines; as data for the page's script."""
+    shown = _list(session, who, query, most=query.most, after=query.after or None)
     found = shown["worklist"]
     return JSONResponse(
         {
@@ -104,23 +111,19 @@ def worklist_rows(
             "more": found.more,
             "matching": found.matching,
             "rows": _lines(request, shown),
-            "empty": "" if found.rows or after else render(request, "worklist/none.html", **shown),
+            "empty": "" if found.rows or query.after else render(request, "worklist/none.html", **shown),
         }
     )
 
 
 @router.get("/worklist/lines", name="worklist_lines")
 def worklist_lines(
-    request: Request,
-    session: SessionDep,
-    who: SignedIn,
-    query: Wanted,
-    case_id: Annotated[list[str], Query(max_length=200)],
+    request: Request, session: SessionDep, who: SignedIn, query: Annotated[LinesQuery, Query()]
 ) -> Response:
     """Those of the named lines that fit the filters: what a page asks for that was told of changes."""
     shown = _list(session, who, query, most=1)
     found = shown["worklist"]
-    lines = worklist.lines_of(session, who, query.as_filter(), case_id)
+    lines = worklist.lines_of(session, who, query.as_filter(), query.case_id)
     return JSONResponse(
         {
             "tally": render(request, "worklist/tally.html", **shown),
@@ -148,7 +151,7 @@ def assign(
     case_id: CaseIds,
     to: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
-    """Give cases to a colleague (``to``), or to nobody in particular; each that could not be is named with its reason."""
+    """Give cases to a colleague, or to nobody (``to`` empty); each that could not be is named with its reason."""
     done = worklist.assign(session, who, case_id, to or None)
     return JSONResponse(done.model_dump()) if wants_json(request) else RedirectResponse("/worklist", status_code=303)
 

@@ -1,6 +1,7 @@
 """The worklist's pages and order, assigning many at once, saved views, and turn-around targets."""
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from sqlmodel import Session, col, select
@@ -135,7 +136,7 @@ def test_marks_change_with_what_a_line_shows_and_with_a_lease_that_lapses(ward: 
         worklist.assign(session, ward.reader, [ward.case_id], ward.reader.user_id)
         session.flush()
         marks.append(worklist.marks(session))
-    assert all(before != after for before, after in zip(marks, marks[1:], strict=False))
+    assert all(before != after for before, after in pairwise(marks))
 
 
 def test_saved_views_are_ones_own_named_once_with_one_default(ward: Ward) -> None:
