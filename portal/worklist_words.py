@@ -56,7 +56,7 @@ def clock(row: WorklistRow) -> Clock | None:
 
 def length(seconds: float) -> str:
     """A length of time as the worklist says it: ``38 min``, ``2 h``, ``3 d``."""
-    minutes = round(seconds / 60)
+    minutes = max(1, round(seconds / 60))
     if minutes < 120:
         return f"{minutes} min"
     return f"{round(minutes / 60)} h" if minutes < 2880 else f"{round(minutes / 1440)} d"

@@ -72,7 +72,7 @@ export function live(list) {
 /** Lengths of time go on by themselves: waiting, turn-around, and what has become late meanwhile. */
 export function tick(list) {
   const length = (seconds) => {
-    const minutes = Math.round(seconds / 60);
+    const minutes = Math.max(1, Math.round(seconds / 60));
     if (minutes < 120) return `${minutes} min`;
     return minutes < 2880 ? `${Math.round(minutes / 60)} h` : `${Math.round(minutes / 1440)} d`;
   };
