@@ -3,6 +3,7 @@
 from server.models.accounts import FailedSignIn, Invitation, RecoveryCode, SignInStep, User, UserSession
 from server.models.audit import AuditCheckpoint, AuditEntry
 from server.models.cases import Case, CaseCell, CaseField, Quarantine
+from server.models.consult import ConsultMessage, ConsultPerson, ConsultThread
 from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
 from server.models.outbox import OutboxEntry
@@ -19,6 +20,9 @@ __all__ = [
     "CaseField",
     "CensusRecord",
     "ChangeKind",
+    "ConsultMessage",
+    "ConsultPerson",
+    "ConsultThread",
     "DryRun",
     "EnrolmentKit",
     "FailedSignIn",

@@ -1,4 +1,4 @@
-"""The worklist: who is to read a case, flags as the list filters by them, saved views."""
+"""The worklist: who is to read a case, flags as the list filters by them, saved views; questions to colleagues."""
 
 import json
 
@@ -37,6 +37,57 @@ def upgrade() -> None:
         sa.UniqueConstraint("owner_id", "name", name="uq_saved_view_owner_name"),
     )
     op.create_index(op.f("ix_saved_view_owner_id"), "saved_view", ["owner_id"], unique=False)
+    _add_questions()
+
+
+def _add_questions() -> None:
+    with op.batch_alter_table("user_account", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("mail_notices", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.create_table(
+        "consult_thread",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("case_id", sa.String(), nullable=False),
+        sa.Column("opened_by", sa.String(), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("cell_id", sa.String(), nullable=True),
+        sa.Column("field", sa.Integer(), nullable=True),
+        *(sa.Column(name, sa.Integer(), nullable=True) for name in ("x0", "y0", "x1", "y1")),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("resolved_by", sa.String(), nullable=True),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["case_id"], ["smear_case.id"]),
+        *(sa.ForeignKeyConstraint([name], ["user_account.id"]) for name in ("opened_by", "resolved_by", "last_by")),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    for name in ("case_id", "last_at"):
+        op.create_index(op.f(f"ix_consult_thread_{name}"), "consult_thread", [name], unique=False)
+    op.create_table(
+        "consult_message",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("thread_id", sa.String(), nullable=False),
+        sa.Column("author", sa.String(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("kind", sa.String(length=40), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("idempotency_key", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["author"], ["user_account.id"]),
+        sa.ForeignKeyConstraint(["thread_id"], ["consult_thread.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("idempotency_key"),
+    )
+    op.create_index(op.f("ix_consult_message_thread_id"), "consult_message", ["thread_id"], unique=False)
+    op.create_table(
+        "consult_person",
+        sa.Column("thread_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("read_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("noticed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["thread_id"], ["consult_thread.id"]),
+        sa.ForeignKeyConstraint(["user_id"], ["user_account.id"]),
+        sa.PrimaryKeyConstraint("thread_id", "user_id"),
+    )
+    op.create_index(op.f("ix_consult_person_user_id"), "consult_person", ["user_id"], unique=False)
 
 
 def _fill_flags() -> None:
@@ -51,6 +102,10 @@ def _fill_flags() -> None:
 
 def downgrade() -> None:
     """Take back."""
+    for name in ("consult_person", "consult_message", "consult_thread"):
+        op.drop_table(name)
+    with op.batch_alter_table("user_account", schema=None) as batch_op:
+        batch_op.drop_column("mail_notices")
     op.drop_index(op.f("ix_saved_view_owner_id"), table_name="saved_view")
     op.drop_table("saved_view")
     with op.batch_alter_table("smear_case", schema=None) as batch_op:
