@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from weakref import WeakKeyDictionary
 
 from starlette.concurrency import run_in_threadpool
@@ -17,6 +18,7 @@ from server.accounts import service as accounts
 from server.accounts.schemas import Principal
 from server.cases import worklist
 from server.cases.access import scope_of
+from server.consult import service as consult
 from server.runtime import Runtime
 
 EVERY_SECONDS = 1.0
@@ -63,6 +65,19 @@ def feed_of(runtime: Runtime) -> Feed:
     return by_loop[loop]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A case's mark, and when something was last said in it; a signed case has questions, but no mark."""
+
+    mark: object
+    at: datetime
+
+    @property
+    def hospital_id(self) -> str | None:
+        """The hospital, where the case is open."""
+        return getattr(self.mark, "hospital_id", None)
+
+
 async def follow(runtime: Runtime, *, token: str, seconds: float = LONGEST) -> AsyncIterator[Message]:
     """Yield ``rows`` (ids of changed lines; empty: too many, read anew); ``end`` tells that the session has ended."""
     feed = feed_of(runtime)
@@ -98,7 +113,10 @@ def _changed(before: Marks, now: Marks, principal: Principal) -> list[str]:
 
 def _marks(runtime: Runtime) -> Marks:
     with runtime.database.session(read_only=True) as session:
-        return dict(worklist.marks(session))
+        marks: Marks = dict(worklist.marks(session))
+        for case_id, at in consult.newest(session).items():
+            marks[case_id] = _Asked(marks.get(case_id), at)
+        return marks
 
 
 def _who(runtime: Runtime, token: str) -> Principal | None:

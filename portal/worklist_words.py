@@ -27,6 +27,7 @@ BUILT_IN: Final = (
     ("Mine", WorklistFilter(reader="me")),
     ("Unassigned", WorklistFilter(reader="nobody")),
     ("Late", WorklistFilter(late=True)),
+    ("Questions", WorklistFilter(state="all", asked=True)),
     ("Signed", WorklistFilter(state="done", sort=Sort.WAITING, descending=True)),
 )
 
@@ -77,6 +78,7 @@ def query_of(wanted: WorklistFilter, **further: str) -> str:
         "flag": wanted.flag or "",
         "reader": wanted.reader,
         "late": "1" if wanted.late else "",
+        "asked": "1" if wanted.asked else "",
         "sort": "" if wanted.sort is Sort.URGENCY else wanted.sort.value,
         "down": "1" if wanted.descending else "",
         **further,

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from portal.views import (
     account,
     audit,
+    consult,
     dry_runs,
     health,
     invitations,
@@ -34,6 +35,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
         reading,
         reading_actions,
         reading_geometry,
+        consult,
         reports,
         rounds,
         dry_runs,

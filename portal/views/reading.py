@@ -8,6 +8,7 @@ from starlette.responses import Response
 from portal import reading_keys, words
 from portal.access import SignedIn
 from portal.rendering import page
+from server.accounts import colleagues
 from server.accounts.schemas import Principal
 from server.cases import comparing
 from server.cases import service as cases
@@ -55,6 +56,7 @@ def case_json(session: SessionDep, who: SignedIn, case_id: str) -> CaseView:
 def case_page(request: Request, session: SessionDep, who: SignedIn, case_id: str) -> Response:
     """The reading room."""
     case = cases.case_view(session, who, case_id)
+    people = colleagues.readers(session)
     mine = case.claimed_by_id == who.user_id and case.state in READABLE
     return page(
         request,
@@ -65,7 +67,11 @@ def case_page(request: Request, session: SessionDep, who: SignedIn, case_id: str
         impression=reviews.impression(session, who, case_id),
         key_classes=KEY_CLASSES,
         proposal=proposal(case),
-        data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id)),
+        colleagues=people,
+        data={
+            **room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id)),
+            "colleagues": [person.model_dump() for person in people if person.id != who.user_id],
+        },
     )
 
 

@@ -18,6 +18,7 @@ from server.accounts import colleagues
 from server.accounts.schemas import Principal
 from server.cases import saved_views, worklist
 from server.cases.schemas import Sort, WorklistFilter
+from server.consult import service as consult
 from server.deps import RuntimeDep, SessionDep
 from shared.contracts.case import Priority
 from shared.contracts.errors import UsageError
@@ -39,6 +40,7 @@ class WorklistQuery(BaseModel):
     flag: str = ""
     reader: str = ""
     late: str = ""
+    asked: str = ""
     state: Literal["open", "waiting", "reading", "done", "all"] = "open"
     sort: Literal["", "urgency", "due", "waiting", "hospital", "flags", "cells", "doubtful", "reader", "case"] = ""
     down: str = ""
@@ -52,6 +54,7 @@ class WorklistQuery(BaseModel):
             priority=Priority(self.priority) if self.priority else None,
             reader=self.reader[:100],
             late=bool(self.late),
+            asked=bool(self.asked),
             state=self.state,
             search=self.search.strip()[:100],
             sort=Sort(self.sort or "urgency"),
@@ -124,12 +127,14 @@ def worklist_lines(
     shown = _list(session, who, query, most=1)
     found = shown["worklist"]
     lines = worklist.lines_of(session, who, query.as_filter(), query.case_id)
+    unread = consult.unread_of(session, who, query.case_id)
+    shown |= {"worklist": found.model_copy(update={"rows": lines}), "unread": unread}
     return JSONResponse(
         {
             "tally": render(request, "worklist/tally.html", **shown),
             "title": worklist_words.title(found),
             "matching": found.matching,
-            "rows": _lines(request, {**shown, "worklist": found.model_copy(update={"rows": lines})}),
+            "rows": _lines(request, shown),
         }
     )
 
@@ -204,8 +209,11 @@ def _list(
     session: Session, who: Principal, query: WorklistQuery, *, most: int, after: str | None = None
 ) -> dict[str, Any]:  # Any: what the templates of the list take
     wanted = query.as_filter()
+    found = worklist.worklist(session, who, wanted, after=after, most=most)
     return {
-        "worklist": worklist.worklist(session, who, wanted, after=after, most=most),
+        "worklist": found,
+        "unread": consult.unread_of(session, who, [row.case_id for row in found.rows]),
+        "questions": consult.waiting(session, who),
         "query": query,
         "wanted": wanted,
         "filtered": wanted != WorklistFilter(sort=wanted.sort, descending=wanted.descending),

@@ -63,6 +63,8 @@ class WorklistFilter(BaseModel):
     """``open``: to read, of these ``waiting`` (nobody holds it) or ``reading``; ``done``: signed and later."""
     late: bool = False
     """Only what is past its turn-around target."""
+    asked: bool = False
+    """Only cases in which a question or an answer waits for this person."""
     search: str = ""
     sort: Sort = Sort.URGENCY
     descending: bool = False

@@ -98,6 +98,12 @@ def release(session: Session, principal: Principal, case_id: str) -> None:
     audit.record(session, subject=subject(case_id), actor=principal.actor, action="case.released", data={})
 
 
+def holder(session: Session, principal: Principal, case_id: str) -> str | None:
+    """Return the id of who holds a case at this moment."""
+    case = visible_case(session, principal, case_id)
+    return case.claimed_by if views.lease_holds(case, utc_now()) else None
+
+
 def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
     """Return a case's image, decrypted in memory, and its media type."""
     return blobs.read(runtime, visible_case(session, principal, case_id), name, actor=principal.actor)

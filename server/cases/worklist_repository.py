@@ -12,7 +12,7 @@ from sqlmodel import Session, col
 from server.cases.access import Scope
 from server.cases.lifecycle import DONE, OPEN, PRIORITY_RANK
 from server.cases.schemas import Sort, WorklistFilter
-from server.models import Case, Hospital, SavedView, User
+from server.models import Case, ConsultPerson, ConsultThread, Hospital, SavedView, User
 from shared.contracts.case import CaseState, Priority
 
 # A case's manifest, context and differential are large, and no list shows them.
@@ -200,10 +200,25 @@ def _conditions(wanted: WorklistFilter, *, scope: Scope, me: str, now: datetime)
         found.append(col(Case.flag_ids).contains(f" {wanted.flag} ", autoescape=True))
     if wanted.late:
         found += [col(Case.due_at) < now, col(Case.state).in_(OPEN)]
+    if wanted.asked:
+        found.append(col(Case.id).in_(_asked(me)))
     found += _of_reader(wanted.reader, me=me, now=now)
     if phrase := wanted.search.strip().lower():
         found.append(_says(phrase))
     return found
+
+
+def _asked(me: str) -> Any:  # Any: SQLAlchemy's type of a scalar subquery
+    """Return the ids of cases where something new waits for a person (`server.consult.repository.unread`)."""
+    return (
+        select(col(ConsultThread.case_id))
+        .join(ConsultPerson, col(ConsultPerson.thread_id) == col(ConsultThread.id))
+        .where(
+            col(ConsultPerson.user_id) == me,
+            col(ConsultThread.last_by) != me,
+            or_(col(ConsultPerson.read_at).is_(None), col(ConsultThread.last_at) > col(ConsultPerson.read_at)),
+        )
+    )
 
 
 def _of_reader(reader: str, *, me: str, now: datetime) -> list[ColumnElement[bool]]:

@@ -17,6 +17,8 @@ from portal.access import PUBLIC, RULES
 from server.cases import saved_views
 from server.cases import service as cases
 from server.cases.schemas import WorklistFilter
+from server.consult import service as consult
+from server.consult.schemas import About, Asked
 from server.reviews import undoing
 from tests.factories import PASSWORD
 from tests.portal.factories import SITES
@@ -25,6 +27,7 @@ from tests.reading import look_through
 
 KEY = {"idempotency_key": "tried-by-the-matrix"}
 PERSON = {"username": "new.one", "display_name": "Dr. N. Ew", "role": "auditor", "password": PASSWORD}
+QUESTION = {"text": "Is this a blast?", **KEY}
 PLAN = {"rounds": "2", "min_sites": "1"}
 
 
@@ -56,6 +59,18 @@ def _undone(world: World) -> dict[str, str]:
     return {}
 
 
+def _a_colleague(world: World) -> dict[str, str]:
+    return {"people": world.network.people["second"].user_id}
+
+
+def _asked(world: World) -> dict[str, str]:
+    people = world.network.people
+    asked = Asked(text="Is this a blast?", people=[people["second"].user_id], key="asked-by-the-matrix")
+    with world.network.centre.runtime.database.session() as session:
+        thread = consult.ask(session, people["reader"], world.things[OWN]["case"], About(), asked)
+    return {"thread": thread}
+
+
 def _own_view(world: World) -> dict[str, str]:
     with world.network.centre.runtime.database.session() as session:
         made = saved_views.save(session, world.network.people["reader"], name="Own", wanted=WorklistFilter())
@@ -77,6 +92,9 @@ MATRIX: dict[str, Row] = {
     "home": Row("GET /", "login 303 303 303 303 303 303"),
     # One's own account, whoever one is; what is somebody else's is not found there.
     "account": Row("GET /account", "login 200 200 200 200 200 200"),
+    "account_notices": Row(
+        "POST /account/notices", "login 303 303 303 303 303 303", {"email": "a@b.example", "wanted": "true"}
+    ),
     "account_password": Row(
         "POST /account/password",
         "login 303 303 303 303 303 303",
@@ -139,6 +157,14 @@ MATRIX: dict[str, Row] = {
     ),
     "case_tile": Row("GET /cases/{case}/fields/0/tiles/0_0_0.jpg", "login 200 403 403 200 403 403"),
     "case_compare": Row("GET /cases/{case}/compare?label=monocyte", "login 200 403 403 200 403 403"),
+    "case_events": Row("GET /cases/{case}/events?seconds=0", "login 200 403 403 200 403 403"),
+    "case_consult": Row("GET /cases/{case}/consult", "login 200 403 403 200 403 403"),
+    "consult_ask": Row("POST /cases/{case}/consult", "login 200 403 403 403 403 403", QUESTION, _a_colleague),
+    "consult_reply": Row("POST /cases/{case}/consult/{thread}/messages", "login 200 403 403 403 403 403", QUESTION, _asked),
+    "consult_state": Row(
+        "POST /cases/{case}/consult/{thread}/state", "login 200 403 403 403 403 403", {"resolved": "true", **KEY}, _asked
+    ),
+    "consult_seen": Row("POST /cases/{case}/consult/seen", "login 200 403 403 403 403 403"),
     "case_impression": Row(
         "POST /cases/{case}/impression", "login 200 403 403 403 403 403", {"impression": "A draft."}
     ),

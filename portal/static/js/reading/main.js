@@ -8,6 +8,8 @@ import { Drawing } from './drawing.js';
 import { Gallery } from './gallery.js';
 import { showHistory } from './history.js';
 import { Light } from './light.js';
+import { Consult } from './consult.js';
+import { follow } from './live.js';
 import { CellMenu } from './menu.js';
 import { resizable } from './panels.js';
 import { Queue } from './queue.js';
@@ -39,6 +41,7 @@ const drawing = new Drawing(viewer, store, {
   if (words) line.textContent = words;
   else describe();
 });
+const consult = new Consult(store, viewer, address, data.colleagues);
 showDifferential(store);
 watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
@@ -193,6 +196,7 @@ const ACTIONS = {
   claim: () => submit('[data-claim]'),
   release: () => submit('[data-release]'),
   sign: openSign,
+  consult: () => consult.toggle(),
 };
 const menu = new CellMenu(document.getElementById('cell-menu'), store, (does, value) => ACTIONS[does](value));
 
@@ -257,6 +261,16 @@ if (lease?.dataset.until) {
     }
   }, 45000);
 }
+
+/** Somebody else has the case now: a reader who still writes must know, and whoever only looks too. */
+async function newHolder() {
+  const mine = store.mine && trouble.held !== false;
+  if (!await trouble.reload()) return;
+  if (mine && !trouble.held && trouble.holder) say(`${trouble.holder} has taken this case over. What you changed up to then is kept.`, { seconds: 0 });
+  else if (!store.mine && trouble.holder !== data.case.claimed_by) say(trouble.holder ? `${trouble.holder} is reading this case now.` : 'Nobody holds this case now: reload the page to claim it.', { seconds: 8 });
+  data.case.claimed_by = trouble.holder;
+}
+follow(address, { consult: () => consult.heard(), holder: newHolder });
 
 queue.send();
 const [first] = store.sequence;
