@@ -71,6 +71,8 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "case_compare": CASE_VIEWERS,
     "case_events": CASE_VIEWERS,
     "case_consult": CASE_VIEWERS,
+    "case_more": CASE_VIEWERS,
+    "case_more_ask": READERS,
     "consult_ask": READERS,
     "consult_reply": READERS,
     "consult_state": READERS,

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from server.accounts import service as accounts
 from server.cases import service as cases
+from server.cases import supplements
 from server.consult import service as consult
 from server.runtime import Runtime
 from shared.contracts.errors import HematovisionError
@@ -44,4 +45,8 @@ def _look(runtime: Runtime, token: str, case_id: str) -> Seen | None:
             holder = cases.holder(session, principal, case_id)
         except HematovisionError:
             return None
-        return {"consult": consult.stamp(session, case_id), "holder": str(holder)}
+        return {
+            "consult": consult.stamp(session, case_id),
+            "more": supplements.stamp(session, case_id),
+            "holder": str(holder),
+        }

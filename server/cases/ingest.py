@@ -6,14 +6,14 @@ from sqlmodel import Session
 from server.audit import service as audit
 from server.cases import bundle, repository, views
 from server.cases.bundle import BundleRefusedError, CheckedCase
+from server.cases.cell_rows import cell_row
 from server.cases.lifecycle import check_transition
 from server.cases.service import subject
 from server.cases.worklist import target
-from server.models import Case, CaseCell, CaseField, Quarantine
+from server.models import Case, CaseField, Quarantine
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.runtime import Runtime
-from shared.contracts.analysis import Cell
 from shared.contracts.case import CaseState, SignedManifest
 from shared.contracts.enrolment import EnrolmentState
 from shared.crypto.signing import VerifyKey
@@ -119,7 +119,7 @@ def _take_in(session: Session, checked: CheckedCase) -> CaseState:
                 microns=field.microns,
             )
         )
-    session.add_all(_cell_row(case.id, cell, bundle.cell_blob(names, cell.id, cell.source)) for cell in smear.cells)
+    session.add_all(cell_row(case.id, cell, bundle.cell_blob(names, cell.id, cell.source)) for cell in smear.cells)
     audit.record(
         session,
         subject=subject(case.id),
@@ -164,25 +164,3 @@ def _case_row(session: Session, checked: CheckedCase) -> Case:
     )
     views.index_flags(case, smear.flags)
     return case
-
-
-def _cell_row(case_id: str, cell: Cell, blob: str) -> CaseCell:
-    x0, y0, x1, y1 = cell.box
-    return CaseCell(
-        case_id=case_id,
-        cell_id=cell.id,
-        field=cell.field,
-        x0=x0,
-        y0=y0,
-        x1=x1,
-        y1=y1,
-        blob=blob,
-        ai_class=cell.cls,
-        ai_probability=cell.probability,
-        ai_margin=cell.margin,
-        prediction_set=[cls.value for cls in cell.prediction_set],
-        ood_score=cell.ood_score,
-        edge=cell.edge,
-        provisional=cell.provisional,
-        current_class=cell.cls,
-    )

@@ -10,6 +10,7 @@ from server.accounts.schemas import Colleague
 from shared.contracts.analysis import Differential, Flag, Quality
 from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
+from shared.contracts.supplement import MoreState
 
 
 class Sort(StrEnum):
@@ -180,6 +181,22 @@ class CaseView(BaseModel):
     pseudo: bool
     synthetic: bool
     report_id: str | None
+
+
+class MoreView(BaseModel):
+    """A request for more cells of a smear."""
+
+    request_id: str
+    state: MoreState
+    asked_at: datetime
+    asked_by: str
+    changed_at: datetime
+    cells: int
+    """White cells that came."""
+    fields: int
+    reason: str
+    note: str
+    """What a reader should know while nothing has come."""
 
 
 class SignedCell(BaseModel):

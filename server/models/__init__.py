@@ -2,7 +2,7 @@
 
 from server.models.accounts import FailedSignIn, Invitation, RecoveryCode, SignInStep, User, UserSession
 from server.models.audit import AuditCheckpoint, AuditEntry
-from server.models.cases import Case, CaseCell, CaseField, Quarantine
+from server.models.cases import Case, CaseCell, CaseField, CaseSupplement, Quarantine
 from server.models.consult import ConsultMessage, ConsultPerson, ConsultThread
 from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
@@ -18,6 +18,7 @@ __all__ = [
     "Case",
     "CaseCell",
     "CaseField",
+    "CaseSupplement",
     "CensusRecord",
     "ChangeKind",
     "ConsultMessage",

@@ -1,4 +1,4 @@
-"""The worklist: who is to read a case, flags as the list filters by them, saved views; questions to colleagues."""
+"""The worklist: who is to read a case, flags as the list filters by them, saved views; questions; more of a smear."""
 
 import json
 
@@ -23,6 +23,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("flag_rank", sa.Integer(), nullable=False, server_default="3"))
         batch_op.create_foreign_key(_ASSIGNEE, "user_account", ["assigned_to"], ["id"])
         batch_op.create_index(batch_op.f("ix_smear_case_assigned_to"), ["assigned_to"], unique=False)
+        batch_op.add_column(sa.Column("supplements", sa.JSON(), nullable=False, server_default=sa.text("'[]'")))
     _fill_flags()
     op.create_table(
         "saved_view",
@@ -38,6 +39,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_saved_view_owner_id"), "saved_view", ["owner_id"], unique=False)
     _add_questions()
+    _add_supplements()
 
 
 def _add_questions() -> None:
@@ -90,6 +92,31 @@ def _add_questions() -> None:
     op.create_index(op.f("ix_consult_person_user_id"), "consult_person", ["user_id"], unique=False)
 
 
+def _add_supplements() -> None:
+    op.create_table(
+        "case_supplement",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("case_id", sa.String(), nullable=False),
+        sa.Column("hospital_id", sa.String(), nullable=False),
+        sa.Column("node_id", sa.String(), nullable=False),
+        sa.Column("cells", sa.Integer(), nullable=False),
+        sa.Column("asked_by", sa.String(), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("state", sa.String(length=40), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("fields_came", sa.Integer(), nullable=False),
+        sa.Column("cells_came", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["case_id"], ["smear_case.id"]),
+        sa.ForeignKeyConstraint(["hospital_id"], ["hospital.id"]),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"]),
+        sa.ForeignKeyConstraint(["asked_by"], ["user_account.id"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    for name in ("case_id", "node_id"):
+        op.create_index(op.f(f"ix_case_supplement_{name}"), "case_supplement", [name], unique=False)
+
+
 def _fill_flags() -> None:
     case = sa.table("smear_case", sa.column("id"), sa.column("flags"), sa.column("flag_ids"), sa.column("flag_rank"))
     connection = op.get_bind()
@@ -102,7 +129,7 @@ def _fill_flags() -> None:
 
 def downgrade() -> None:
     """Take back."""
-    for name in ("consult_person", "consult_message", "consult_thread"):
+    for name in ("case_supplement", "consult_person", "consult_message", "consult_thread"):
         op.drop_table(name)
     with op.batch_alter_table("user_account", schema=None) as batch_op:
         batch_op.drop_column("mail_notices")
@@ -111,5 +138,5 @@ def downgrade() -> None:
     with op.batch_alter_table("smear_case", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_smear_case_assigned_to"))
         batch_op.drop_constraint(_ASSIGNEE, type_="foreignkey")
-        for name in ("flag_rank", "flag_ids", "assigned_at", "assigned_to"):
+        for name in ("supplements", "flag_rank", "flag_ids", "assigned_at", "assigned_to"):
             batch_op.drop_column(name)
