@@ -95,6 +95,7 @@ GROUPS: Final[tuple[tuple[str, tuple[Key, ...]], ...]] = (
         (
             Key("compare", "Side by side, earlier and reference cells", ("v",), ("v",)),
             Key("history", "Who changed the cell, when, from what", ("h",), ("h",)),
+            Key("more", "Count 100 more", ("y",), ("y",)),
             Key("consult", "Questions to colleagues", ("q",), ("q",)),
             Key("claim", "Claim", ("c",), ("c",)),
             Key("release", "Give back", ("shift", "q"), ("shift+q",)),

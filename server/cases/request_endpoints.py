@@ -15,19 +15,19 @@ router = APIRouter(prefix="/api/node/v1/requests", tags=["requests"])
 RequestIdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
-@router.get("")
+@router.get("", name="requests")
 def waiting(node: CurrentNode, session: SessionDep, runtime: RuntimeDep) -> tuple[SignedMoreRequest, ...]:
     """Say what waits for this node."""
     return supplements.waiting_for(session, runtime.vault, node_id=node.node_id)
 
 
-@router.post("/{request_id}/answer", status_code=204)
+@router.post("/{request_id}/answer", status_code=204, name="request_answer")
 def answer(request_id: RequestIdPath, said: MoreAnswer, node: CurrentNode, session: SessionDep) -> None:
     """Take note of whether the hospital looks further, or why not."""
     supplements.answer(session, node_id=node.node_id, request_id=request_id, said=said)
 
 
-@router.post("/{request_id}/grants")
+@router.post("/{request_id}/grants", name="request_grants")
 def grants(
     request_id: RequestIdPath, request: GrantRequest, node: CurrentNode, session: SessionDep, runtime: RuntimeDep
 ) -> Grants:
@@ -35,7 +35,7 @@ def grants(
     return supplements.grant(session, runtime.store, node_id=node.node_id, request_id=request_id, request=request)
 
 
-@router.post("/{request_id}/commit", status_code=202)
+@router.post("/{request_id}/commit", status_code=202, name="request_commit")
 def commit(request_id: RequestIdPath, node: CurrentNode, session: SessionDep) -> None:
     """Note that the manifest is uploaded. Repeating it is harmless."""
     supplements.commit(session, node_id=node.node_id, request_id=request_id)

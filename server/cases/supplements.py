@@ -19,7 +19,7 @@ from server.cases.bundle import BundleRefusedError
 from server.cases.grants import VALID, check_names
 from server.cases.lifecycle import READABLE
 from server.cases.schemas import MoreView
-from server.models import Case, CaseField, CaseSupplement
+from server.models import Case, CaseCell, CaseField, CaseSupplement
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reviews import looking
@@ -79,8 +79,14 @@ def waiting_for(session: Session, vault: Vault, *, node_id: str) -> tuple[Signed
     found = rows.waiting_for(session, node_id=node_id, states={MoreState.ASKED, MoreState.TAKEN})
     requests = [
         MoreRequest(
-            request_id=row.id, case_id=row.case_id, hospital_id=row.hospital_id, cells=row.cells, asked_at=row.asked_at
-        )
+            request_id=row.id,
+            case_id=row.case_id,
+            hospital_id=row.hospital_id,
+            cells=row.cells,
+            has_fields=len(repository.fields(session, row.case_id)),
+            has_cells=len(_of_the_node(session, row.case_id)),
+            asked_at=row.asked_at,
+        )  # fmt: skip
         for row in found
     ]
     return tuple(SignedMoreRequest(request=one, signature=vault.sign(canonical_bytes(one))) for one in requests)
@@ -193,7 +199,7 @@ def _join(
 
 def _renew(session: Session, case: Case, checked: supplement_bundle.CheckedSupplement) -> None:
     """Have the case say what it says with what came; a reader's changes, and the state, stay."""
-    found = [cell for cell in repository.cells(session, case.id) if cell.added_by is None]
+    found = _of_the_node(session, case.id)
     smear = checked.body.smear.model_dump(mode="json", by_alias=True)
     whole = differential(cell.ai_class for cell in found)
     case.differential = {cls.value: share.model_dump(mode="json") for cls, share in whole.items()}
@@ -202,6 +208,10 @@ def _renew(session: Session, case: Case, checked: supplement_bundle.CheckedSuppl
     case.cell_count, case.doubtful_count = len(found), sum(views.is_doubtful(cell) for cell in found)
     case.supplements = [*case.supplements, checked.signed.model_dump(mode="json", by_alias=True)]
     case.version += 1
+
+
+def _of_the_node(session: Session, case_id: str) -> list[CaseCell]:
+    return [cell for cell in repository.cells(session, case_id) if cell.added_by is None]
 
 
 def _of_node(session: Session, node_id: str, request_id: str) -> CaseSupplement:

@@ -23,6 +23,10 @@ class MoreRequest(Contract):
     case_id: CaseId
     hospital_id: str
     cells: int = Field(ge=1, le=1000)
+    has_fields: int = Field(ge=0)
+    """How many fields the centre has of the smear."""
+    has_cells: int = Field(ge=0)
+    """How many of the node's cells it has: the first of them."""
     asked_at: datetime
 
 
@@ -77,3 +81,5 @@ class SupplementBody(Contract):
     whole smear as it stands with them. Paths replaced by blob names."""
     first_field: int = Field(ge=0)
     """How many fields the case had before."""
+    first_cell: int = Field(ge=0)
+    """How many of the node's cells it had."""

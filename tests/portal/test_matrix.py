@@ -158,6 +158,8 @@ MATRIX: dict[str, Row] = {
     "case_tile": Row("GET /cases/{case}/fields/0/tiles/0_0_0.jpg", "login 200 403 403 200 403 403"),
     "case_compare": Row("GET /cases/{case}/compare?label=monocyte", "login 200 403 403 200 403 403"),
     "case_events": Row("GET /cases/{case}/events?seconds=0", "login 200 403 403 200 403 403"),
+    "case_more": Row("GET /cases/{case}/more", "login 200 403 403 200 403 403"),
+    "case_more_ask": Row("POST /cases/{case}/more", "login 200 403 403 403 403 403"),
     "case_consult": Row("GET /cases/{case}/consult", "login 200 403 403 200 403 403"),
     "consult_ask": Row("POST /cases/{case}/consult", "login 200 403 403 403 403 403", QUESTION, _a_colleague),
     "consult_reply": Row("POST /cases/{case}/consult/{thread}/messages", "login 200 403 403 403 403 403", QUESTION, _asked),

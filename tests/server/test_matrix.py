@@ -31,7 +31,13 @@ from tests.server.hospitals.test_endpoints import BEAT
 API = "/api/node/v1"
 COLUMNS = ("nobody", "waiting", "revoked", "own", "other")
 """Who asks for what is hospital a's: an unsigned request, a's node that waits, one that was revoked, a's, and b's."""
-NEVER_SEEN = {"case": "HV-00000000", "signed": "HV-00000000", "report": "0" * 32, "node": "node-nobody"}
+NEVER_SEEN = {
+    "case": "HV-00000000",
+    "signed": "HV-00000000",
+    "report": "0" * 32,
+    "node": "node-nobody",
+    "request": "0" * 32,
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,20 @@ MATRIX: dict[str, Row] = {
     "enrol": Row(f"POST {API}/enrolments", "401 201 201 201 403"),
     "enrolment": Row(f"GET {API}/enrolments/{{asker}}", "401 200 200 200 404"),
     "heartbeat": Row(f"POST {API}/heartbeat", "401 403 403 200 200", body_of(BEAT).decode()),
+    "requests": Row(f"GET {API}/requests", "401 403 403 200 200"),
+    "request_answer": Row(
+        f"POST {API}/requests/{{request}}/answer",
+        "401 403 403 204 404",
+        json.dumps({"taken": True}),
+        as_never_seen=True,
+    ),
+    "request_grants": Row(
+        f"POST {API}/requests/{{request}}/grants",
+        "401 403 403 200 404",
+        json.dumps({"names": ["manifest.json"]}),
+        as_never_seen=True,
+    ),
+    "request_commit": Row(f"POST {API}/requests/{{request}}/commit", "401 403 403 202 404", as_never_seen=True),
     "ask_for_grants": Row(
         f"POST {API}/cases/{{case}}/grants", "401 403 403 409 200", json.dumps({"names": ["manifest.json"]})
     ),

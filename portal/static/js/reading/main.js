@@ -11,6 +11,7 @@ import { Light } from './light.js';
 import { Consult } from './consult.js';
 import { follow } from './live.js';
 import { CellMenu } from './menu.js';
+import { More } from './more.js';
 import { resizable } from './panels.js';
 import { Queue } from './queue.js';
 import { watchGroups } from './seen.js';
@@ -43,6 +44,11 @@ const drawing = new Drawing(viewer, store, {
 });
 const consult = new Consult(store, viewer, address, data.colleagues);
 showDifferential(store);
+/** Further cells joined the case: what is chosen, typed and undone here stays; acts under way go first. */
+const more = new More(address, async ({ cells }) => {
+  if (queue.size) await new Promise((done) => queue.addEventListener('idle', done, { once: true }));
+  if (await trouble.reload()) say(`${cells} cells more came: the doubtful ones stand first, and the differential counts them.`, { seconds: 8 });
+});
 watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
 dragging(gallery.root, store, (label) => acts.reclassify(label));
@@ -197,6 +203,7 @@ const ACTIONS = {
   release: () => submit('[data-release]'),
   sign: openSign,
   consult: () => consult.toggle(),
+  more: () => more.ask(),
 };
 const menu = new CellMenu(document.getElementById('cell-menu'), store, (does, value) => ACTIONS[does](value));
 
@@ -270,7 +277,7 @@ async function newHolder() {
   else if (!store.mine && trouble.holder !== data.case.claimed_by) say(trouble.holder ? `${trouble.holder} is reading this case now.` : 'Nobody holds this case now: reload the page to claim it.', { seconds: 8 });
   data.case.claimed_by = trouble.holder;
 }
-follow(address, { consult: () => consult.heard(), holder: newHolder });
+follow(address, { consult: () => consult.heard(), more: () => more.load(), holder: newHolder });
 
 queue.send();
 const [first] = store.sequence;

@@ -168,6 +168,11 @@ export class Store extends EventTarget {
   }
 
   replace(caseView) {
+    // Fields and flags change when the hospital's node sends more of the smear.
+    if (caseView.fields.length !== this.case.fields.length) {
+      Object.assign(this.case, { fields: caseView.fields, ai_differential: caseView.ai_differential });
+      this.emit('fields');
+    }
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = caseView.differential;
     this.version = caseView.version;

@@ -49,6 +49,11 @@ export class Viewer {
     window.addEventListener('online', () => this.again());
     store.addEventListener('select', (event) => this.follow(event.detail.from));
     store.addEventListener('cells', () => this.draw());
+    store.addEventListener('fields', () => {
+      this.fields = store.case.fields;
+      const at = this.fields.findIndex((one) => `field-${one.index}` === this.shown);
+      if (at >= 0) this.position.textContent = `${at + 1} of ${this.fields.length}`;
+    });
     document.getElementById('field-previous')?.addEventListener('click', () => this.step(-1));
     document.getElementById('field-next')?.addEventListener('click', () => this.step(1));
     document.getElementById('fit').addEventListener('click', () => this.fit());
