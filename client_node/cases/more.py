@@ -127,7 +127,7 @@ def _write(
         bundle.seal(folder, key, name=name, kind=kind, media_type=media_type, plain=plain)
         for name, kind, media_type, plain in images
     )
-    body = canonical_bytes(SupplementBody(smear=part, first_field=found.first_field, first_cell=found.first_cell))
+    body = canonical_bytes(SupplementBody(smear=part, first_field=found.first_field))
     manifest = SupplementManifest(
         request_id=request.request_id, case_id=request.case_id, hospital_id=config.hospital_id,
         node_id=config.node_id, priority=priority, created_at=datetime.now(UTC), model_version=found.model_version,

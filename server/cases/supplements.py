@@ -86,7 +86,7 @@ def waiting_for(session: Session, vault: Vault, *, node_id: str) -> tuple[Signed
             has_fields=len(repository.fields(session, row.case_id)),
             has_cells=len(_of_the_node(session, row.case_id)),
             asked_at=row.asked_at,
-        )  # fmt: skip
+        )
         for row in found
     ]
     return tuple(SignedMoreRequest(request=one, signature=vault.sign(canonical_bytes(one))) for one in requests)

@@ -81,5 +81,3 @@ class SupplementBody(Contract):
     whole smear as it stands with them. Paths replaced by blob names."""
     first_field: int = Field(ge=0)
     """How many fields the case had before."""
-    first_cell: int = Field(ge=0)
-    """How many of the node's cells it had."""

@@ -17,9 +17,10 @@ from sqlmodel import select
 from server.accounts.schemas import COMMAND_LINE
 from server.app import create_node_api
 from server.hospitals import enrolment
-from server.models import Node, Report
+from server.models import CaseSupplement, Node, Report
 from server.registry.artefacts import artefact_key
 from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.supplement import MoreState
 from shared.contracts.training import Census
 from shared.crypto.tokens import PROOF_HEADER, make_proof
 from tests.factories import NodeIdentity
@@ -134,6 +135,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
                     software="test",
                 )
             )  # fmt: skip
+    for hospital, things in world.things.items():
+        with runtime.database.session() as session:
+            row = CaseSupplement(
+                case_id=things["case"], hospital_id=hospital, node_id=things["node"], cells=100,
+                asked_by=world.network.people["reader"].user_id, state=MoreState.TAKEN,
+            )  # fmt: skip
+            session.add(row)
+            things["request"] = row.id
     world.keep()
     app = create_node_api(runtime)
     yield Nodes(world, app, TestClient(app), askers)
@@ -146,7 +155,9 @@ def test_every_route_has_a_line_in_the_matrix(nodes: Nodes) -> None:
     for name, row in MATRIX.items():
         method, _, path = row.asked.partition(" ")
         assert method in (routes[name].methods or ())
-        assert routes[name].path_regex.fullmatch(path.format(asker="x", case="HV-00000000", report="x"))
+        assert routes[name].path_regex.fullmatch(
+            path.format(asker="x", case="HV-00000000", report="x", request="0" * 32)
+        )
 
 
 @pytest.mark.parametrize(("name", "column"), CELLS, ids=lambda part: part)
