@@ -173,6 +173,8 @@ export class Store extends EventTarget {
       Object.assign(this.case, { fields: caseView.fields, ai_differential: caseView.ai_differential });
       this.emit('fields');
     }
+    // What the hospital sent since was on no screen yet, whatever of its class was.
+    for (const cell of caseView.cells) if (!this.cells.has(cell.cell_id) && !cell.added_by) this.seen.delete(cell.current_class);
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = caseView.differential;
     this.version = caseView.version;
