@@ -16,6 +16,7 @@ import structlog
 from client_node import ipc
 from client_node.cases.glass import glass_asked
 from client_node.cases.ledger import Ledger
+from client_node.cases.more import send_more
 from client_node.cases.outbox import Outbox, SendState
 from client_node.cases.reports import fetch_reports
 from client_node.cases.sync import Sender
@@ -73,11 +74,12 @@ class Agent:
         self._heart = Duty("heartbeat", self._poll, self._beat, longest=max(self._poll, 15.0))
         self._models = Duty("models", rare, self._check_model)
         self._reports = Duty("reports", rare, self._fetch_reports)
+        self._more = Duty("more", rare, self._send_more)
         self._outbox = Duty("outbox", self._poll, self._flush)
         self._watch = Duty("incoming", self._poll, self._look)
         self._count = Duty("census", self._poll, self._post_census)
         self._feel = Duty("pulse", self._poll * _PULSE, self._feel_pulse)
-        duties = (self._heart, self._models, self._reports, self._outbox, self._watch, self._count)
+        duties = (self._heart, self._models, self._reports, self._more, self._outbox, self._watch, self._count)
         self._duties = (*duties, self._feel) if "trainer" in self._keepers else duties
 
     def run(self) -> None:
@@ -176,6 +178,8 @@ class Agent:
         self._reports_waiting = reply.reports_waiting
         if reply.reports_waiting:
             self._reports.wake()
+        if reply.more_waiting:
+            self._more.wake()
 
     def _check_silence(self, reply: HeartbeatReply) -> None:
         keeper, idle = self._keepers["supernode"], self._pulse.idle_seconds
@@ -206,6 +210,9 @@ class Agent:
         _, labels = fetch_reports(self._home, self._centre)
         if labels:
             self._count.wake()
+
+    def _send_more(self) -> None:
+        send_more(self._home, self._centre)
 
     def _flush(self) -> None:
         Sender(self._home, self._centre).flush()

@@ -32,6 +32,16 @@ class _AnalyzeCall(BaseModel):
     options: Options = Options()
 
 
+class _MoreCall(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    op: str
+    smear_id: str
+    wanted: int
+    fields: int
+    cells: int
+
+
 class AnalyserServer:
     """The operations that the analyser's socket answers."""
 
@@ -55,7 +65,9 @@ class AnalyserServer:
                 return {"version": self._analyser.reload()}, b""
         if operation == "analyze":
             return self._analyze(header), b""
-        raise UsageError("The analyser knows ping, reload and analyze.")
+        if operation == "more":
+            return self._more(header), b""
+        raise UsageError("The analyser knows ping, reload, analyze and more.")
 
     def _analyze(self, header: Header) -> Header:
         try:
@@ -70,6 +82,20 @@ class AnalyserServer:
                 stack.enter_context(self._lease.gpu())
             output = self._analyser.analyze(request.paths, options=request.options)
         return {"output": output.model_dump(mode="json", by_alias=True)}
+
+    def _more(self, header: Header) -> Header:
+        try:
+            request = _MoreCall.model_validate(header)
+        except ValidationError as error:
+            raise UsageError("The analyser was called wrongly: smear and cells do not fit.") from error
+        with ExitStack() as stack:
+            # Somebody waits for it at the microscope's other end: training yields, as to a STAT smear.
+            stack.enter_context(self._lease.urgent())
+            stack.enter_context(self._one)
+            found = self._analyser.look_further(
+                request.smear_id, request.wanted, fields=request.fields, cells=request.cells
+            )
+        return found.model_dump(mode="json")
 
     def _uses_gpu(self) -> bool:
         try:

@@ -33,6 +33,7 @@ from shared.contracts.errors import (
 )
 from shared.contracts.model_card import SignedModelCard
 from shared.contracts.report import Acknowledgement, ModelDecision, ReportNotice
+from shared.contracts.supplement import MoreAnswer, SignedMoreRequest
 from shared.contracts.training import Census
 from shared.crypto.signing import SigningKey
 from shared.crypto.tokens import PROOF_HEADER, make_proof
@@ -40,6 +41,7 @@ from shared.crypto.tokens import PROOF_HEADER, make_proof
 API: Final = "/api/node/v1"
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 _NOTICES: TypeAdapter[tuple[ReportNotice, ...]] = TypeAdapter(tuple[ReportNotice, ...])
+_REQUESTS: TypeAdapter[tuple[SignedMoreRequest, ...]] = TypeAdapter(tuple[SignedMoreRequest, ...])
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -112,6 +114,27 @@ class Centre:
     def receipt(self, case_id: str) -> CaseReceipt:
         """Return where a case stands."""
         return self._get(f"{API}/cases/{case_id}", CaseReceipt)
+
+    def more_requests(self) -> tuple[SignedMoreRequest, ...]:
+        """Return the requests for more of a smear that wait for this node."""
+        answer = self._request("GET", f"{API}/requests").content
+        try:
+            return _REQUESTS.validate_json(answer)
+        except ValidationError:
+            raise _misunderstood() from None
+
+    def answer_more(self, request_id: str, said: MoreAnswer) -> None:
+        """Tell whether this node looks further."""
+        self._send(f"{API}/requests/{quote(request_id)}/answer", said, kind="answer", subject=request_id)
+
+    def more_grants(self, request_id: str, names: tuple[str, ...]) -> Grants:
+        """Return upload addresses for parts of a supplement."""
+        path = f"{API}/requests/{quote(request_id)}/grants"
+        return self._post(path, GrantRequest(names=names), Grants, kind=None, subject=request_id)
+
+    def commit_more(self, request_id: str) -> None:
+        """Tell that all parts of a supplement, the manifest last, are uploaded."""
+        self._request("POST", f"{API}/requests/{quote(request_id)}/commit", b"")
 
     def reports(self) -> tuple[ReportNotice, ...]:
         """Return the reports that wait for this hospital."""

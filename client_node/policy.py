@@ -193,6 +193,18 @@ class Policy(Section):
         if sent_today >= self.cases.most_per_day:
             self._refuse("case", f"The hospital's policy allows {self.cases.most_per_day} cases a day at most.")
 
+    def check_more(self, case_id: str, *, wanted: int, sent_more: int) -> None:
+        """Return if further fields of a smear may leave; ``sent_more`` white cells of it have left later already.
+
+        Raises:
+            PolicyRefusedError: with the reason that the reader is told.
+        """
+        if not (self.cases.send_flagged and self.cases.more_fields):
+            self._refuse(case_id, "The hospital's policy does not allow sending more fields of a smear.")
+        if sent_more + wanted > self.cases.most_more_cells:
+            most = self.cases.most_more_cells
+            self._refuse(case_id, f"The hospital's policy allows {most} cells more of a smear at most.")
+
     def record_refusal(self, request: Request, error: HematovisionError) -> None:
         """Write into the node's ledger that a request was refused for what only the trainer knows."""
         log.warning("policy.refused", subject=subject_of(request), reason=error.message)

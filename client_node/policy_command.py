@@ -106,6 +106,9 @@ def words(policy: Policy, sources: Iterable[str]) -> tuple[str, ...]:
         f"Apps and models are trusted if signed by the release key {key}.",
         f"Models that lose no more than {models.tolerance:.1%} accuracy on our own cells {accepts}.",
         f"{sending}{incoming}.",
+        f"Where a reader asks, further fields of a sent smear follow, {cases.most_more_cells} white cells more at most."
+        if cases.send_flagged and cases.more_fields
+        else "No further fields of a smear follow where a reader asks.",
     )
 
 

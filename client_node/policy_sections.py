@@ -88,6 +88,8 @@ class CasesPolicy(Section):
     send_flagged: bool = True
     send_incoming: bool = True
     most_per_day: int = Field(default=500, ge=0)
+    more_fields: bool = True
+    most_more_cells: int = Field(default=400, ge=0)
 
 
 class AnalysisPolicy(Section):

@@ -98,6 +98,8 @@ GROUPS: Final[tuple[tuple[str, tuple[Key, ...]], ...]] = (
             Key("compare", "Side by side, earlier and reference cells", ("v",), ("v",)),
             Key("overlay", "What the model saw in the cell", ("y",), ("y",)),
             Key("history", "Who changed the cell, when, from what", ("h",), ("h",)),
+            Key("more", "Count 100 more", ("shift", "m"), ("shift+m",)),
+            Key("consult", "Questions to colleagues", ("shift", "c"), ("shift+c",)),
             Key("claim", "Claim", ("c",), ("c",)),
             Key("release", "Give back", ("shift", "q"), ("shift+q",)),
             Key("sign", "Sign", ("ctrl", "enter"), ("ctrl+Enter",)),

@@ -42,5 +42,5 @@ def health() -> dict[str, str]:
 
 
 def _routers() -> list[APIRouter]:
-    names = [f"server.{domain}.endpoints" for domain in DOMAINS]
+    names = [f"server.{domain}.endpoints" for domain in DOMAINS] + ["server.cases.request_endpoints"]
     return [importlib.import_module(name).router for name in names if importlib.util.find_spec(name)]

@@ -1,8 +1,10 @@
 """What a process of the centre works with; built by composition roots only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.db.session import Database
+from server.mail.port import Mail, NoMail
+from server.mail.smtp import open_mail
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
 from server.vault.port import Vault
@@ -11,12 +13,13 @@ from shared.storage import ObjectStore, S3Store
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Settings, database, object store and vault of one process."""
+    """Settings, database, object store, vault and mail of one process."""
 
     settings: ServerSettings
     database: Database
     store: ObjectStore
     vault: Vault
+    mail: Mail = field(default_factory=NoMail)
 
 
 def build_runtime(settings: ServerSettings) -> Runtime:
@@ -26,6 +29,7 @@ def build_runtime(settings: ServerSettings) -> Runtime:
         database=Database(settings.effective_database_url),
         store=open_store(settings),
         vault=FileVault(settings.keys),
+        mail=open_mail(settings),
     )
 
 

@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from server.accounts.roles import Role
@@ -56,6 +56,20 @@ class ServerSettings(Settings):
     """Base address of the portal as people reach it, for links in invitations."""
     blind_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """Share of cases that are read without the AI first. Unset: a tenth, and none in the demonstration."""
+    smtp_host: str = ""
+    """The mail server that letters go through; empty: the centre sends none."""
+    smtp_port: int = 0
+    """0: the usual one of `smtp_security` (587, 465, 25)."""
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """``none`` on this machine only."""
+    smtp_username: str = ""
+    smtp_password: SecretStr = SecretStr("")
+    smtp_from: str = ""
+    """The address that letters come from, ``hematovision@centre.example``."""
+    smtp_ca_file: Path | None = None
+    """Whom to trust beside the system's authorities."""
+    smtp_timeout: float = 20.0
+    """Seconds."""
     worker_concurrency: int = 4
     log_json: bool = False
     """One JSON object a line, for a log collector."""
@@ -90,6 +104,24 @@ class ServerSettings(Settings):
     def terms_graded_few(self) -> frozenset[Term]:
         """The terms that may have grade 1."""
         return frozenset(Term(word) for word in self.graded_few.split(",") if word)
+
+    @model_validator(mode="after")
+    def _usable_mail(self) -> Self:
+        """Refuse at start-up what would lose letters, or send a password in the clear."""
+        if not self.smtp_host:
+            return self
+        name = self.variable
+        if "@" not in self.smtp_from or any(sign.isspace() for sign in self.smtp_from):
+            raise ValueError(f"{name('smtp_from')} must be the address that letters come from")
+        if not self.portal_url.startswith(("https://", "http://")):
+            raise ValueError(f"{name('portal_url')} must be set with {name('smtp_host')}: letters link to the portal")
+        if bool(self.smtp_username) != bool(self.smtp_password.get_secret_value()):
+            raise ValueError(f"give both {name('smtp_username')} and {name('smtp_password')}, or neither")
+        if self.smtp_security == "none" and not is_loopback(self.smtp_host):
+            raise ValueError(f"{name('smtp_security')}=none is for a mail server on this machine; use starttls or tls")
+        if self.smtp_ca_file is not None and not self.smtp_ca_file.is_file():
+            raise ValueError(f"{name('smtp_ca_file')} names no file")
+        return self
 
     @property
     def second_factor_roles(self) -> frozenset[Role]:

@@ -24,7 +24,7 @@ from shared.logging import configure_logging
 log = structlog.get_logger(__name__)
 Task = Callable[[Runtime, dict[str, Any]], None]
 
-DOMAINS = ("audit", "hospitals", "cases", "reports", "federation", "registry", "insights")
+DOMAINS = ("audit", "hospitals", "cases", "consult", "reports", "federation", "registry", "insights")
 DISPATCH, DISPATCH_SECONDS = "outbox.dispatch", 1.0
 _PERIODIC_PREFIX = "periodic."
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from client_node.analysis import quality
 from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
+from client_node.analysis.further import Further
 from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
+from client_node.analysis.more import Source, sources
 from client_node.analysis.overlays import Overlays
 from client_node.analysis.prototypes import Lessons
 from client_node.analysis.ranges import SiteRanges, known_dye, load_ranges, look
@@ -24,9 +27,10 @@ from client_node.analysis.store import SmearStore, Trace
 from client_node.analysis.tiling import fields as slide_fields
 from client_node.analysis.tiling import sampled
 from client_node.datasets.images import file_sha256, read_limited
+from client_node.home import NodeHome
 from client_node.policy import load_analysis_policy
 from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Quality, Smear
-from shared.contracts.errors import DataInvalidError
+from shared.contracts.errors import DataInvalidError, NothingToDoError
 from shared.contracts.laboratory import Gamut
 from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
@@ -186,6 +190,77 @@ class Analyser:
             raise DataInvalidError(f"None of the images can be read ({first}): export them again as JPEG, PNG or TIFF.")
         return AnalysisOutput(smears=tuple(smears))
 
+    def look_further(self, smear_id: str, wanted: int, *, fields: int, cells: int) -> Further:
+        """Look at further fields of a kept smear, and keep them with it, until it has ``wanted`` white cells more.
+
+        ``fields`` and ``cells`` are how many the centre has: what was found once and never got there counts. So it may
+        be called again after a crash.
+
+        Raises:
+            NothingToDoError: there is nothing else to look at, or no cell in it.
+            NotFoundError, DataInvalidError: the smear or its images are not kept here any more.
+        """
+        smear = self._store.load(smear_id)
+        if not (0 <= fields <= len(smear.fields) and 0 <= cells <= len(smear.cells)):
+            raise DataInvalidError("The smear was analysed anew since it was sent; send it as a case of its own.")
+        if _white(smear.cells[cells:]) < wanted:
+            smear = self._look_on(smear, wanted + _white(smear.cells[:cells]))
+        if len(smear.cells) == cells:
+            raise NothingToDoError("All fields of this smear that the hospital keeps have been looked at already.")
+        log.info("smear.looked_further", smear_id=smear_id, cells=len(smear.cells) - cells)
+        return Further(
+            first_field=fields, first_cell=cells, fields=len(smear.fields), cells=len(smear.cells),
+            model_version=self.model.card.version,
+        )  # fmt: skip
+
+    def _look_on(self, smear: Smear, white: int) -> Smear:
+        traces, home = self._store.traces(smear.id), NodeHome(self._home)
+        work = _Work(
+            id=smear.id, fields=list(smear.fields), cells=list(smear.cells), traces=traces,
+            gamuts=known_gamuts(self.model, load_ranges(self._home)),
+        )  # fmt: skip
+        # So that what is found is numbered on from what there is.
+        work.waiting = [_Waiting(cell.field, cell.box, cell.source, traces[cell.id]) for cell in smear.cells]
+        most = load_analysis_policy(self._home).slide_fields
+        for source in sources(home, smear, traces, most=most):
+            with suppress(DataInvalidError):
+                self._take_more(work, source)
+            if work.white() >= white:
+                break
+        return self._commit_more(work, smear) if len(work.cells) > len(smear.cells) else smear
+
+    def _commit_more(self, work: _Work, smear: Smear) -> Smear:
+        model, cells = self.model, tuple(work.cells)
+        fields = _scored(work.fields, cells)
+        beyond = sum(cell.ood_score > 1.0 for cell in cells)
+        figures = smear.quality.model_copy(update={"white_cells": _white(cells), "ood_fraction": beyond / len(cells)})
+        seen = evidence(model, load_ranges(self._home), fields, cells, figures)
+        whole = smear.model_copy(
+            update={
+                "fields": fields,
+                "cells": cells,
+                "differential": differential(cell.cls for cell in cells),
+                "flags": flags(load_rules(self._home), seen),
+                "quality": figures,
+            }
+        )
+        self._store.commit(whole, work.traces)
+        return whole
+
+    def _take_more(self, work: _Work, source: Source) -> None:
+        if source.tile is not None and source.pixels is not None:
+            found = find_cells(self.model, source.pixels)
+            own = FoundCells(tuple(cell for cell in found.cells if source.tile.owns(cell.box)), found.rejected)
+            if own.cells:
+                work.judge(source.pixels)
+                self._take_field(
+                    work, source.pixels, own, source.sha256, path=source.path,
+                    origin=(source.tile.x, source.tile.y), microns=source.microns,
+                )  # fmt: skip
+        else:
+            self._take(work, PlannedImage(source.path, source.kind), self.model)
+        _read(self.model, work)
+
     def _smear(self, plan: SmearPlan, options: Options, taken: Callable[[bool], None]) -> Smear:
         work = _Work(id=_smear_id(plan))
         try:
@@ -313,6 +388,10 @@ def evidence(
         fields=len(fields),
         promise=model.adapter.promise,
     )
+
+
+def _white(cells: Sequence[Cell]) -> int:
+    return sum(cell.cls.info.counts for cell in cells)
 
 
 def _moved(box: Box, origin: tuple[int, int] | None) -> Box:

@@ -94,6 +94,20 @@ class SmearStore:
         self._write(folder / "cells.json", json.dumps(rows).encode())
         self._write(folder / "analysis.json", smear.model_dump_json(by_alias=True).encode())
 
+    def traces(self, smear_id: str) -> dict[str, Trace]:
+        """Return where each cell of a kept smear came from.
+
+        Raises:
+            DataInvalidError: the file is damaged.
+        """
+        try:
+            rows = json.loads((self.folder(smear_id) / "cells.json").read_text())
+            return {
+                key: Trace(row["image_sha256"], _box(row["box"]), _box(row["crop_box"])) for key, row in rows.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataInvalidError("The stored analysis is damaged: analyse the smear again.") from error
+
     def load(self, smear_id: str) -> Smear:
         """Return a stored analysis.
 
@@ -112,6 +126,10 @@ class SmearStore:
     def _write(path: Path, data: bytes) -> None:
         with space_guard(path.parent):
             write_atomic(path, data)
+
+
+def _box(values: list[int] | None) -> Box | None:
+    return None if values is None else (values[0], values[1], values[2], values[3])
 
 
 def cut_context(image: Pixels, box: Box) -> tuple[Pixels, Box]:

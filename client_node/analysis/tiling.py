@@ -73,14 +73,19 @@ def _turns(across: int, down: int) -> NDArray[np.float64]:
     return ((columns * _GOLDEN + rows * _GOLDEN**2 * 1.7) % 1.0).ravel()
 
 
-def fields(slide: Slide) -> Iterator[tuple[Tile, Pixels]]:
+def fields(slide: Slide, *, behind: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[Tile, Pixels]]:
     """Yield the tiles that may hold a nucleus, and their pixels (height × width × RGB uint8), one in memory at a time.
+
+    ``behind``: corners (x, y) of tiles that were looked at before; those follow that come behind the last of them.
 
     Raises:
         DataInvalidError: a part of the slide is damaged.
     """
-    seen = slide.overview()
+    seen, waiting = slide.overview(), set(behind)
     for tile in tiles(slide.width, slide.height, slide.microns):
+        if waiting:
+            waiting.discard((tile.x, tile.y))
+            continue
         if seen is not None:
             small, scale = seen
             x, y = int(tile.x / scale), int(tile.y / scale)

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from client_node.centre import read_server_keys
 from client_node.home import NodeHome
 from client_node.keys import read_signing_key
-from shared.contracts.analysis import Smear
+from shared.contracts.analysis import Cell, Smear
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import (
     OVERLAY_PREFIX,
@@ -98,14 +98,14 @@ def _write_parts(
     key_json = canonical_bytes(SealedKey(case_id=case_id, sealed=base64.b64encode(sealed).decode()))
     (folder / KEY).write_bytes(key_json)
     blobs = tuple(
-        _seal(folder, key, name=name, kind=kind, media_type=media_type, plain=plain)
-        for name, kind, media_type, plain in _images(home.smear(smear_id), smear)
+        seal(folder, key, name=name, kind=kind, media_type=media_type, plain=plain)
+        for name, kind, media_type, plain in images(home.smear(smear_id), range(len(smear.fields)), smear.cells)
     )
     body = CaseBody(smear=leaving(smear, case_id), context=context)
     manifest = CaseManifest(
         case_id=case_id, hospital_id=config.hospital_id, node_id=config.node_id, priority=priority,
         created_at=datetime.now(UTC), model_version=smear.model_version,
-        body=_seal(
+        body=seal(
             folder, key, name=BODY, kind=BlobKind.BODY, media_type="application/json", plain=canonical_bytes(body)
         ),
         blobs=blobs, key_sha256=hashlib.sha256(key_json).hexdigest(),
@@ -133,11 +133,12 @@ def leaving(smear: Smear, case_id: str) -> Smear:
     )
 
 
-def _images(folder: Path, smear: Smear) -> Iterator[tuple[str, BlobKind, str, bytes]]:
-    for index in range(len(smear.fields)):
+def images(folder: Path, fields: Iterable[int], cells: Iterable[Cell]) -> Iterator[tuple[str, BlobKind, str, bytes]]:
+    """Yield name, kind, media type and re-encoded content of these fields and cells of a kept smear."""
+    for index in fields:
         plain = _reencoded(folder / "fields" / f"{index}.jpg", "JPEG", quality=_FIELD_QUALITY)
         yield _field_name(index), BlobKind.FIELD, "image/jpeg", plain
-    for cell in smear.cells:
+    for cell in cells:
         yield _cell_name(cell.id), BlobKind.CELL, "image/png", _reencoded(folder / "cells" / f"{cell.id}.png", "PNG")
         overlay = folder / "heat" / f"{cell.id}.png"
         if overlay.is_file():
@@ -171,7 +172,8 @@ def _reencoded(file: Path, form: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _seal(folder: Path, key: CaseKey, *, name: str, kind: BlobKind, media_type: str, plain: bytes) -> Blob:
+def seal(folder: Path, key: CaseKey, *, name: str, kind: BlobKind, media_type: str, plain: bytes) -> Blob:
+    """Encrypt a part into the parcel in ``folder``."""
     cipher = key.encrypt(name, plain)
     (folder / "blobs" / name).write_bytes(cipher)
     digest = hashlib.sha256(cipher).hexdigest()

@@ -135,6 +135,12 @@ class Outbox:
             ).fetchall()
         return [Part(*row) for row in rows]
 
+    def cells_sent(self, case_id: str) -> int:
+        """Return how many cells the case had when it was packed."""
+        with self._open() as connection:
+            sql = "SELECT count(*) FROM part WHERE case_id = ? AND name LIKE 'blobs/cell-%'"
+            return int(connection.execute(sql, (case_id,)).fetchone()[0])
+
     def uploaded(self, case_id: str, name: str) -> None:
         """Note that a part has arrived."""
         with self._open() as connection:

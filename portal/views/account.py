@@ -21,6 +21,7 @@ PATH: Final = "/account"
 Password = Annotated[str, Form(max_length=1000)]
 SAID: Final = {
     "password": "The password is changed; you are signed out everywhere else.",
+    "notices": "Kept: what letters you get.",
     "session": "The session has ended.",
     "sessions": "All other sessions have ended.",
     "off": "The second factor is off.",
@@ -40,6 +41,18 @@ def change_password(session: SessionDep, who: SignedIn, old: Password, new: Pass
         raise UsageError("The two new passwords differ; try again.")
     accounts.change_password(session, who, old=old, new=new)
     return RedirectResponse(f"{PATH}?done=password", status_code=303)
+
+
+@router.post("/account/notices", name="account_notices")
+def set_notices(
+    session: SessionDep,
+    who: SignedIn,
+    email: Annotated[str, Form(max_length=250)] = "",
+    wanted: Annotated[bool, Form()] = False,
+) -> Response:
+    """Keep where letters go, and whether any are wanted."""
+    accounts.set_notices(session, who, email=email, wanted=wanted)
+    return RedirectResponse(f"{PATH}?done=notices", status_code=303)
 
 
 @router.post("/account/second-factor", name="second_factor_begin")
@@ -123,6 +136,8 @@ def _page(
         status=status,
         factor=second_factor.view(session, runtime, who),
         sessions=sessions.own(session, who),
+        notices=accounts.notices(session, who),
+        mail=runtime.mail.on,
         said=said,
         error=error,
     )

@@ -8,13 +8,15 @@ from starlette.responses import RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import is_partial, page
-from server.cases import comparing, field_quality
+from server.cases import comparing, field_quality, worklist
+from server.cases.lifecycle import DEFAULT_TARGETS
 from server.deps import RuntimeDep, SessionDep
 from server.hospitals import bedside, enrolment
 from server.hospitals import service as hospitals
 from server.hospitals.bedside import Contact, Interval
 from server.hospitals.schemas import NodeView
 from server.registry import service as registry
+from shared.contracts.case import Priority
 from shared.contracts.errors import NotFoundError, UsageError
 
 router = APIRouter()
@@ -76,6 +78,8 @@ def node(request: Request, session: SessionDep, who: SignedIn, node_id: str) -> 
         shares_references=comparing.shares_references(session, hospital.id),
         contact=bedside.contact_of(session, hospital.id),
         limits=_limit_rows(session, hospital.id),
+        targets=worklist.targets(session, hospital.id),
+        network_targets={one: round(target.total_seconds() / 60) for one, target in DEFAULT_TARGETS.items()},
     )
 
 
@@ -112,6 +116,25 @@ def tolerance(
     except ValueError as error:
         raise UsageError("Give a number of percent points, or nothing.") from error
     hospitals.set_tolerance(session, who, hospital_id, share)
+    return RedirectResponse("/nodes", status_code=303)
+
+
+@router.post("/hospitals/{hospital_id}/targets", name="hospital_targets")
+def set_targets(
+    session: SessionDep,
+    who: SignedIn,
+    hospital_id: str,
+    stat: Annotated[str, Form(max_length=10)] = "",
+    urgent: Annotated[str, Form(max_length=10)] = "",
+    routine: Annotated[str, Form(max_length=10)] = "",
+) -> Response:
+    """Keep within how many minutes a hospital's cases are to be read; an empty one: the network's target."""
+    told = {Priority.STAT: stat, Priority.URGENT: urgent, Priority.ROUTINE: routine}
+    try:
+        minutes = {priority: int(text) if text.strip() else None for priority, text in told.items()}
+    except ValueError as error:
+        raise UsageError("Give whole minutes, or nothing.") from error
+    worklist.set_targets(session, who, hospital_id, minutes)
     return RedirectResponse("/nodes", status_code=303)
 
 

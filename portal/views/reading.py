@@ -10,6 +10,7 @@ from portal.access import SignedIn
 from portal.case_head import head_of
 from portal.rendering import page
 from portal.views.findings import forms
+from server.accounts import colleagues
 from server.accounts.schemas import Principal
 from server.cases import comparing
 from server.cases import service as cases
@@ -66,6 +67,7 @@ def case_page(request: Request, session: SessionDep, runtime: RuntimeDep, who: S
     blind = case.blind
     mine = blind.mine if blind else case.claimed_by_id == who.user_id and case.state in READABLE
     opinions = second_opinions.opinions(session, who, case_id)
+    people = [person for person in colleagues.readers(session) if person.id != who.user_id]
     return page(
         request,
         "reading/room.html",
@@ -74,7 +76,6 @@ def case_page(request: Request, session: SessionDep, runtime: RuntimeDep, who: S
         blind=blind,
         opinions=opinions,
         asked=next((one for one in opinions if one.kind == "second" and one.saved_at is None), None),
-        colleagues=second_opinions.colleagues(session, who) if mine and not blind else {},
         readable=case.state in READABLE,
         impression=reviews.impression(session, who, case_id),
         key_classes=KEY_CLASSES,
@@ -82,8 +83,12 @@ def case_page(request: Request, session: SessionDep, runtime: RuntimeDep, who: S
         proposal=proposal(case),
         head=head_of(session, who, case),
         forms=forms(runtime.settings),
-        data=room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id), opinions=opinions)
-        | ({} if blind else _beside(session, who, case_id, mine=mine)),
+        colleagues=people,
+        data={
+            **room_data(case, who, mine=mine, seen=looking.seen_by(session, who, case_id), opinions=opinions),
+            "colleagues": [person.model_dump() for person in people],
+            **({} if blind else _beside(session, who, case_id, mine=mine)),
+        },
     )
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, func, literal, update
 from sqlmodel import Session, col, select
 
+from server.accounts.roles import Role
 from server.models import FailedSignIn, Hospital, Invitation, RecoveryCode, SignInStep, User, UserSession
 
 
@@ -33,6 +34,12 @@ def by_username(session: Session, username: str, *, lock: bool = False) -> User 
 def by_id(session: Session, user_id: str, *, lock: bool = False) -> User | None:
     """Return the account."""
     return session.get(User, user_id, with_for_update=lock)
+
+
+def active_of_role(session: Session, role: Role) -> list[User]:
+    """Return who of a role may sign in, by name."""
+    statement = select(User).where(User.role == role, col(User.active).is_(True))
+    return list(session.exec(statement.order_by(col(User.display_name), col(User.id))).all())
 
 
 def hospital_exists(session: Session, hospital_id: str) -> bool:

@@ -26,6 +26,15 @@ class Principal(BaseModel):
         return f"user:{self.user_id}"
 
 
+class Colleague(BaseModel):
+    """Somebody who reads smears, as others name them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+
+
 class UserView(BaseModel):
     """A row of the people page."""
 

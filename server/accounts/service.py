@@ -25,6 +25,7 @@ SESSION_LIFE = timedelta(hours=12)
 _TOUCH_EVERY = timedelta(minutes=1)
 _LONGEST_AGENT = 300
 _USERNAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,49}")
+_EMAIL = re.compile(r"[^\s@,;<>\"]{1,100}@[A-Za-z0-9.-]{1,150}")
 _REFUSED = "User name or password is wrong; try again."
 
 
@@ -202,8 +203,11 @@ def open_session(session: Session, user_id: str, *, user_agent: str = "") -> tup
     return token, _principal(row, user)
 
 
-def principal_for(session: Session, token: str) -> Principal | None:
-    """Return who is signed in by this token, or None: unknown, ended, idle too long, or shut out."""
+def principal_for(session: Session, token: str, *, used: bool = True) -> Principal | None:
+    """Return who is signed in by this token, or None: unknown, ended, idle too long, or shut out.
+
+    ``used`` False: only looked at, by a stream that is open; that is no use of the session.
+    """
     found = repository.session_and_user(session, token_id(token)) if token else None
     if found is None:
         return None
@@ -211,7 +215,7 @@ def principal_for(session: Session, token: str) -> Principal | None:
     now = utc_now()
     if row.revoked_at or row.expires_at <= now or row.last_seen_at + IDLE <= now or not user.active:
         return None
-    if row.last_seen_at + _TOUCH_EVERY <= now:
+    if used and row.last_seen_at + _TOUCH_EVERY <= now:
         _touch(session, row.id, now)
     return _principal(row, user)
 
@@ -223,6 +227,35 @@ def close_session(session: Session, token: str) -> None:
         return
     repository.revoke(session, now=utc_now(), session_id=found[0].id)
     record(session, found[1], f"user:{found[1].id}", "signed_out")
+
+
+def notice_address(session: Session, user_id: str) -> str | None:
+    """Return where letters to this person go; None: there is no address, no wish for letters, or no way in any more."""
+    user = repository.by_id(session, user_id)
+    return user.email if user is not None and user.active and user.mail_notices and user.email else None
+
+
+def notices(session: Session, principal: Principal) -> tuple[str, bool]:
+    """Return one's own address and whether letters are wanted."""
+    user = repository.by_id(session, principal.user_id)
+    return (user.email or "", user.mail_notices) if user else ("", False)
+
+
+def set_notices(session: Session, principal: Principal, *, email: str, wanted: bool) -> None:
+    """Keep one's own address and whether letters are wanted.
+
+    Raises:
+        UsageError: that is no address.
+    """
+    email = email.strip()
+    if email and not _EMAIL.fullmatch(email):
+        raise UsageError("That is no e-mail address; write it as name@hospital.example.")
+    if wanted and not email:
+        raise UsageError("Give the e-mail address that the letters shall go to.")
+    user = repository.by_id(session, principal.user_id, lock=True)
+    if user is not None:
+        user.email, user.mail_notices = email or None, wanted
+        record(session, user, principal.actor, "notices", wanted=wanted)
 
 
 def require_open(user: User | None) -> User:

@@ -28,16 +28,17 @@ def read(runtime: Runtime, case: Case, name: str, *, actor: str) -> tuple[bytes,
 
 def reader(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
     """Return a function that reads many of a case's images under one lease."""
-    listed = contents_of(runtime.vault).listed(case)
     hospital_id, case_id = case.hospital_id, case.id
+    listed = contents_of(runtime.vault).listed(case)
 
     def read_one(name: str) -> tuple[bytes, str]:
         if _MARKED.fullmatch(name):
             return _read_marked(runtime, hospital_id, case_id, name, actor), MARKED_TYPE
-        blob = listed.get(name) or contents_of(runtime.vault).listed(case, anew=True).get(name)
-        if blob is None:
+        found = listed.get(name) or contents_of(runtime.vault).listed(case, anew=True).get(name)
+        if found is None:
             raise NotFoundError("The case has no such image.")
-        return _plain(runtime, hospital_id, case_id, blob, actor), blob.media_type
+        blob, place = found
+        return _plain(runtime, case_id, blob, place, actor), blob.media_type
 
     return read_one
 
@@ -77,7 +78,7 @@ def keep_marked(runtime: Runtime, case: Case, plain: bytes, *, actor: str) -> st
 def key_of(runtime: Runtime, case: Case, *, actor: str) -> CaseKey:
     """Return the case's key on this person's own audited lease."""
     return ring_of(runtime.vault).key(
-        runtime.store, runtime.vault, hospital_id=case.hospital_id, case_id=case.id, actor=actor
+        runtime.store, runtime.vault, place=bundle.prefix(case.hospital_id, case.id), case_id=case.id, actor=actor
     )
 
 
@@ -87,18 +88,15 @@ def _marked_place(hospital_id: str, case_id: str, name: str) -> str:
 
 def _read_marked(runtime: Runtime, hospital_id: str, case_id: str, name: str, actor: str) -> bytes:
     key = ring_of(runtime.vault).key(
-        runtime.store, runtime.vault, hospital_id=hospital_id, case_id=case_id, actor=actor
+        runtime.store, runtime.vault, place=bundle.prefix(hospital_id, case_id), case_id=case_id, actor=actor
     )
     return key.decrypt(name, runtime.store.get(_marked_place(hospital_id, case_id, name), most=bundle.BLOB_LIMIT))
 
 
-def _plain(runtime: Runtime, hospital_id: str, case_id: str, blob: Blob, actor: str) -> bytes:
-    key = ring_of(runtime.vault).key(
-        runtime.store, runtime.vault, hospital_id=hospital_id, case_id=case_id, actor=actor
-    )
-    place = f"{bundle.prefix(hospital_id, case_id)}/blobs/{blob.name}"
+def _plain(runtime: Runtime, case_id: str, blob: Blob, place: str, actor: str) -> bytes:
+    key = ring_of(runtime.vault).key(runtime.store, runtime.vault, place=place, case_id=case_id, actor=actor)
     try:
-        cipher = runtime.store.get(place, most=blob.size)
+        cipher = runtime.store.get(f"{place}/blobs/{blob.name}", most=blob.size)
         return bundle.decrypt(key, blob, cipher)
     except (bundle.BundleRefusedError, DataInvalidError):
         raise DataInvalidError(

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 
 from server.cases.images import MEDIA_TYPES, is_image
 from server.vault.port import Vault
+from shared.contracts.analysis import Smear
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import Blob, BlobKind, CaseBody, CaseManifest, SignedManifest
 from shared.contracts.errors import DataInvalidError, HematovisionError, NotFoundError, SignatureInvalidError
+from shared.contracts.supplement import SupplementManifest
 from shared.crypto.envelope import CaseKey
 from shared.crypto.signing import VerifyKey
 from shared.storage import ObjectStore
@@ -53,6 +55,17 @@ class CheckedCase:
 def prefix(hospital_id: str, case_id: str) -> str:
     """Return where a case lies in the object store."""
     return f"cases/{hospital_id}/{case_id}"
+
+
+def supplement_prefix(hospital_id: str, case_id: str, request_id: str) -> str:
+    """Return where what came later for a case lies."""
+    return f"{prefix(hospital_id, case_id)}/supplements/{request_id}"
+
+
+def _place(manifest: CaseManifest) -> str:
+    if isinstance(manifest, SupplementManifest):
+        return supplement_prefix(manifest.hospital_id, manifest.case_id, manifest.request_id)
+    return prefix(manifest.hospital_id, manifest.case_id)
 
 
 def read_manifest(store: ObjectStore, hospital_id: str, case_id: str) -> SignedManifest:
@@ -97,23 +110,24 @@ def check(store: ObjectStore, vault: Vault, signed: SignedManifest, node_key: Ve
         raise BundleRefusedError(
             "signature_invalid", "The manifest is not signed by the node's key; send the case again."
         ) from None
-    _check_sizes(manifest)
-    key = _open_key(store, vault, manifest)
-    body = read_body(_plain(store, manifest, manifest.body, key))
+    check_sizes(manifest)
+    key = open_sealed(store, vault, manifest)
+    body = read_body(plain(store, manifest, manifest.body, key))
     for blob in manifest.blobs:
-        if not is_image(_plain(store, manifest, blob, key), blob.media_type):
+        if not is_image(plain(store, manifest, blob, key), blob.media_type):
             raise BundleRefusedError("blob_invalid", f"The part {blob.name} is not the image it claims to be.")
-    _check_consistency(manifest, body)
+    check_consistency(manifest, body.smear)
     return CheckedCase(signed, body)
 
 
-def open_key(store: ObjectStore, vault: Vault, hospital_id: str, case_id: str, *, actor: str) -> CaseKey:
-    """Open a case's key on an audited lease."""
-    raw = store.get(f"{prefix(hospital_id, case_id)}/key.json", most=KEY_LIMIT)
+def open_key(store: ObjectStore, vault: Vault, place: str, case_id: str, *, actor: str) -> CaseKey:
+    """Open the key that lies at ``place`` and is bound to the case, on an audited lease."""
+    raw = store.get(f"{place}/key.json", most=KEY_LIMIT)
     return vault.open_case_key(case_id, _sealed_key(raw), actor=actor)
 
 
-def _check_sizes(manifest: CaseManifest) -> None:
+def check_sizes(manifest: CaseManifest) -> None:
+    """Refuse what is too large, or names one part twice."""
     parts = (manifest.body, *manifest.blobs)
     if len(manifest.blobs) > CELL_LIMIT or any(blob.size > BLOB_LIMIT for blob in parts):
         raise BundleRefusedError("too_large", "The case has too many parts or one too large; send fewer.")
@@ -127,9 +141,10 @@ def _check_sizes(manifest: CaseManifest) -> None:
         raise BundleRefusedError("blob_invalid", "The case holds a part that is neither PNG nor JPEG.")
 
 
-def _open_key(store: ObjectStore, vault: Vault, manifest: CaseManifest) -> CaseKey:
+def open_sealed(store: ObjectStore, vault: Vault, manifest: CaseManifest) -> CaseKey:
+    """Open the key that a manifest names."""
     try:
-        raw = store.get(f"{prefix(manifest.hospital_id, manifest.case_id)}/key.json", most=KEY_LIMIT)
+        raw = store.get(f"{_place(manifest)}/key.json", most=KEY_LIMIT)
     except NotFoundError:
         raise BundleRefusedError("incomplete", "The case's key is missing; send the case again.") from None
     except DataInvalidError:
@@ -151,8 +166,9 @@ def _sealed_key(raw: bytes) -> bytes:
         raise DataInvalidError("The case's key cannot be read.") from None
 
 
-def _plain(store: ObjectStore, manifest: CaseManifest, blob: Blob, key: CaseKey) -> bytes:
-    place = f"{prefix(manifest.hospital_id, manifest.case_id)}/blobs/{blob.name}"
+def plain(store: ObjectStore, manifest: CaseManifest, blob: Blob, key: CaseKey) -> bytes:
+    """Return a part's plain content, fetched and checked."""
+    place = f"{_place(manifest)}/blobs/{blob.name}"
     try:
         cipher = store.get(place, most=max(0, blob.size))
     except NotFoundError:
@@ -186,12 +202,17 @@ def read_body(plain: bytes) -> CaseBody:
         body = CaseBody.model_validate_json(plain)
         # NaN and infinity are no JSON: no page could show them, and no database keep them alike. Looked for in what
         # was sent: a contract's own serialiser may make null of them.
-        json.loads(plain, parse_constant=_finite, parse_float=_finite)
+        check_numbers(plain)
     except ValueError:  # ValidationError is one
         raise BundleRefusedError(
             "body_invalid", "The case's body cannot be read; update the node's software."
         ) from None
     return body
+
+
+def check_numbers(plain: bytes) -> None:
+    """Return if every number is one; raises ValueError."""
+    json.loads(plain, parse_constant=_finite, parse_float=_finite)
 
 
 def _finite(number: str) -> float:
@@ -201,8 +222,8 @@ def _finite(number: str) -> float:
     return value
 
 
-def _check_consistency(manifest: CaseManifest, body: CaseBody) -> None:
-    smear = body.smear
+def check_consistency(manifest: CaseManifest, smear: Smear) -> None:
+    """Refuse a body that names parts which are not there."""
     names = {blob.name: blob.kind for blob in manifest.blobs}
     fields_known = all(names.get(field.path) is BlobKind.FIELD for field in smear.fields)
     cells_known = all(names.get(f"cell-{cell.id}.png", names.get(cell.source or "")) for cell in smear.cells)

@@ -1,6 +1,7 @@
 """Addresses to which a node may upload the parts of one case."""
 
 import re
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Final
 
@@ -16,6 +17,16 @@ VALID: Final = timedelta(minutes=15)
 _PART: Final = re.compile(r"key\.json|manifest\.json|blobs/[a-z]+-[A-Za-z0-9_.-]{1,80}")
 
 
+def check_names(names: Collection[str]) -> None:
+    """Return if all of these may be parts of a case.
+
+    Raises:
+        DataInvalidError: one may not.
+    """
+    if any(not _PART.fullmatch(name) for name in names):
+        raise DataInvalidError("A name is not a part of a case; update the node's software.")
+
+
 def grant(session: Session, store: ObjectStore, *, hospital_id: str, case_id: str, request: GrantRequest) -> Grants:
     """Return one short-lived PUT address a part, all below the hospital's own prefix.
 
@@ -24,8 +35,7 @@ def grant(session: Session, store: ObjectStore, *, hospital_id: str, case_id: st
         ConflictError: the case was taken in already; nothing of it may change any more. Another hospital's case of the
             same id is not told of here: ingest refuses the second one.
     """
-    if any(not _PART.fullmatch(name) for name in request.names):
-        raise DataInvalidError("A name is not a part of a case; update the node's software.")
+    check_names(request.names)
     if repository.get(session, case_id, scope=hospital_id) is not None:
         raise ConflictError("The case was taken in already; its parts cannot change any more.")
     place, now = bundle.prefix(hospital_id, case_id), utc_now()

@@ -1,22 +1,21 @@
 """Taking cases in: verified, once, or into quarantine with a reason."""
 
-from datetime import timedelta
-
 import structlog
 from sqlmodel import Session
 
 from server.audit import service as audit
-from server.cases import bundle, repository
+from server.cases import bundle, repository, views
 from server.cases.bundle import BundleRefusedError, CheckedCase
+from server.cases.cell_rows import cell_row
 from server.cases.drawing import is_drawn
-from server.cases.lifecycle import DEFAULT_TARGETS, check_transition
+from server.cases.lifecycle import check_transition
 from server.cases.service import subject
+from server.cases.worklist import target
 from server.insights import measures
-from server.models import Case, CaseCell, CaseField, Hospital, Quarantine
+from server.models import Case, CaseField, Quarantine
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.runtime import Runtime
-from shared.contracts.analysis import Cell
 from shared.contracts.case import CaseState, SignedManifest
 from shared.contracts.enrolment import EnrolmentState
 from shared.crypto.signing import VerifyKey
@@ -124,7 +123,7 @@ def _take_in(session: Session, checked: CheckedCase, *, blind: bool) -> CaseStat
                 microns=field.microns,
             )
         )
-    session.add_all(_cell_row(case.id, cell, bundle.cell_blob(names, cell.id, cell.source)) for cell in smear.cells)
+    session.add_all(cell_row(case.id, cell, bundle.cell_blob(names, cell.id, cell.source)) for cell in smear.cells)
     audit.record(
         session,
         subject=subject(case.id),
@@ -150,7 +149,8 @@ def _case_row(session: Session, checked: CheckedCase) -> Case:
     manifest, smear, context = checked.signed.manifest, checked.body.smear, checked.body.context
     now = utc_now()
     smear_json = smear.model_dump(mode="json", by_alias=True)
-    return Case(
+    hospital = repository.hospital(session, manifest.hospital_id)
+    case = Case(
         id=manifest.case_id,
         hospital_id=manifest.hospital_id,
         node_id=manifest.node_id,
@@ -170,34 +170,7 @@ def _case_row(session: Session, checked: CheckedCase) -> Case:
         synthetic=smear.synthetic,
         manifest=checked.signed.model_dump(mode="json", by_alias=True),
         received_at=now,
-        due_at=now + _target(repository.hospital(session, manifest.hospital_id), checked),
+        due_at=now + target(hospital.target_minutes if hospital else {}, manifest.priority),
     )
-
-
-def _target(hospital: Hospital | None, checked: CheckedCase) -> timedelta:
-    """Return the turn-around target: the hospital's own, else the default."""
-    priority = checked.signed.manifest.priority
-    minutes = hospital.target_minutes.get(priority.value) if hospital else None
-    return timedelta(minutes=float(minutes)) if minutes else DEFAULT_TARGETS[priority]
-
-
-def _cell_row(case_id: str, cell: Cell, blob: str) -> CaseCell:
-    x0, y0, x1, y1 = cell.box
-    return CaseCell(
-        case_id=case_id,
-        cell_id=cell.id,
-        field=cell.field,
-        x0=x0,
-        y0=y0,
-        x1=x1,
-        y1=y1,
-        blob=blob,
-        ai_class=cell.cls,
-        ai_probability=cell.probability,
-        ai_margin=cell.margin,
-        prediction_set=[cls.value for cls in cell.prediction_set],
-        ood_score=cell.ood_score,
-        edge=cell.edge,
-        provisional=cell.provisional,
-        current_class=cell.cls,
-    )
+    views.index_flags(case, smear.flags)
+    return case

@@ -22,17 +22,17 @@ class KeyRing:
         self._lock = threading.Lock()
         self._keys: OrderedDict[tuple[str, str], tuple[float, CaseKey]] = OrderedDict()
 
-    def key(self, store: ObjectStore, vault: Vault, *, hospital_id: str, case_id: str, actor: str) -> CaseKey:
-        """Return the case's key, by a new lease of the vault unless this actor's last one is fresh."""
-        place = (case_id, actor)
+    def key(self, store: ObjectStore, vault: Vault, *, place: str, case_id: str, actor: str) -> CaseKey:
+        """Return the key that lies at ``place``, by a new lease of the vault unless this actor's last one is fresh."""
+        slot = (place, actor)
         with self._lock:
-            known = self._keys.get(place)
+            known = self._keys.get(slot)
             if known is not None and time.monotonic() - known[0] < _SECONDS:
-                self._keys.move_to_end(place)
+                self._keys.move_to_end(slot)
                 return known[1]
-        opened = bundle.open_key(store, vault, hospital_id, case_id, actor=actor)
+        opened = bundle.open_key(store, vault, place, case_id, actor=actor)
         with self._lock:
-            self._keys[place] = (time.monotonic(), opened)
+            self._keys[slot] = (time.monotonic(), opened)
             while len(self._keys) > _KEPT:
                 self._keys.popitem(last=False)
         return opened

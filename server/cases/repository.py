@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import func, or_, true
 from sqlalchemy.orm import QueryableAttribute, defer, load_only
@@ -32,22 +32,12 @@ from server.models import (
 from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
 
-ROW_LIMIT = 500
 _REFERENCE_ROWS = 300
-_OPEN_SECOND = (
+OPEN_SECOND: Final = (
     col(Opinion.kind) == OpinionKind.SECOND,
     col(Opinion.saved_at).is_(None),
     col(Opinion.withdrawn_at).is_(None),
 )
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A worklist line before it is a view."""
-
-    case: Case
-    hospital_name: str
-    holder_name: str | None
 
 
 def attribute(column: object) -> QueryableAttribute[Any]:  # Any: a column of any type
@@ -68,44 +58,6 @@ def get(session: Session, case_id: str, *, scope: Scope, lock: bool = False, lig
     if light:
         query = query.options(defer(attribute(Case.manifest)))
     return session.exec(query.with_for_update() if lock else query).first()
-
-
-def listed(
-    session: Session,
-    *,
-    scope: Scope,
-    states: Collection[CaseState] | None,
-    hospital_id: str | None,
-    holder_id: str | None,
-) -> list[Listed]:
-    """Return cases with their hospital's and holder's name, in one query."""
-    query = (
-        select(Case, Hospital.name, User.display_name)
-        .join(Hospital, col(Hospital.id) == col(Case.hospital_id))
-        .join(User, col(User.id) == col(Case.claimed_by), isouter=True)
-        .options(defer(attribute(Case.manifest)), defer(attribute(Case.differential)))
-        .order_by(col(Case.due_at))
-        .limit(ROW_LIMIT)
-    )
-    if scope is not None:
-        query = query.where(Case.hospital_id == scope)
-    if states is not None:
-        query = query.where(col(Case.state).in_(states))
-    if hospital_id is not None:
-        query = query.where(Case.hospital_id == hospital_id)
-    if holder_id is not None:
-        asked = select(Opinion.case_id).where(Opinion.reader_id == holder_id, *_OPEN_SECOND)
-        query = query.where(or_(col(Case.claimed_by) == holder_id, col(Case.id).in_(asked)))
-    return [Listed(case, name, holder) for case, name, holder in session.exec(query)]
-
-
-def open_counts(session: Session, *, scope: Scope, states: Collection[CaseState]) -> tuple[int, int]:
-    """Return how many cases stand open, and how many of them are STAT."""
-    query = select(Case.priority, func.count()).where(col(Case.state).in_(states)).group_by(col(Case.priority))
-    if scope is not None:
-        query = query.where(Case.hospital_id == scope)
-    by_priority: dict[str, int] = dict(session.exec(query).all())
-    return sum(by_priority.values()), by_priority.get(Priority.STAT, 0)
 
 
 def hospitals(session: Session, *, scope: Scope) -> dict[str, str]:
@@ -214,7 +166,7 @@ def pending_ingest(session: Session, kind: str, hospital_id: str, case_id: str) 
 
 def open_opinion(session: Session, case_id: str, *, lock: bool = False) -> Opinion | None:
     """Return the second opinion that is asked of a case and not given yet."""
-    query = select(Opinion).where(Opinion.case_id == case_id, *_OPEN_SECOND)
+    query = select(Opinion).where(Opinion.case_id == case_id, *OPEN_SECOND)
     return session.exec(query.with_for_update() if lock else query).first()
 
 
@@ -233,7 +185,7 @@ def open_opinions(session: Session) -> list[Asked]:
     query = (
         select(Opinion.case_id, Opinion.reader_id, User.display_name, User.id)
         .join(User, col(User.id) == col(Opinion.asked_by))
-        .where(*_OPEN_SECOND)
+        .where(*OPEN_SECOND)
     )
     return [Asked(*row) for row in session.exec(query)]
 

@@ -1,14 +1,32 @@
 """Cases as a page or another domain sees them."""
 
 from datetime import datetime
+from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel
 
+from server.accounts.schemas import Colleague
 from server.models import OpinionKind
 from shared.contracts.analysis import Differential, Flag, Quality
 from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus
+from shared.contracts.supplement import MoreState
+
+
+class Sort(StrEnum):
+    """What the worklist is sorted by; ties by urgency or case number."""
+
+    URGENCY = "urgency"
+    DUE = "due"
+    WAITING = "waiting"
+    HOSPITAL = "hospital"
+    FLAGS = "flags"
+    CELLS = "cells"
+    DOUBTFUL = "doubtful"
+    READER = "reader"
+    CASE = "case"
 
 
 class WorklistRow(BaseModel):
@@ -27,8 +45,13 @@ class WorklistRow(BaseModel):
     claimed_by: str | None
     """Display name of the holder while the lease lasts."""
     claimed_by_id: str | None
+    assigned_to: str | None
+    """Display name of who is to read it."""
+    assigned_to_id: str | None
     pseudo: bool
     synthetic: bool
+    key: list[str | int]
+    """Where it stands in the order: lists of one order compare as their lines do."""
     blind: bool = False
     """To be read without the AI first: `flags` is empty and `doubtful_count` 0, whatever it found."""
     second_opinion: str = ""
@@ -39,26 +62,65 @@ class WorklistRow(BaseModel):
 
 
 class WorklistFilter(BaseModel):
-    """What the worklist shows; None means all."""
+    """What the worklist shows, and in which order; None and nothing mean all."""
 
     hospital_id: str | None = None
     flag: str | None = None
-    mine: bool = False
-    state: str = "open"
-    """``open`` (to read), ``done`` (signed and later) or ``all``."""
+    priority: Priority | None = None
+    reader: str = ""
+    """``me``, ``nobody``, or a person's id."""
+    state: Literal["open", "waiting", "reading", "done", "all"] = "open"
+    """``open``: to read, of these ``waiting`` (nobody holds it) or ``reading``; ``done``: signed and later."""
+    late: bool = False
+    """Only what is past its turn-around target."""
+    asked: bool = False
+    """Only cases in which a question or an answer waits for this person."""
     search: str = ""
+    sort: Sort = Sort.URGENCY
+    descending: bool = False
 
 
 class Worklist(BaseModel):
-    """The worklist: STAT first, then by due time."""
+    """A page of the worklist, and counts of all."""
 
     rows: list[WorklistRow]
+    more: bool
+    """There are lines behind these."""
+    matching: int
+    """How many cases fit the filters."""
     to_read: int
     stat: int
+    late: int
+    mine: int
+    """Assigned to this person, or held."""
     oldest_received_at: datetime | None
     hospitals: dict[str, str]
     """Id → name of all hospitals with cases, for the filter."""
     flags: list[str]
+
+
+class SavedViewView(BaseModel):
+    """Filters and order that a person keeps under a name."""
+
+    id: str
+    name: str
+    wanted: WorklistFilter
+    is_default: bool
+
+
+class NotAssigned(BaseModel):
+    """A case that could not be assigned, and why."""
+
+    case_id: str
+    reason: str
+
+
+class Assigned(BaseModel):
+    """What became of assigning many cases."""
+
+    to: Colleague | None
+    done: list[str] = []
+    failed: list[NotAssigned] = []
 
 
 class CellView(BaseModel):
@@ -164,6 +226,22 @@ class CaseView(BaseModel):
     blind: BlindView | None = None
     """Set while something is hidden: what the AI said then reads as if it had said nothing, and nothing that the first
     reader did shows."""
+
+
+class MoreView(BaseModel):
+    """A request for more cells of a smear."""
+
+    request_id: str
+    state: MoreState
+    asked_at: datetime
+    asked_by: str
+    changed_at: datetime
+    cells: int
+    """White cells that came."""
+    fields: int
+    reason: str
+    note: str
+    """What a reader should know while nothing has come."""
 
 
 class SignedCell(BaseModel):

@@ -9,8 +9,8 @@ from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import blinding, blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
-from server.cases.lifecycle import FINISHED, LEASE, OPEN, PRIORITY_RANK, READABLE, check_transition
-from server.cases.schemas import Amending, BlindView, CaseView, CellView, Worklist, WorklistFilter, WorklistRow
+from server.cases.lifecycle import LEASE, READABLE, check_transition
+from server.cases.schemas import Amending, BlindView, CaseView, CellView
 from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of
 from server.models import Case, CaseCell, CaseField, Opinion
 from server.models.base import utc_now
@@ -20,64 +20,6 @@ from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus
-
-_STATES: dict[str, Collection[CaseState] | None] = {"open": OPEN, "done": FINISHED, "all": None}
-
-
-def worklist(session: Session, principal: Principal, wanted: WorklistFilter) -> Worklist:
-    """Return the cases this person may see, STAT first, then by due time."""
-    scope, now = scope_of(principal), utc_now()
-    listed = repository.listed(
-        session,
-        scope=scope,
-        states=_STATES.get(wanted.state, OPEN),
-        hospital_id=wanted.hospital_id,
-        holder_id=principal.user_id if wanted.mine else None,
-    )
-    rows = [
-        views.worklist_row(line.case, hospital_name=line.hospital_name, holder_name=line.holder_name, now=now)
-        for line in listed
-    ]
-    _mark_second_opinions(session, principal, rows)
-    flags = sorted({flag.id for row in rows for flag in row.flags})
-    phrase = wanted.search.strip().lower()
-    kept = [
-        row
-        for row in rows
-        if (wanted.flag is None or any(flag.id == wanted.flag for flag in row.flags))
-        and phrase in _searchable(row.case_id, row.hospital_name, *(flag.id for flag in row.flags))
-        and (not wanted.mine or row.claimed_by_id == principal.user_id or row.second_opinion == "you")
-    ]
-    kept.sort(key=lambda row: (PRIORITY_RANK[row.priority], row.due_at))
-    to_read, stat = repository.open_counts(session, scope=scope, states=OPEN)
-    waiting = [row.received_at for row in rows if row.state in OPEN]
-    return Worklist(
-        rows=kept,
-        to_read=to_read,
-        stat=stat,
-        oldest_received_at=min(waiting, default=None),
-        hospitals=repository.hospitals(session, scope=scope),
-        flags=flags,
-    )
-
-
-def _mark_second_opinions(session: Session, principal: Principal, rows: list[WorklistRow]) -> None:
-    """Say of which cases a second opinion is asked that this person can give, or waits for."""
-    asked = {one.case_id: one for one in repository.open_opinions(session)}
-    for row in rows:
-        one = asked.get(row.case_id)
-        if one is None:
-            continue
-        if one.reader_id == principal.user_id:
-            row.second_opinion, row.asked_by = "you", one.asked_by
-        elif one.asked_by_id == principal.user_id or one.reader_id is not None:
-            row.second_opinion = "asked"
-        else:
-            row.second_opinion, row.asked_by = "anyone", one.asked_by
-
-
-def _searchable(*parts: str) -> str:
-    return " ".join(parts).lower()
 
 
 def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
@@ -187,6 +129,12 @@ def release(session: Session, principal: Principal, case_id: str) -> None:
     case.claimed_by = case.claimed_at = case.lease_until = None
     case.version += 1
     audit.record(session, subject=subject(case_id), actor=principal.actor, action="case.released", data={})
+
+
+def holder(session: Session, principal: Principal, case_id: str) -> str | None:
+    """Return the id of who holds a case at this moment."""
+    case = visible_case(session, principal, case_id)
+    return case.claimed_by if views.lease_holds(case, utc_now()) else None
 
 
 def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from server.cases import ingest as taking_in
+from server.cases import supplements
 from server.runtime import Runtime
 
 
@@ -12,10 +13,19 @@ def ingest(runtime: Runtime, payload: dict[str, Any]) -> None:
     taking_in.ingest(runtime, hospital_id=payload["hospital_id"], case_id=payload["case_id"])
 
 
+def supplement(runtime: Runtime, payload: dict[str, Any]) -> None:
+    """Take in what a node sent later for a case."""
+    supplements.take_in(runtime, payload["request_id"])
+
+
 def scan(runtime: Runtime, _payload: dict[str, Any]) -> None:
     """Find cases whose commit notice was lost."""
     taking_in.scan(runtime)
 
 
-TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {taking_in.INGEST: ingest, "cases.scan": scan}
+TASKS: dict[str, Callable[[Runtime, dict[str, Any]], None]] = {
+    taking_in.INGEST: ingest,
+    supplements.TAKE_IN: supplement,
+    "cases.scan": scan,
+}
 PERIODIC: dict[str, float] = {"cases.scan": 60.0}

@@ -1,16 +1,20 @@
 """Turning rows into what a page sees: order, doubt and the live differential."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from server.cases.schemas import CellView, FieldView, WorklistRow
 from server.models import Case, CaseCell, CaseField
-from shared.contracts.analysis import Differential, Flag
+from shared.contracts.analysis import Differential, Flag, Severity
 from shared.contracts.case import OVERLAY_PREFIX, CaseState
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
 
 _EMPTY_SET_RANK = 99
+_SEVERITY_RANK = {Severity.CRITICAL: 0, Severity.URGENT: 1, Severity.ROUTINE: 2}
+NO_FLAG: Final = len(_SEVERITY_RANK)
+"""Rank of a case without flags, behind all others."""
 
 
 def live_differential(cells: Iterable[CaseCell]) -> Differential:
@@ -97,7 +101,15 @@ def field_views(fields: Iterable[CaseField]) -> list[FieldView]:
     return [FieldView.model_validate(field, from_attributes=True) for field in fields]
 
 
-def worklist_row(case: Case, *, hospital_name: str, holder_name: str | None, now: datetime) -> WorklistRow:
+def worklist_row(
+    case: Case,
+    *,
+    hospital_name: str,
+    holder_name: str | None,
+    assignee_name: str | None,
+    key: list[str | int],
+    now: datetime,
+) -> WorklistRow:
     """Return one line of the worklist; a lapsed claim counts as none."""
     held = lease_holds(case, now)
     lapsed = case.state is CaseState.CLAIMED and not held
@@ -114,6 +126,9 @@ def worklist_row(case: Case, *, hospital_name: str, holder_name: str | None, now
         due_at=case.due_at,
         claimed_by=holder_name if held else None,
         claimed_by_id=case.claimed_by if held else None,
+        assigned_to=assignee_name,
+        assigned_to_id=case.assigned_to,
+        key=key,
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         blind=case.awaits_impression,
@@ -124,6 +139,12 @@ def overlays(case: Case) -> list[str]:
     """Return the ids of the cells of which an overlay came with the case."""
     names = [str(blob["name"]) for blob in case.manifest["manifest"]["blobs"]]
     return [name.removeprefix(OVERLAY_PREFIX).removesuffix(".png") for name in names if name.startswith(OVERLAY_PREFIX)]
+
+
+def index_flags(case: Case, flags: Sequence[Flag]) -> None:
+    """Keep what the worklist filters and sorts by beside a case's flags."""
+    case.flag_ids = " ".join(["", *dict.fromkeys(flag.id for flag in flags), ""]) if flags else " "
+    case.flag_rank = min((_SEVERITY_RANK[flag.severity] for flag in flags), default=NO_FLAG)
 
 
 def flags_of(case: Case) -> list[Flag]:

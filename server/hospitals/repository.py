@@ -7,6 +7,7 @@ from sqlmodel import Session, col, select
 
 from server.federation.states import RunState, SiteState
 from server.models import (
+    CaseSupplement,
     EnrolmentKit,
     Hospital,
     ModelVersion,
@@ -19,6 +20,14 @@ from server.models import (
 )
 from server.registry.states import ModelState
 from shared.contracts.enrolment import EnrolmentState
+from shared.contracts.supplement import MoreState
+
+
+def more_waiting(session: Session, node_id: str) -> int:
+    """Return how many requests for more of a smear wait for this node."""
+    states = (MoreState.ASKED, MoreState.TAKEN)
+    query = select(func.count()).where(CaseSupplement.node_id == node_id, col(CaseSupplement.state).in_(states))
+    return session.exec(query).one()
 
 
 def add(session: Session, row: Hospital | EnrolmentKit | Node | SeenProof) -> None:

@@ -44,6 +44,8 @@ __all__ = [
 ONLINE_SECONDS = 30
 _SILENCE_PROTOCOL = 2
 """From this of the heartbeat on, a node reads for how long it was not heard."""
+_MORE_PROTOCOL = 3
+"""From this of the heartbeat on, a node looks for requests for more of a smear."""
 MOST_TOLERANCE = 0.02
 """What the network lets a hospital lose by a model; the gate of the registry goes by it."""
 
@@ -65,6 +67,7 @@ def heartbeat(session: Session, runtime: Runtime, node: NodePrincipal, beat: Hea
         superlink=runtime.settings.superlink or None,
         lost_seconds=_seconds_since(row.lost_at) if tells_silence else None,
         asked_seconds=_seconds_since(_asked_since(session, node)) if tells_silence else None,
+        more_waiting=repository.more_waiting(session, node.node_id) if beat.protocol >= _MORE_PROTOCOL else None,
     )
 
 

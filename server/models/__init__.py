@@ -2,7 +2,8 @@
 
 from server.models.accounts import FailedSignIn, Invitation, RecoveryCode, SignInStep, User, UserSession
 from server.models.audit import AuditCheckpoint, AuditEntry
-from server.models.cases import Case, CaseCell, CaseField, Quarantine
+from server.models.cases import Case, CaseCell, CaseField, CaseSupplement, Quarantine
+from server.models.consult import ConsultMessage, ConsultPerson, ConsultThread
 from server.models.federation import CensusRecord, DryRun, RoundRecord, Run, RunEvent, RunSchedule, SiteRound
 from server.models.findings import FindingChange, Phrase
 from server.models.hospitals import EnrolmentKit, Hospital, Node, SeenProof
@@ -11,6 +12,7 @@ from server.models.outbox import OutboxEntry
 from server.models.registry import ModelSite, ModelVersion, NodeModel
 from server.models.reports import Report
 from server.models.reviews import ChangeKind, FlagDecision, LabelChange, Review
+from server.models.worklist import SavedView
 
 __all__ = [
     "AuditCheckpoint",
@@ -19,8 +21,12 @@ __all__ = [
     "CaseCell",
     "CaseField",
     "CaseMeasure",
+    "CaseSupplement",
     "CensusRecord",
     "ChangeKind",
+    "ConsultMessage",
+    "ConsultPerson",
+    "ConsultThread",
     "DryRun",
     "EnrolmentKit",
     "FailedSignIn",
@@ -47,6 +53,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunSchedule",
+    "SavedView",
     "SeenProof",
     "SignInStep",
     "SiteRound",

@@ -25,6 +25,8 @@ class User(SQLModel, table=True):
     failed_logins: int = 0
     locked_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
     email: str | None = None
+    mail_notices: bool = True
+    """Whether letters tell of questions that wait."""
     last_sign_in_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     totp_sealed: str | None = None
     """The secret of the second factor, sealed by the vault; None: there is none."""

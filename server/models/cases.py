@@ -8,6 +8,7 @@ from server.db.types import JSON, JsonDict, UtcDateTime, stored
 from server.models.base import new_id, utc_now
 from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
+from shared.contracts.supplement import MoreState
 
 
 class Case(SQLModel, table=True):
@@ -38,11 +39,20 @@ class Case(SQLModel, table=True):
     synthetic: bool = False
     manifest: JsonDict = Field(sa_type=JSON)
     """`SignedManifest` as received."""
+    supplements: list[JsonDict] = Field(default_factory=list, sa_type=JSON)
+    """`SignedSupplement` objects of what the node sent later."""
     received_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, index=True)
     due_at: datetime = Field(sa_type=UtcDateTime, index=True)
     claimed_by: str | None = Field(default=None, foreign_key="user_account.id", index=True)
     claimed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    assigned_to: str | None = Field(default=None, foreign_key="user_account.id", index=True)
+    """Who is to read it; whoever holds the claim is reading it."""
+    assigned_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    flag_ids: str = " "
+    """The ids of its flags, each between spaces: what the worklist filters and searches by."""
+    flag_rank: int = 3
+    """How severe its worst flag is: 0 critical, 1 urgent, 2 routine, 3 none."""
     signed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     version: int = 1
@@ -107,6 +117,27 @@ class CaseCell(SQLModel, table=True):
     """Ids of the cells it was split or merged from."""
     disputed: bool = False
     """The first impression named it otherwise than the model: it wants a second look like any doubtful cell."""
+
+
+class CaseSupplement(SQLModel, table=True):
+    """A reader's request for more of a smear, and what became of it."""
+
+    __tablename__ = "case_supplement"
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    case_id: str = Field(foreign_key="smear_case.id", index=True)
+    hospital_id: str = Field(foreign_key="hospital.id")
+    node_id: str = Field(foreign_key="node.id", index=True)
+    cells: int
+    """White cells that are wanted."""
+    asked_by: str = Field(foreign_key="user_account.id")
+    asked_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    state: MoreState = Field(default=MoreState.ASKED, sa_type=stored(MoreState))
+    changed_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    reason: str = ""
+    fields_came: int = 0
+    cells_came: int = 0
+    """White cells."""
 
 
 class Quarantine(SQLModel, table=True):

@@ -1,6 +1,6 @@
 """What must have been looked at before a case is signed: every doubtful cell, and every class group."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlmodel import Session
 
@@ -14,6 +14,13 @@ from shared.contracts.errors import ConflictError
 from shared.contracts.ontology import CellClass
 
 _NAMED = 8
+
+
+def forget(session: Session, case_id: str, classes: Collection[CellClass]) -> None:
+    """Have readers look at these groups again: cells came that they have not seen."""
+    gone = {cls.value for cls in classes}
+    for review in repository.unsigned_reviews(session, case_id):
+        review.seen = [value for value in review.seen if value not in gone]
 
 
 def saw(session: Session, principal: Principal, case_id: str, groups: Iterable[CellClass]) -> Readiness:

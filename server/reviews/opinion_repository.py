@@ -61,12 +61,6 @@ def reader(session: Session, user_id: str) -> User | None:
     return session.exec(query).first()
 
 
-def readers(session: Session) -> dict[str, str]:
-    """Return id → name of everybody who can give an opinion, by name."""
-    query = select(User.id, User.display_name).where(User.role == Role.HEMATOLOGIST, col(User.active).is_(True))
-    return dict(session.exec(query.order_by(User.display_name)).all())
-
-
 def names(session: Session, user_ids: set[str]) -> dict[str, str]:
     """Return id → display name."""
     query = select(User.id, User.display_name).where(col(User.id).in_(user_ids))

@@ -15,6 +15,11 @@ def review(session: Session, case_id: str, reader_id: str) -> Review | None:
     return session.exec(query).first()
 
 
+def unsigned_reviews(session: Session, case_id: str) -> Sequence[Review]:
+    """Return all readings of the case that are not signed."""
+    return session.exec(select(Review).where(Review.case_id == case_id, col(Review.signed_at).is_(None))).all()
+
+
 def latest_review(session: Session, case_id: str) -> Review | None:
     """Return the newest reading of the case, whoever's."""
     query = select(Review).where(Review.case_id == case_id).order_by(col(Review.started_at).desc())

@@ -140,12 +140,6 @@ def opinions(session: Session, principal: Principal, case_id: str) -> list[Opini
     return [_view(row, names, principal) for row in rows]
 
 
-def colleagues(session: Session, principal: Principal) -> dict[str, str]:
-    """Return id → name of the other readers, by name."""
-    found = repository.readers(session)
-    return {key: name for key, name in found.items() if key != principal.user_id}
-
-
 def compared(session: Session, principal: Principal, case_id: str, opinion_id: str) -> ComparedCase:
     """Return a saved second opinion beside what the first reader had at that moment.
 

@@ -97,8 +97,8 @@ class LedgerTotals(Contract):
     last_at: datetime | None = None
 
 
-HEARTBEAT_PROTOCOL: Final = 2
-"""What this software speaks: 1 knows no ``lost_seconds`` and ``asked_seconds``."""
+HEARTBEAT_PROTOCOL: Final = 3
+"""What this software speaks: 1 knows no ``lost_seconds`` and ``asked_seconds``, 2 no ``more_waiting``."""
 
 
 class Heartbeat(Contract):
@@ -136,3 +136,5 @@ class HeartbeatReply(Contract):
     """For so long the SuperLink has heard nothing of this node's SuperNode; None: it hears it, or does not know it."""
     asked_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False, exclude_if=lambda value: value is None)
     """For so long an answer of this node to a round is awaited; None: none is."""
+    more_waiting: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+    """How many requests for more of a smear wait (`shared.contracts.supplement`); None: not told to such a node."""

@@ -14,7 +14,11 @@ import httpx2
 import pytest
 
 from portal.access import PUBLIC, RULES
+from server.cases import saved_views
 from server.cases import service as cases
+from server.cases.schemas import WorklistFilter
+from server.consult import service as consult
+from server.consult.schemas import About, Asked
 from server.reviews import amending, findings, opinions, phrases, second_opinions, undoing
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus
@@ -25,6 +29,7 @@ from tests.reading import look_through
 
 KEY = {"idempotency_key": "tried-by-the-matrix"}
 PERSON = {"username": "new.one", "display_name": "Dr. N. Ew", "role": "auditor", "password": PASSWORD}
+QUESTION = {"text": "Is this a blast?", **KEY}
 PLAN = {"rounds": "2", "min_sites": "1"}
 
 
@@ -100,6 +105,24 @@ def _kept(world: World) -> dict[str, str]:
         return {"phrase": phrases.keep(session, world.network.people["reader"], "platelets", "Large forms.").id or ""}
 
 
+def _a_colleague(world: World) -> dict[str, str]:
+    return {"people": world.network.people["second"].user_id}
+
+
+def _questioned(world: World) -> dict[str, str]:
+    people = world.network.people
+    asked = Asked(text="Is this a blast?", people=[people["second"].user_id], key="asked-by-the-matrix")
+    with world.network.centre.runtime.database.session() as session:
+        thread = consult.ask(session, people["reader"], world.things[OWN]["case"], About(), asked)
+    return {"thread": thread}
+
+
+def _own_view(world: World) -> dict[str, str]:
+    with world.network.centre.runtime.database.session() as session:
+        made = saved_views.save(session, world.network.people["reader"], name="Own", wanted=WorklistFilter())
+    return {"view": made.id}
+
+
 # nobody · hematologist · coordinator · auditor · admin · IT of the hospital · IT of another hospital
 MATRIX: dict[str, Row] = {
     "healthz": Row("GET /healthz", "200 200 200 200 200 200 200"),
@@ -115,6 +138,9 @@ MATRIX: dict[str, Row] = {
     "home": Row("GET /", "login 303 303 303 303 303 303"),
     # One's own account, whoever one is; what is somebody else's is not found there.
     "account": Row("GET /account", "login 200 200 200 200 200 200"),
+    "account_notices": Row(
+        "POST /account/notices", "login 303 303 303 303 303 303", {"email": "a@b.example", "wanted": "true"}
+    ),
     "account_password": Row(
         "POST /account/password",
         "login 303 303 303 303 303 303",
@@ -135,6 +161,14 @@ MATRIX: dict[str, Row] = {
     "sessions_end_others": Row("POST /account/sessions/end-others", "login 303 303 303 303 303 303"),
     # Cases are read by hematologists; hospital IT sees what comes of them.
     "worklist": Row("GET /worklist", "login 200 403 403 200 403 403"),
+    "worklist_rows": Row("GET /worklist/rows", "login 200 403 403 200 403 403"),
+    "worklist_lines": Row("GET /worklist/lines?case_id={case}", "login 200 403 403 200 403 403"),
+    "worklist_events": Row("GET /worklist/events?seconds=0", "login 200 403 403 200 403 403"),
+    "worklist_assign": Row("POST /worklist/assign", "login 303 403 403 403 403 403", {"case_id": "HV-00000000"}),
+    # A view is its owner's alone: whoever made none finds none.
+    "view_save": Row("POST /worklist/views", "login 303 403 403 303 403 403", {"name": "My own"}),
+    "view_update": Row("POST /worklist/views/{view}", "login 303 403 403 404 403 403", {"name": "Mine"}, _own_view),
+    "view_delete": Row("POST /worklist/views/{view}/delete", "login 303 403 403 404 403 403", before=_own_view),
     "case": Row("GET /cases/{case}", "login 200 403 403 200 403 403"),
     "case_json": Row("GET /cases/{case}.json", "401 200 403 403 200 403 403"),
     "case_history": Row("GET /cases/{case}/history", "login 200 403 403 200 403 403"),
@@ -170,6 +204,21 @@ MATRIX: dict[str, Row] = {
     "case_images": Row("GET /cases/{case}/images?name=cell-c1.png", "login 200 403 403 200 403 403"),
     "case_tile": Row("GET /cases/{case}/fields/0/tiles/0_0_0.jpg", "login 200 403 403 200 403 403"),
     "case_compare": Row("GET /cases/{case}/compare?label=monocyte", "login 200 403 403 200 403 403"),
+    "case_events": Row("GET /cases/{case}/events?seconds=0", "login 200 403 403 200 403 403"),
+    "case_more": Row("GET /cases/{case}/more", "login 200 403 403 200 403 403"),
+    "case_more_ask": Row("POST /cases/{case}/more", "login 200 403 403 403 403 403"),
+    "case_consult": Row("GET /cases/{case}/consult", "login 200 403 403 200 403 403"),
+    "consult_ask": Row("POST /cases/{case}/consult", "login 200 403 403 403 403 403", QUESTION, _a_colleague),
+    "consult_reply": Row(
+        "POST /cases/{case}/consult/{thread}/messages", "login 200 403 403 403 403 403", QUESTION, _asked
+    ),
+    "consult_state": Row(
+        "POST /cases/{case}/consult/{thread}/state",
+        "login 200 403 403 403 403 403",
+        {"resolved": "true", **KEY},
+        _asked,
+    ),
+    "consult_seen": Row("POST /cases/{case}/consult/seen", "login 200 403 403 403 403 403"),
     "case_impression": Row(
         "POST /cases/{case}/impression", "login 200 403 403 403 403 403", {"impression": "A draft."}
     ),
@@ -260,6 +309,7 @@ MATRIX: dict[str, Row] = {
         "login 403 303 403 303 303 403",
         {"mcv_fl_low": "80", "mcv_fl_high": "98"},
     ),
+    "hospital_targets": Row("POST /hospitals/{hospital}/targets", "login 403 303 403 303 303 403", {"stat": "45"}),
     "hospital_tolerance": Row(
         "POST /hospitals/{hospital}/tolerance", "login 403 303 403 303 303 403", {"points": "1"}
     ),

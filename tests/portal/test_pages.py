@@ -71,12 +71,6 @@ def test_every_page_stands_in_an_empty_centre(tmp_path: Path) -> None:
     empty.centre.runtime.database.dispose()
 
 
-def test_worklist_part_for_htmx_holds_the_rows_alone(reader: Browser, network: Network) -> None:
-    part = reader.get("/worklist", **{"HX-Request": "true"}).text
-    assert network.cases[0] in part
-    assert "<html" not in part
-
-
 def test_worklist_search_without_a_hit_says_so(reader: Browser) -> None:
     assert "No case fits these filters" in reader.get("/worklist?search=nothing-like-it").text
 

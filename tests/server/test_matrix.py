@@ -17,9 +17,10 @@ from sqlmodel import select
 from server.accounts.schemas import COMMAND_LINE
 from server.app import create_node_api
 from server.hospitals import enrolment
-from server.models import Node, Report
+from server.models import CaseSupplement, Node, Report
 from server.registry.artefacts import artefact_key
 from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.supplement import MoreState
 from shared.contracts.training import Census
 from shared.crypto.tokens import PROOF_HEADER, make_proof
 from tests.factories import NodeIdentity
@@ -31,7 +32,13 @@ from tests.server.hospitals.test_endpoints import BEAT
 API = "/api/node/v1"
 COLUMNS = ("nobody", "waiting", "revoked", "own", "other")
 """Who asks for what is hospital a's: an unsigned request, a's node that waits, one that was revoked, a's, and b's."""
-NEVER_SEEN = {"case": "HV-00000000", "signed": "HV-00000000", "report": "0" * 32, "node": "node-nobody"}
+NEVER_SEEN = {
+    "case": "HV-00000000",
+    "signed": "HV-00000000",
+    "report": "0" * 32,
+    "node": "node-nobody",
+    "request": "0" * 32,
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,20 @@ MATRIX: dict[str, Row] = {
     "enrol": Row(f"POST {API}/enrolments", "401 201 201 201 403"),
     "enrolment": Row(f"GET {API}/enrolments/{{asker}}", "401 200 200 200 404"),
     "heartbeat": Row(f"POST {API}/heartbeat", "401 403 403 200 200", body_of(BEAT).decode()),
+    "requests": Row(f"GET {API}/requests", "401 403 403 200 200"),
+    "request_answer": Row(
+        f"POST {API}/requests/{{request}}/answer",
+        "401 403 403 204 404",
+        json.dumps({"taken": True}),
+        as_never_seen=True,
+    ),
+    "request_grants": Row(
+        f"POST {API}/requests/{{request}}/grants",
+        "401 403 403 200 404",
+        json.dumps({"names": ["manifest.json"]}),
+        as_never_seen=True,
+    ),
+    "request_commit": Row(f"POST {API}/requests/{{request}}/commit", "401 403 403 202 404", as_never_seen=True),
     "ask_for_grants": Row(
         f"POST {API}/cases/{{case}}/grants", "401 403 403 409 200", json.dumps({"names": ["manifest.json"]})
     ),
@@ -114,6 +135,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
                     software="test",
                 )
             )  # fmt: skip
+    for hospital, things in world.things.items():
+        with runtime.database.session() as session:
+            row = CaseSupplement(
+                case_id=things["case"], hospital_id=hospital, node_id=things["node"], cells=100,
+                asked_by=world.network.people["reader"].user_id, state=MoreState.TAKEN,
+            )  # fmt: skip
+            session.add(row)
+            things["request"] = row.id
     world.keep()
     app = create_node_api(runtime)
     yield Nodes(world, app, TestClient(app), askers)
@@ -126,7 +155,9 @@ def test_every_route_has_a_line_in_the_matrix(nodes: Nodes) -> None:
     for name, row in MATRIX.items():
         method, _, path = row.asked.partition(" ")
         assert method in (routes[name].methods or ())
-        assert routes[name].path_regex.fullmatch(path.format(asker="x", case="HV-00000000", report="x"))
+        assert routes[name].path_regex.fullmatch(
+            path.format(asker="x", case="HV-00000000", report="x", request="0" * 32)
+        )
 
 
 @pytest.mark.parametrize(("name", "column"), CELLS, ids=lambda part: part)

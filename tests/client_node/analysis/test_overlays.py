@@ -9,7 +9,7 @@ from PIL import Image
 from client_node.analysis.model import load_model
 from client_node.analysis.overlays import Overlays
 from client_node.analysis.service import Analyser
-from client_node.cases.bundle import _images, overlay_name
+from client_node.cases.bundle import images, overlay_name
 from shared.contracts.analysis import Flag, FlagEvidence, Severity, Smear
 from shared.contracts.ontology import CellClass
 from tests.client_node.analysis.factories import save
@@ -45,7 +45,9 @@ def test_doubtful_cells_of_a_flagged_smear_get_an_overlay(home: Path, tmp_path: 
     smear, model = _flagged(home, tmp_path), load_model(home / "models/test-1")
     assert Overlays(home).keep(smear, model) == 2
     assert _kept(home, smear) == [cell.id for cell in smear.cells[:2]]
-    sent = {name: plain for name, _, _, plain in _images(home / "smears" / smear.id, smear)}
+    sent = {
+        name: plain for name, _, _, plain in images(home / "smears" / smear.id, range(len(smear.fields)), smear.cells)
+    }
     assert {name for name in sent if name.startswith("heat-")} == {overlay_name(cell.id) for cell in smear.cells[:2]}
     with Image.open(io.BytesIO(sent[overlay_name(smear.cells[0].id)])) as picture:
         assert (picture.size, picture.info) == ((192, 192), {})

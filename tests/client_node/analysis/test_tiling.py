@@ -8,6 +8,8 @@ import pytest
 from client_node.analysis.service import Analyser
 from client_node.analysis.store import SmearStore
 from client_node.analysis.tiling import CORE, MARGIN, fields, tiles
+from client_node.home import NodeHome
+from client_node.policy import write_default_policy
 from shared.contracts.ontology import CellClass
 from shared.vision.slides import Slide
 from tests.client_node.analysis.factories import draw_field
@@ -41,6 +43,36 @@ def test_only_tiles_with_dye_are_looked_at(tmp_path: Path) -> None:
         seen = [tile for tile, _ in fields(slide)]
     assert 1 <= len(seen) <= 4
     assert all(400 < tile.x <= 1530 and 1400 < tile.y <= 2420 for tile in seen)
+
+
+def test_looking_goes_on_behind_what_was_looked_at(tmp_path: Path) -> None:
+    marks = {(x, y): PATCH for x in (520, 2060, 3600) for y in (520, 2060, 3600)}
+    with Slide(tiled_tiff(tmp_path / "s.tif", SIDE, marks)) as slide:
+        every = [(tile.x, tile.y) for tile, _ in fields(slide)]
+        rest = [(tile.x, tile.y) for tile, _ in fields(slide, behind=frozenset(every[:4]))]
+    assert len(every) > 6
+    assert rest == every[4:]
+
+
+def test_a_slide_is_looked_at_further_until_enough_cells_are_found(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home, finds=True)
+    write_default_policy(NodeHome(home), release_key="x")
+    policy = NodeHome(home).policy_file
+    policy.write_text(policy.read_text().replace("slide_cells = 200", "slide_cells = 2"))
+    marks = {(x, y): PATCH for x in (520, 2060, 3600) for y in (520, 2060, 3600)}
+    analyser = Analyser(home)
+    (smear,) = analyser.analyze([tiled_tiff(tmp_path / "s.tif", SIDE, marks)]).smears
+    assert smear.quality.white_cells < 10
+    found = analyser.look_further(smear.id, 4, fields=len(smear.fields), cells=len(smear.cells))
+    whole = SmearStore(home).load(smear.id)
+    assert whole.cells[: len(smear.cells)] == smear.cells
+    assert found.cells - found.first_cell >= 4
+    assert len({cell.id for cell in whole.cells}) == len(whole.cells) == found.cells
+    origins = [field.origin for field in whole.fields]
+    assert len(set(origins)) == len(origins), "no field is looked at twice"
+    again = analyser.look_further(smear.id, 4, fields=len(smear.fields), cells=len(smear.cells))
+    assert again == found, "what was found and is not sent yet is not looked for again"
 
 
 def test_a_coarse_slide_is_cut_into_smaller_tiles() -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlmodel import Session
 
 from server.accounts.schemas import Principal
-from server.cases import grants, service
+from server.cases import grants, service, worklist
 from server.cases.ingest import ingest
 from server.cases.lifecycle import TRANSITIONS, check_transition
 from server.cases.schemas import WorklistFilter
@@ -36,7 +36,7 @@ def _add_case(
 def test_worklist_puts_stat_first_then_due_time(ward: Ward) -> None:
     routine, stat = _add_case(ward), _add_case(ward, hospital="b", priority=Priority.STAT)
     with ward.centre.runtime.database.session() as session:
-        listed = service.worklist(session, ward.reader, WorklistFilter())
+        listed = worklist.worklist(session, ward.reader, WorklistFilter())
     assert [row.case_id for row in listed.rows] == [stat, ward.case_id, routine]
     assert (listed.to_read, listed.stat) == (3, 1)
     assert listed.hospitals == {"a": "Hospital A", "b": "Hospital B"}
@@ -46,8 +46,8 @@ def test_worklist_puts_stat_first_then_due_time(ward: Ward) -> None:
 def test_worklist_of_hospital_it_shows_its_hospital_only(ward: Ward) -> None:
     _add_case(ward, hospital="b", priority=Priority.STAT)
     with ward.centre.runtime.database.session() as session:
-        listed = service.worklist(session, ward.it, WorklistFilter(state="all"))
-        asked = service.worklist(session, ward.it, WorklistFilter(state="all", hospital_id="b"))
+        listed = worklist.worklist(session, ward.it, WorklistFilter(state="all"))
+        asked = worklist.worklist(session, ward.it, WorklistFilter(state="all", hospital_id="b"))
     assert [row.case_id for row in listed.rows] == [ward.case_id]
     assert (listed.to_read, listed.stat, listed.hospitals) == (1, 0, {"a": "Hospital A"})
     assert asked.rows == []
@@ -55,7 +55,7 @@ def test_worklist_of_hospital_it_shows_its_hospital_only(ward: Ward) -> None:
 
 def test_worklist_is_closed_to_coordinators(ward: Ward) -> None:
     with ward.centre.runtime.database.session() as session, pytest.raises(ForbiddenError):
-        service.worklist(session, ward.coordinator, WorklistFilter())
+        worklist.worklist(session, ward.coordinator, WorklistFilter())
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_worklist_is_closed_to_coordinators(ward: Ward) -> None:
         (WorklistFilter(search="immature"), 1),
         (WorklistFilter(flag="too_few_cells"), 1),
         (WorklistFilter(flag="blast.present"), 0),
-        (WorklistFilter(mine=True), 0),
+        (WorklistFilter(reader="me"), 0),
         (WorklistFilter(state="done"), 0),
     ],
 )
 def test_worklist_filters(ward: Ward, wanted: WorklistFilter, found: int) -> None:
     with ward.centre.runtime.database.session() as session:
-        assert len(service.worklist(session, ward.reader, wanted).rows) == found
+        assert len(worklist.worklist(session, ward.reader, wanted).rows) == found
 
 
 def test_case_view_groups_cells_and_puts_doubt_first(ward: Ward) -> None:
@@ -153,7 +153,7 @@ def test_claim_lapses_without_heartbeat(ward: Ward) -> None:
     with time_machine.travel(utc_now() + timedelta(minutes=6)):
         assert _holder(ward)[0] is None
         with ward.centre.runtime.database.session() as session:
-            row = service.worklist(session, ward.reader, WorklistFilter()).rows[0]
+            row = worklist.worklist(session, ward.reader, WorklistFilter()).rows[0]
         assert (row.state, row.claimed_by) == (CaseState.AVAILABLE, None)
         _claim(ward, ward.second_reader)
         assert _holder(ward)[0] == "Dr. B. Second"
@@ -228,7 +228,7 @@ def _statements(ward: Ward, act: Callable[[Session], object]) -> int:
 
 def test_worklist_asks_the_same_number_of_questions_for_one_and_three_cases(ward: Ward) -> None:
     def look(session: Session) -> object:
-        return service.worklist(session, ward.reader, WorklistFilter())
+        return worklist.worklist(session, ward.reader, WorklistFilter())
 
     one = _statements(ward, look)
     for hospital in ("a", "b"):

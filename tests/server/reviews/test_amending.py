@@ -4,6 +4,7 @@ import pytest
 
 from server.cases import service as cases
 from server.cases.schemas import WorklistFilter
+from server.cases.worklist import worklist
 from server.models import Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
@@ -140,7 +141,7 @@ def test_case_that_waits_for_glass_can_be_read_after_all(claimed: Ward) -> None:
     assert (record.version, record.status, record.not_gradable) == (2, ReportStatus.CORRECTED, None)
     assert record.findings is not None
     with claimed.centre.runtime.database.session(read_only=True) as session:
-        (row,) = cases.worklist(session, claimed.reader, WorklistFilter(state="done")).rows
+        (row,) = worklist(session, claimed.reader, WorklistFilter(state="done")).rows
     assert row.state is CaseState.SIGNED
 
 

@@ -8,6 +8,7 @@ from sqlmodel import select
 from server.cases import comparing
 from server.cases import service as cases
 from server.cases.schemas import WorklistFilter
+from server.cases.worklist import worklist
 from server.models import AuditEntry, Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
@@ -86,9 +87,9 @@ def test_glass_travels_home_and_the_worklist_shows_it_as_done(claimed: Ward) -> 
         )
     with database.session() as session:
         assert reports.waiting(session, hospital_id="a") == []
-        done = cases.worklist(session, claimed.reader, WorklistFilter(state="done"))
+        done = worklist(session, claimed.reader, WorklistFilter(state="done"))
         assert [row.state for row in done.rows] == [CaseState.REJECTED]
-        assert cases.worklist(session, claimed.reader, WorklistFilter()).rows == []
+        assert worklist(session, claimed.reader, WorklistFilter()).rows == []
 
 
 def test_cells_of_a_smear_that_could_not_be_read_are_no_references(claimed: Ward) -> None:

@@ -7,6 +7,7 @@ from sqlmodel import select
 
 from server.cases import service as cases
 from server.cases.schemas import CaseView, WorklistFilter
+from server.cases.worklist import worklist
 from server.models import AuditEntry, Case, CaseCell, Opinion, OpinionKind
 from server.reviews import geometry, looking, opinions, service, undoing
 from server.reviews.schemas import NewBox
@@ -48,9 +49,9 @@ def test_a_drawn_case_tells_nothing_of_the_ai(blind: Ward) -> None:
 
 def test_the_worklist_hides_flags_and_doubts_of_a_drawn_case(blind: Ward) -> None:
     with blind.centre.runtime.database.session(read_only=True) as session:
-        whole = cases.worklist(session, blind.reader, WorklistFilter())
-        by_flag = cases.worklist(session, blind.reader, WorklistFilter(flag="immature.granulocytes"))
-        by_words = cases.worklist(session, blind.reader, WorklistFilter(search="immature"))
+        whole = worklist(session, blind.reader, WorklistFilter())
+        by_flag = worklist(session, blind.reader, WorklistFilter(flag="immature.granulocytes"))
+        by_words = worklist(session, blind.reader, WorklistFilter(search="immature"))
     (row,) = whole.rows
     assert (row.blind, row.flags, row.doubtful_count, whole.flags) == (True, [], 0, [])
     assert by_flag.rows == by_words.rows == []

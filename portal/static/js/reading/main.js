@@ -10,7 +10,10 @@ import { Gallery } from './gallery.js';
 import { glassDialog } from './glass.js';
 import { showHistory } from './history.js';
 import { Light } from './light.js';
+import { Consult } from './consult.js';
+import { follow } from './live.js';
 import { CellMenu } from './menu.js';
+import { More } from './more.js';
 import { resizable } from './panels.js';
 import { phraseLists } from './phrases.js';
 import { Queue } from './queue.js';
@@ -46,7 +49,13 @@ const drawing = new Drawing(viewer, store, {
   if (words) line.textContent = words;
   else describe();
 });
+const consult = store.blind ? null : new Consult(store, viewer, address, data.colleagues);
 showDifferential(store);
+/** Further cells joined the case: what is chosen, typed and undone here stays; acts under way go first. */
+const more = store.blind ? null : new More(address, async ({ cells }) => {
+  if (queue.size) await new Promise((done) => queue.addEventListener('idle', done, { once: true }));
+  if (await trouble.reload()) say(`${cells} cells more came: the doubtful ones stand first, and the differential counts them.`, { seconds: 8 });
+});
 if (!store.blind) watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
 dragging(gallery.root, store, (label) => acts.reclassify(label));
@@ -56,7 +65,8 @@ const flush = () => findings?.flush();
 const activity = new Activity(store, address);
 const openSign = store.blind ? blindSaving(store, queue, { expired: () => trouble.onExpired() })
   : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush });
-const openGlass = store.blind ? () => say('Save this reading first.', { seconds: 2 }) : glassDialog(store, queue, flush);
+const saveFirst = () => say('Save this reading first.', { seconds: 2 });
+const openGlass = store.blind ? saveFirst : glassDialog(store, queue, flush);
 phraseLists(data.phrases ?? []);
 activity.joins(document.getElementById('sign-form'));
 opinionPanel(store, acts);
@@ -216,7 +226,7 @@ const ACTIONS = {
   largerTiles: () => gallery.grow(2),
   smallerTiles: () => gallery.grow(-2),
   facts: () => document.getElementById('facts').showModal(),
-  findings: () => findings ? findings.next() : say('Findings are entered once this reading is saved.', { seconds: 2 }),
+  findings: () => findings ? findings.next() : saveFirst(),
   compare: () => compare(document.getElementById('compare'), store, address),
   overlay: () => overlay.toggle(),
   history: () => store.blind ? say('The history is shown once this reading is saved.', { seconds: 2 }) : showHistory(document.getElementById('history'), store, address),
@@ -224,6 +234,8 @@ const ACTIONS = {
   release: () => submit('[data-release]'),
   sign: openSign,
   glass: openGlass,
+  consult: () => consult ? consult.toggle() : saveFirst(),
+  more: () => more ? more.ask() : saveFirst(),
 };
 const menu = new CellMenu(document.getElementById('cell-menu'), store, (does, value) => ACTIONS[does](value));
 
@@ -288,6 +300,16 @@ if (lease?.dataset.until) {
     }
   }, 45000);
 }
+
+/** Somebody else has the case now: a reader who still writes must know, and whoever only looks too. */
+async function newHolder() {
+  const mine = store.mine && trouble.held !== false;
+  if (!await trouble.reload()) return;
+  if (mine && !trouble.held && trouble.holder) say(`${trouble.holder} has taken this case over. What you changed up to then is kept.`, { seconds: 0 });
+  else if (!store.mine && trouble.holder !== data.case.claimed_by) say(trouble.holder ? `${trouble.holder} is reading this case now.` : 'Nobody holds this case now: reload the page to claim it.', { seconds: 8 });
+  data.case.claimed_by = trouble.holder;
+}
+follow(address, { consult: () => consult?.heard(), more: () => more?.load(), holder: newHolder });
 
 queue.send();
 const [first] = store.sequence;

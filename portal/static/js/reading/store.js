@@ -177,6 +177,13 @@ export class Store extends EventTarget {
 
   replace(caseView) {
     if (Boolean(caseView.blind) !== Boolean(this.blind)) location.reload(); // a blind reading was saved elsewhere
+    // Fields and flags change when the hospital's node sends more of the smear.
+    if (caseView.fields.length !== this.case.fields.length) {
+      Object.assign(this.case, { fields: caseView.fields, ai_differential: caseView.ai_differential });
+      this.emit('fields');
+    }
+    // What the hospital sent since was on no screen yet, whatever of its class was.
+    for (const cell of caseView.cells) if (!this.cells.has(cell.cell_id) && !cell.added_by) this.seen.delete(cell.current_class);
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = caseView.differential;
     this.version = caseView.version;

@@ -20,6 +20,7 @@ export class Viewer {
     this.shown = null;
     this.boxesOn = true;
     this.draft = [];
+    this.pointed = null;
     this.position = document.getElementById('field-position');
     standInForStyle();
     this.osd = window.OpenSeadragon({
@@ -48,6 +49,11 @@ export class Viewer {
     window.addEventListener('online', () => this.again());
     store.addEventListener('select', (event) => this.follow(event.detail.from));
     store.addEventListener('cells', () => this.draw());
+    store.addEventListener('fields', () => {
+      this.fields = store.case.fields;
+      const at = this.fields.findIndex((one) => `field-${one.index}` === this.shown);
+      if (at >= 0) this.position.textContent = `${at + 1} of ${this.fields.length}`;
+    });
     document.getElementById('field-previous')?.addEventListener('click', () => this.step(-1));
     document.getElementById('field-next')?.addEventListener('click', () => this.step(1));
     document.getElementById('fit').addEventListener('click', () => this.fit());
@@ -154,6 +160,32 @@ export class Viewer {
     if (!inside) this.osd.viewport.panTo(box.getCenter(), immediately);
   }
 
+  /** What of the field is on screen, in its pixels; null where a single cell is shown. */
+  visible() {
+    const { field, image } = this;
+    if (!field || !image) return null;
+    const { x, y, width, height } = image.viewportToImageRectangle(this.osd.viewport.getBounds());
+    const within = (value, most) => Math.round(Math.max(0, Math.min(most, value)));
+    return { field: field.index, box: [within(x, field.width), within(y, field.height), within(x + width, field.width), within(y + height, field.height)] };
+  }
+
+  /** Show a region of a field that somebody asks about; null: none any more. */
+  point(field, box) {
+    this.pointed = field === null ? null : { field, box };
+    if (field === null) {
+      this.draw();
+      return;
+    }
+    const show = () => {
+      const [x0, y0, x1, y1] = box;
+      const margin = 0.04 * Math.max(x1 - x0, y1 - y0);
+      this.osd.viewport.fitBounds(this.image.imageToViewportRectangle(x0 - margin, y0 - margin, x1 - x0 + 2 * margin, y1 - y0 + 2 * margin));
+      this.draw();
+    };
+    if (this.showField(field)) this.osd.addOnceHandler('open', show);
+    else show();
+  }
+
   fit() {
     this.osd.viewport.goHome();
   }
@@ -208,6 +240,7 @@ export class Viewer {
     const point = (x, y) => item.imageToViewerElementCoordinates(new window.OpenSeadragon.Point(x, y));
     const boxes = this.boxesOn ? this.here().map((cell) => this.box(cell, point)) : [];
     this.layer.replaceChildren(...boxes, ...this.draft.map((box) => this.draftBox(box, point)));
+    if (this.pointed && this.pointed.field === this.field?.index) this.layer.append(this.draftBox(this.pointed.box, point));
     this.drawScale(point);
   }
 

@@ -1,0 +1,94 @@
+"""Asking a colleague from the reading room, answering in another browser, and counting on."""
+
+from playwright.sync_api import Browser, Page, expect
+
+from server.cases import supplements
+from server.models import CaseSupplement
+from shared.contracts.supplement import MoreAnswer, MoreState
+from tests.browser.room import Room
+from tests.browser.world import sign_in
+
+
+def colleague(browser: Browser, address: str) -> Page:
+    """The second reader in a browser of their own."""
+    page = browser.new_context(viewport={"width": 1280, "height": 720}, base_url=address).new_page()
+    sign_in(page, address, "second")
+    return page
+
+
+def test_question_on_a_cell_is_answered_live_and_marked_until_it_is_seen(
+    room: Room, browser: Browser, address: str
+) -> None:
+    page, second = room.page, colleague(browser, address)
+    cell = room.chosen()
+    page.keyboard.press("Shift+C")
+    expect(page.locator("#ask-who")).to_be_focused()
+    page.locator("#ask-who").select_option(label="Dr. M. Osei")
+    page.locator("#ask-text").fill("Is this a blast?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".thread .said p")).to_have_text(["Is this a blast?"])
+    second.goto("/worklist?state=open")
+    line = second.locator(f"#row-{room.case_id}")
+    expect(line.locator(".asks")).to_be_visible()
+    line.locator("a.row").click()
+    second.wait_for_selector(".tile")
+    expect(second.locator("#open-consult")).to_have_class("btn quiet unread")
+    second.keyboard.press("Shift+C")
+    expect(second.locator(".thread .new")).to_be_visible()
+    second.locator(".thread .where").click()
+    assert second.locator('.tile[aria-selected="true"]').get_attribute("data-cell") == cell
+    second.locator(".answer textarea").fill("No. @")
+    second.locator(".answer textarea").press("End")
+    second.keyboard.type("read")
+    second.keyboard.press("Enter")
+    second.keyboard.press("Control+Enter")
+    # It comes by itself, and what is being written here stays.
+    page.locator(".answer textarea").fill("Half a thought")
+    expect(page.locator(".said p").nth(1)).to_contain_text("No. @Dr. A. Reader", timeout=15_000)
+    expect(page.locator(".answer textarea")).to_have_value("Half a thought")
+    page.get_by_role("button", name="Resolve").click()
+    expect(page.locator(".thread.resolved")).to_have_count(1)
+    expect(second.locator(".done-line")).to_contain_text("Dr. A. Reader resolved this", timeout=15_000)
+    second.goto("/worklist?state=all&asked=1")
+    expect(second.get_by_text("No case fits these filters")).to_be_visible()
+    second.context.close()
+
+
+def test_region_of_the_field_is_asked_about_and_shown(room: Room) -> None:
+    page = room.page
+    page.keyboard.press("Shift+C")
+    page.get_by_label("what the field shows now").check()
+    page.locator("#ask-who").select_option(label="Dr. M. Osei")
+    page.locator("#ask-text").fill("Are these clumps?")
+    page.get_by_role("button", name="Ask ctrl ↵").click()
+    where = page.get_by_role("button", name="region of field 1")
+    expect(where).to_be_visible()
+    where.click()
+    expect(page.locator(".boxes .draft")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator("#consult")).to_be_hidden()
+    expect(page.locator(".boxes .draft")).to_have_count(0)
+
+
+def test_counting_on_says_what_was_asked_and_why_nothing_comes(room: Room) -> None:
+    page = room.page
+    page.keyboard.press("Shift+M")
+    expect(page.locator("#more-cells li")).to_contain_text("asked ")
+    expect(page.get_by_role("button", name="Count 100 more")).to_be_disabled()
+    with room.network.centre.runtime.database.session() as session:
+        asked = supplements.of_case(session, room.network.people["reader"], room.case_id)[0]
+        node_id = session.get_one(CaseSupplement, asked.request_id).node_id
+        said = MoreAnswer(taken=False, reason="The hospital's policy does not allow it.")
+        supplements.answer(session, node_id=node_id, request_id=asked.request_id, said=said)
+    expect(page.locator("#more-cells li.refused")).to_contain_text("does not allow it", timeout=15_000)
+    expect(page.get_by_role("button", name="Count 100 more")).to_be_enabled()
+    assert asked.state is MoreState.ASKED
+
+
+def test_who_lost_the_case_is_told_at_once(room: Room, browser: Browser, address: str) -> None:
+    second = colleague(browser, address)
+    second.goto(f"/cases/{room.case_id}")
+    second.get_by_role("button", name="Take over").click()
+    second.wait_for_selector("#open-sign")
+    expect(room.page.get_by_text("Dr. M. Osei has taken this case over")).to_be_visible(timeout=15_000)
+    second.context.close()
