@@ -40,7 +40,7 @@ from tests.client_node.centre import LiveCentre, live_centre
 from tests.client_node.nodes import joined
 
 _C = CellClass
-FIRST = (*[_C.NEUTROPHIL] * 8, *[_C.LYMPHOCYTE] * 3, _C.IMMATURE_GRANULOCYTE)
+FIRST = (*[_C.NEUTROPHIL] * 6, *[_C.LYMPHOCYTE] * 2, *[_C.IMMATURE_GRANULOCYTE] * 4)
 
 
 @dataclass
@@ -156,7 +156,7 @@ def test_further_cells_join_the_case_and_what_the_reader_did_stays(counting: Cou
     assert (mine.current_class, mine.changed_by) == (_C.MONOCYTE, "Dr. reader")
     assert all(cell.added_by is None for cell in after.cells)
     assert after.version > before.version
-    assert (after.ai_differential[_C.NEUTROPHIL].count, after.differential[_C.EOSINOPHIL].count) == (13, 1)
+    assert (after.ai_differential[_C.NEUTROPHIL].count, after.differential[_C.EOSINOPHIL].count) == (11, 1)
     assert after.quality.white_cells == 18
     with runtime.database.session() as session:
         assert looking.seen_by(session, counting.reader, counting.case_id) == [_C.LYMPHOCYTE]
