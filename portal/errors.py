@@ -48,7 +48,7 @@ async def _business_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HematovisionError):
         raise error
     if isinstance(error, UnauthenticatedError) and is_partial(request):
-        return Response(status_code=401, headers={"HX-Refresh": "true"})
+        return Response(status_code=401)  # `parts.js` then loads the page anew, which asks to sign in
     if isinstance(error, UnauthenticatedError) and not wants_json(request):
         back = request.url.path if request.method == "GET" else ""
         return RedirectResponse(f"/login?next={quote(back)}" if back not in {"", "/"} else "/login", status_code=303)

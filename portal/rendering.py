@@ -71,7 +71,7 @@ def render(request: Request, template: str, **context: Any) -> str:  # Any: each
 
 
 def page(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:  # Any: as above
-    """Return a whole page or, for htmx, the part that a template names."""
+    """Return a whole page or, for `parts.js`, the part that a template names."""
     return HTMLResponse(render(request, template, **context), status_code=status)
 
 
@@ -81,5 +81,5 @@ def wants_json(request: Request) -> bool:
 
 
 def is_partial(request: Request) -> bool:
-    """Whether htmx asks for a part of a page."""
-    return request.headers.get("HX-Request") == "true"
+    """Whether `parts.js` asks for a part of a page."""
+    return request.headers.get("X-Part") == "true"

@@ -7,7 +7,7 @@ from typing import Final
 
 from server.cases.turnaround import Turnaround, TurnaroundLine
 
-WIDTH: Final = 320
+WIDTH: Final = 260
 """Of the axis of times, in pixels."""
 _LEAST, _MOST = 5.0, 4320.0
 """Minutes at its ends: what is outside stands at the end."""

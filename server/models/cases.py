@@ -48,7 +48,7 @@ class Case(SQLModel, table=True):
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
     assigned_to: str | None = Field(default=None, foreign_key="user_account.id", index=True)
     """Who is to read it; whoever holds the claim is reading it."""
-    assigned_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    assigned_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     flag_ids: str = " "
     """The ids of its flags, each between spaces: what the worklist filters and searches by."""
     flag_rank: int = 3

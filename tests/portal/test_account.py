@@ -105,6 +105,6 @@ def test_administrator_ends_anybodys_sessions_and_resets_the_second_factor(
     assert not _alive(network, elsewhere)
     assert "Signed in nowhere." in visitor.get(person).text
     assert visitor.post(f"{person}/second-factor/reset").status_code == 303
-    told = visitor.get(f"/audit?subject=user:{network.people['reader'].user_id}", **{"HX-Request": "true"}).text
+    told = visitor.get(f"/audit?subject=user:{network.people['reader'].user_id}", **{"X-Part": "true"}).text
     assert "reset the second factor" in told
     assert "ended sessions" in told

@@ -55,10 +55,10 @@ def test_details_are_plain_words() -> None:
 def test_search_by_words_and_subject(visitor: Browser, network: Network) -> None:
     promote_and_install(network, "hv-1")
     visitor.sign_in("auditor")
-    found = visitor.get("/audit?text=held", **{"HX-Request": "true"}).text
+    found = visitor.get("/audit?text=held", **{"X-Part": "true"}).text
     assert "held the model back" in found
     assert "launched the run" not in found
-    part = visitor.get("/audit?subject=model:hv-1", **{"HX-Request": "true"}).text
+    part = visitor.get("/audit?subject=model:hv-1", **{"X-Part": "true"}).text
     assert "promoted the model" in part
     assert "<html" not in part
 
@@ -87,7 +87,7 @@ def test_audit_is_for_oversight_only(visitor: Browser, username: str) -> None:
 
 
 def _found(visitor: Browser, query: str) -> str:
-    return visitor.get(f"/audit?{query}", **{"HX-Request": "true"}).text
+    return visitor.get(f"/audit?{query}", **{"X-Part": "true"}).text
 
 
 def test_search_by_actor_action_and_day(visitor: Browser, network: Network) -> None:

@@ -210,13 +210,13 @@ MATRIX: dict[str, Row] = {
     "case_consult": Row("GET /cases/{case}/consult", "login 200 403 403 200 403 403"),
     "consult_ask": Row("POST /cases/{case}/consult", "login 200 403 403 403 403 403", QUESTION, _a_colleague),
     "consult_reply": Row(
-        "POST /cases/{case}/consult/{thread}/messages", "login 200 403 403 403 403 403", QUESTION, _asked
+        "POST /cases/{case}/consult/{thread}/messages", "login 200 403 403 403 403 403", QUESTION, _questioned
     ),
     "consult_state": Row(
         "POST /cases/{case}/consult/{thread}/state",
         "login 200 403 403 403 403 403",
         {"resolved": "true", **KEY},
-        _asked,
+        _questioned,
     ),
     "consult_seen": Row("POST /cases/{case}/consult/seen", "login 200 403 403 403 403 403"),
     "case_impression": Row(

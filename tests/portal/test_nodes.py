@@ -36,8 +36,8 @@ def test_list_tells_what_left_first_and_what_needs_attention(coordinator: Browse
     assert "18.4 MB" in page
 
 
-def test_list_for_htmx_holds_the_nodes_alone(coordinator: Browser) -> None:
-    part = coordinator.get("/nodes", **{"HX-Request": "true"}).text
+def test_part_of_the_list_holds_the_nodes_alone(coordinator: Browser) -> None:
+    part = coordinator.get("/nodes", **{"X-Part": "true"}).text
     assert "Riverside Clinic" in part
     assert "<html" not in part
 

@@ -118,7 +118,7 @@ class Reader(HttpUser):
         self.text = self.get(address, name).text
         statics = re.findall(r'(?:src|href)="(/static/[^"]+)"', self.text)
         pool = gevent.pool.Pool(AT_ONCE)
-        base = statics[0].partition("/css/")[0]
+        base = found(r'"(/static[^"]*)/js/app\.js"', self.text)
         modules = [f"{base}{module}" for module in PLAN["scripts"]] if "/js/reading/" in self.text else []
         for static in dict.fromkeys([*statics, *modules]):
             pool.spawn(self.static, static)
