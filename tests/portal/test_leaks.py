@@ -13,6 +13,9 @@ from sqlmodel import select
 from portal.access import RULES
 from server.accounts.roles import Role
 from server.cases import service as cases
+from server.cases import views
+from server.consult import service as consult
+from server.consult.schemas import About, Asked
 from server.insights import measures
 from server.models import Case, CaseCell
 from server.reviews import findings, geometry
@@ -45,7 +48,7 @@ def _answers(world: World, case_id: str, *prepare: Callable[[], None]) -> dict[s
     world.restore_if_changed()
     for step in prepare:
         step()
-    named = {**world.things[OWN], **dict.fromkeys(CASES, case_id), "asked": "none", "phrase": "none"}
+    named = {**world.things[OWN], **dict.fromkeys(CASES, case_id), "asked": "none", "phrase": "none", "thread": "none"}
     routes = every_route(world.app)
     lines = {name: row for name, row in MATRIX.items() if Role.HEMATOLOGIST in RULES[name]}
     found = {}
@@ -90,6 +93,7 @@ def _another_ai(world: World, case_id: str) -> None:
             "evidence": {"text": CANARY, "cells": ["c3"], "count": 7, "total": 22, "percent": 31.8, "threshold": 1.0},
         }
         case.flags, case.doubtful_count, case.model_version = [flag], 21, CANARY
+        views.index_flags(case, views.flags_of(case))
         case.differential, case.untrained_classes = {}, ["plasma_cell"]
         case.quality = {**case.quality, "white_cells": 7, "ood_fraction": 0.77, "rejected": {}}
         for cell in session.exec(select(CaseCell).where(CaseCell.case_id == case_id)):
@@ -140,6 +144,8 @@ def test_what_the_first_reader_does_changes_no_answer_to_the_second(world: World
             findings.record(
                 session, first, case_id, item="text.red_cells", value=CANARY, idempotency_key="found", few=frozenset()
             )
+            asked = Asked(text=CANARY, people=[world.network.people["reader"].user_id], key="asked-one")
+            consult.ask(session, first, case_id, About(), asked)
         geometry.merge(runtime, first, case_id, cell_ids=["c5", "c6"], new_id="r0123456789ac", idempotency_key="merged")
 
     with time_machine.travel(datetime.now(UTC), tick=False):

@@ -38,14 +38,14 @@ class Inbox:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, _server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802 - as above
+    async def handle_DATA(self, server: Any, _session: Any, envelope: Envelope) -> str:  # noqa: N802 - as above
         """Keep a letter."""
         content = envelope.content or b""
         self.letters.append(
             message_from_bytes(content if isinstance(content, bytes) else content.encode(), policy=policy.default)
         )
         self.recipients += envelope.rcpt_tos
-        self.over_tls.append(session.ssl is not None)
+        self.over_tls.append(server.transport.get_extra_info("ssl_object") is not None)
         return "250 OK"
 
 
