@@ -144,8 +144,6 @@ def test_what_the_first_reader_does_changes_no_answer_to_the_second(world: World
             findings.record(
                 session, first, case_id, item="text.red_cells", value=CANARY, idempotency_key="found", few=frozenset()
             )
-            asked = Asked(text=CANARY, people=[world.network.people["reader"].user_id], key="asked-one")
-            consult.ask(session, first, case_id, About(), asked)
         geometry.merge(runtime, first, case_id, cell_ids=["c5", "c6"], new_id="r0123456789ac", idempotency_key="merged")
 
     with time_machine.travel(datetime.now(UTC), tick=False):
@@ -156,3 +154,16 @@ def test_what_the_first_reader_does_changes_no_answer_to_the_second(world: World
     with runtime.database.session(read_only=True) as session:
         marked = next(cell.blob for cell in cases.case_view(session, first, case_id).cells if cell.added_by)
     assert world.ask("hematologist", "GET", f"/cases/{case_id}/blobs/{marked}", {}).status_code == 404
+
+
+def test_question_tells_the_second_reader_nothing_but_that_it_waits(world: World) -> None:
+    runtime, first, case_id = world.network.centre.runtime, world.network.people["second"], world.things[OWN]["second"]
+    world.changed = True
+    world.restore_if_changed()
+    asked = Asked(text=CANARY, people=[world.network.people["reader"].user_id], key="asked-one")
+    with runtime.database.session() as session:
+        consult.ask(session, first, case_id, About(), asked)
+    told = world.ask("hematologist", "GET", f"/cases/{case_id}/consult", {})
+    assert (told.status_code, CANARY in told.text) == (409, False)
+    for path in (f"/cases/{case_id}", f"/cases/{case_id}.json", "/worklist"):
+        assert CANARY not in world.ask("hematologist", "GET", path, {}).text
