@@ -4,7 +4,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from server.cases import supplements
 from server.models import CaseSupplement
-from shared.contracts.supplement import MoreState
+from shared.contracts.supplement import MoreAnswer, MoreState
 from tests.browser.room import Room
 from tests.browser.world import sign_in
 
@@ -78,7 +78,7 @@ def test_counting_on_says_what_was_asked_and_why_nothing_comes(room: Room) -> No
     with room.network.centre.runtime.database.session() as session:
         asked = supplements.of_case(session, room.network.people["reader"], room.case_id)[0]
         node_id = session.get_one(CaseSupplement, asked.request_id).node_id
-        said = supplements.MoreAnswer(taken=False, reason="The hospital's policy does not allow it.")
+        said = MoreAnswer(taken=False, reason="The hospital's policy does not allow it.")
         supplements.answer(session, node_id=node_id, request_id=asked.request_id, said=said)
     expect(page.locator("#more-cells li.refused")).to_contain_text("does not allow it", timeout=15_000)
     expect(page.get_by_role("button", name="Count 100 more")).to_be_enabled()

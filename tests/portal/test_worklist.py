@@ -80,7 +80,7 @@ def test_bulk_assignment_tells_every_failure(reader: Browser, network: Network) 
     with network.centre.runtime.database.session() as session:
         free = add_cases(session, network, 2)
         cases.claim(session, second, case_id)
-    fields = {"case_id": [*free, case_id], "to": network.people["reader"].user_id}
+    fields: dict[str, str | list[str]] = {"case_id": [*free, case_id], "to": network.people["reader"].user_id}
     told = reader.post("/worklist/assign", fields, Accept="application/json").json()
     assert (told["done"], told["to"]["name"]) == (free, "Dr. A. Reader")
     assert told["failed"] == [

@@ -13,7 +13,7 @@ from server.cases import worklist
 from server.cases.schemas import WorklistFilter
 from server.consult import service, tasks
 from server.consult.schemas import About, Asked
-from server.mail.port import MailUnavailableError, MemoryMail
+from server.mail.port import Letter, MailUnavailableError, MemoryMail
 from server.mail.smtp import open_mail
 from server.models import AuditEntry, OutboxEntry
 from server.outbox import service as outbox
@@ -171,11 +171,7 @@ def test_letters_go_by_smtp_from_the_outbox_and_wait_for_a_server_that_is_away(w
     assert letter["Subject"] == f"A question waits for you in case {ward.case_id}"
     assert "Lind" not in letter.as_string()
     with pytest.raises(MailUnavailableError):
-        runtime.mail.send(replace_letter(letter["To"]))
-
-
-def replace_letter(to: str) -> "tasks.Letter":
-    return tasks.Letter(to=to, subject="x", body="x", key="x")
+        runtime.mail.send(Letter(to=letter["To"], subject="x", body="x", key="x"))
 
 
 def test_address_of_ones_own_is_an_address(ward: Ward) -> None:

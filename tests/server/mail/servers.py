@@ -40,7 +40,8 @@ class Inbox:
 
     async def handle_DATA(self, _server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802 - as above
         """Keep a letter."""
-        self.letters.append(message_from_bytes(bytes(envelope.content or b""), policy=policy.default))
+        content = envelope.content if isinstance(envelope.content, bytes) else b""
+        self.letters.append(message_from_bytes(content, policy=policy.default))
         self.recipients += envelope.rcpt_tos
         self.over_tls.append(session.ssl is not None)
         return "250 OK"
