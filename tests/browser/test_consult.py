@@ -61,7 +61,7 @@ def test_region_of_the_field_is_asked_about_and_shown(room: Room) -> None:
     page.locator("#ask-who").select_option(label="Dr. M. Osei")
     page.locator("#ask-text").fill("Are these clumps?")
     page.get_by_role("button", name="Ask ctrl ↵").click()
-    where = page.get_by_role("button", name="region of field 1")
+    where = page.locator(".where", has_text="region of field")
     expect(where).to_be_visible()
     where.click()
     expect(page.locator(".boxes .draft")).to_have_count(1)

@@ -46,7 +46,7 @@ def test_only_tiles_with_dye_are_looked_at(tmp_path: Path) -> None:
 
 
 def test_looking_goes_on_behind_what_was_looked_at(tmp_path: Path) -> None:
-    marks = {(x, y): PATCH for x in (520, 2060, 3600) for y in (520, 2060, 3600)}
+    marks = {(x, y): PATCH for x in (518, 2054, 3590) for y in (518, 2054, 3590)}
     with Slide(tiled_tiff(tmp_path / "s.tif", SIDE, marks)) as slide:
         every = [(tile.x, tile.y) for tile, _ in fields(slide)]
         rest = [(tile.x, tile.y) for tile, _ in fields(slide, behind=frozenset(every[:4]))]
@@ -60,7 +60,7 @@ def test_a_slide_is_looked_at_further_until_enough_cells_are_found(tmp_path: Pat
     write_default_policy(NodeHome(home), release_key="x")
     policy = NodeHome(home).policy_file
     policy.write_text(policy.read_text().replace("slide_cells = 200", "slide_cells = 2"))
-    marks = {(x, y): PATCH for x in (520, 2060, 3600) for y in (520, 2060, 3600)}
+    marks = {(x, y): PATCH for x in (518, 2054, 3590) for y in (518, 2054, 3590)}
     analyser = Analyser(home)
     (smear,) = analyser.analyze([tiled_tiff(tmp_path / "s.tif", SIDE, marks)]).smears
     assert smear.quality.white_cells < 10

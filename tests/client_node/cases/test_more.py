@@ -117,7 +117,7 @@ class analyser:  # noqa: N801 - used as a function
         command = [sys.executable, "-m", "client_node.analyser", "--home", str(self._home.path)]
         root = str(Path(__file__).parents[3])
         self._process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root})
-        path, until = socket_path(self._home.path, "analyser"), time.monotonic() + 90
+        path, until = socket_path(self._home.path, "analyser"), time.monotonic() + 180
         while not path.exists():
             assert self._process.poll() is None
             assert time.monotonic() < until, "the analyser did not start"
@@ -126,7 +126,7 @@ class analyser:  # noqa: N801 - used as a function
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        assert self._process.wait(timeout=20) == 0
+        assert self._process.wait(timeout=120) == 0
 
 
 def test_further_cells_join_the_case_and_what_the_reader_did_stays(counting: Counting) -> None:
