@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 from portal import charts, reading_keys, recipe_words, words
 from portal.access import allowed
 from portal.sessions import theme
-from portal.static_files import VersionedAssets
+from portal.static_files import STATIC, VersionedAssets
 from server.accounts.schemas import Principal
 from shared.contracts.ontology import CLASS_INFO, CellClass
 
@@ -42,6 +42,7 @@ def build_environment() -> Environment:
     environment.globals.update(CLASS_INFO=CLASS_INFO, CellClass=CellClass, heat=charts.heat, interval=charts.interval)
     environment.globals.update(trend=charts.trend, kappa_mark=charts.kappa_mark)
     environment.globals["READING_KEYS"] = reading_keys.GROUPS
+    environment.globals["READING_MODULES"] = sorted(path.name for path in (STATIC / "js" / "reading").glob("*.js"))
     return environment
 
 

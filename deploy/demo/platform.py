@@ -161,7 +161,9 @@ class Platform:
             timeout=60,
         )
         uvicorn = ("uvicorn", "portal.main:create_app", "--factory", "--host", LOOPBACK, "--port", str(self.port))
-        portal = self.python("portal", *uvicorn, "--no-access-log", "--no-server-header")
+        # Connections outlive a reader's pause: else each act after five seconds begins with a new one.
+        quiet = ("--no-access-log", "--no-server-header", "--timeout-keep-alive", "75")
+        portal = self.python("portal", *uvicorn, *quiet)
         self.supervisor.start(portal, lambda: _answers(f"{self.url}/healthz"), timeout=60)
 
     def _people(self) -> None:

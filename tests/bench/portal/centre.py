@@ -77,7 +77,9 @@ def centre(logs: Path, kind: Kind = "SQLite", *, readers: int = 1, processes: in
 
 def _portal(home: Path, port: int, processes: int, log: Path) -> Service:
     uvicorn = ("uvicorn", "portal.main:create_app", "--factory", "--host", LOOPBACK, "--port", str(port))
-    argv = [sys.executable, "-m", *uvicorn, "--no-access-log", "--no-server-header", "--workers", str(processes)]
+    # Five seconds, the default, are a reader's pause: a connection that ends as a request leaves is an error to see.
+    quiet = ("--no-access-log", "--no-server-header", "--timeout-keep-alive", "75")
+    argv = [sys.executable, "-m", *uvicorn, *quiet, "--workers", str(processes)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HEMATOVISION_SERVER_HOME": str(home), "OMP_NUM_THREADS": "1"}
     return Service("portal", argv, env=env, cwd=home, log_path=log)
 
