@@ -15,7 +15,6 @@ from pathlib import Path
 import structlog
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors.numpy import load, save
 
 from client_node.home import NodeHome
 from client_node.ipc import Header, Stop, serve, socket_path
@@ -26,7 +25,6 @@ from shared.contracts.errors import DataInvalidError, ExitCode, HematovisionErro
 from shared.contracts.training import DryRunRequest, Request
 from shared.logging import configure_logging
 from shared.seal import request_digest, seal
-from shared.tensors import check_tensors
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
@@ -61,12 +59,10 @@ class TrainerServer:
             request = _REQUEST.validate_json(text if isinstance(text, str) else "")
         except ValidationError as error:
             raise DataInvalidError("The request is not one this node understands; update the node.") from error
-        if body:
-            check_tensors(body)
         key = read_signing_key(self._home)
         with nullcontext() if isinstance(request, DryRunRequest) else self._one:
-            reply, tensors = self._service.handle(request, load(body) if body else {})
-        answer, update = reply.model_dump_json(by_alias=True), save(tensors) if tensors else b""
+            reply, update = self._service.exchange(request, body)
+        answer = reply.model_dump_json(by_alias=True)
         return {"reply": answer, "seal": seal(key, request_digest(str(text), body), answer, update)}, update
 
 

@@ -29,6 +29,7 @@ MAX_TENSORS = 4096
 MAX_HEADER = 1024 * 1024
 """Bytes. Checking a body takes at most fifty times as much memory, however the header is made."""
 _MAX_SIDE = 2**31
+_MAX_SIDES = 8
 _NAME = re.compile(r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./]{0,199}$")
 """A parameter's name, or what a strategy keeps of one (``momentum/head.weight``)."""
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -62,7 +63,7 @@ def check_tensors(body: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Tenso
     ranges: list[tuple[int, int]] = []
     specs: dict[str, TensorSpec] = {}
     for name, entry in header.items():
-        if not _NAME.match(name):
+        if not is_tensor_name(name):
             raise DataInvalidError("A tensor's name is none that a model's parameter has.")
         spec, begin, end = _entry(entry)
         specs[name] = spec
@@ -109,14 +110,25 @@ def _entry(entry: object) -> tuple[TensorSpec, int, int]:
     dtype, shape, offsets = entry["dtype"], _naturals(entry["shape"]), _naturals(entry["data_offsets"])
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise DataInvalidError("Only fp16 and fp32 tensors may travel.")
-    if shape is None or len(shape) > 8 or offsets is None or len(offsets) != 2:
+    if shape is None or offsets is None or len(offsets) != 2:
         raise DataInvalidError(_UNSOUND)
-    if not all(0 < side <= _MAX_SIDE for side in shape):
+    if not is_shape(shape):
         raise DataInvalidError("A tensor is empty or impossibly large.")
     begin, end = offsets
     if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise DataInvalidError("A tensor's size does not match its shape.")
     return TensorSpec(dtype, tuple(shape)), begin, end
+
+
+def is_tensor_name(value: object) -> bool:
+    """Whether ``value`` is a name that a model's parameter may have, or a strategy's state."""
+    return isinstance(value, str) and _NAME.match(value) is not None
+
+
+def is_shape(value: object) -> bool:
+    """Whether ``value`` is the shape (a list) of a tensor that is neither empty nor impossibly large."""
+    sides = _naturals(value)
+    return sides is not None and len(sides) <= _MAX_SIDES and all(0 < side <= _MAX_SIDE for side in sides)
 
 
 def _naturals(value: object) -> list[int] | None:

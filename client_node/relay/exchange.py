@@ -51,11 +51,13 @@ from shared.contracts.training import (
     Refusal,
     Reply,
     Request,
+    TensorForm,
     TrainReply,
     TrainRequest,
 )
+from shared.packing import check_body
 from shared.seal import request_digest, seal
-from shared.tensors import check_same_shapes, check_tensors
+from shared.tensors import check_same_shapes
 
 MAX_REQUEST = 64 * 1024
 """Bytes of a request's text."""
@@ -79,7 +81,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it came: JSON, and safetensors bytes or nothing."""
+    """A request as it came: JSON, and tensors in the form that it names, or nothing."""
 
     text: str
     tensors: bytes
@@ -122,11 +124,15 @@ def _request(asked: Asked, allowed: tuple[type, ...]) -> Request | Step:
     if not isinstance(request, allowed):
         raise DataInvalidError("The request does not fit its message type.")
     if isinstance(request, TrainRequest | EvaluateRequest):
-        if not check_tensors(asked.tensors):
+        if not check_body(asked.tensors, _form(request)):
             raise DataInvalidError("The message carries no tensors.")
     elif asked.tensors:
         raise DataInvalidError("The message carries tensors that its request does not need.")
     return request
+
+
+def _form(request: Request) -> TensorForm:
+    return request.form if isinstance(request, TrainRequest) else TensorForm.HALF
 
 
 def _answer(home: Path, asked: Asked, request: Request | Step) -> Given:
@@ -188,7 +194,8 @@ def ask_trainer(home: Path, policy: Policy, request: Request, asked: Asked) -> G
         raise DataInvalidError("This node's trainer answered another request.")
     if not isinstance(reply, TrainReply):
         return Given(text, signed)
-    check_same_shapes(check_tensors(tensors), check_tensors(asked.tensors))
+    form = _form(request)
+    check_same_shapes(check_body(tensors, form), check_body(asked.tensors, form))
     policy.check_update(request, len(tensors))
     return Given(text, signed, tensors)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from shared.contracts.errors import ModelInvalidError
 from shared.contracts.training import Recipe
+from shared.packing import Reference, pretrained
 from shared.vision import backbones
 from shared.vision.device import free, placed, prepare, torch_device
 from shared.vision.model import CellModel, build
@@ -31,6 +32,7 @@ class ModelStore:
         self._device = device
         self._key: tuple[str, int, int | None] | None = None
         self._model: CellModel | None = None
+        self._reference: Reference | None = None
         self._trunks: dict[tuple[str, int, int], TrunkRunner] = {}
         self._place = torch.device("cpu")
 
@@ -62,8 +64,9 @@ class ModelStore:
         device = self._device()
         key = (recipe.backbone, len(recipe.classes), recipe.frozen_stages)
         if self._model is None or self._key != key:
-            self._model = None  # never two in memory
+            self._model = self._reference = None  # never two in memory
             self._model = build(recipe.backbone, len(recipe.classes), frozen_stages=recipe.frozen_stages)
+            self._reference = pretrained({name: value.numpy() for name, value in self._model.trainable_state().items()})
             self._key = key
         prepare(device)
         if device != self._place:
@@ -71,6 +74,13 @@ class ModelStore:
             self._place = device
         placed(self._model, device)
         return self._model
+
+    def reference(self, recipe: Recipe, expected_base: str) -> Reference:
+        """Return what packed tensors of ``recipe`` differ from; raises as `model` does."""
+        self.model(recipe, expected_base)
+        if self._reference is None:
+            raise ModelInvalidError("This node's model could not be made; see the node's log.")
+        return self._reference
 
     def yield_gpu(self) -> None:
         """Give back what memory of the GPU is not in use, for an analysis that waits for it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -22,6 +23,7 @@ from client_node.training import augment
 from client_node.training import privacy as private
 from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.candidate import finder_metrics
+from client_node.training.carried import Carried
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import teach
 from client_node.training.kept_update import KeptUpdate
@@ -74,6 +76,10 @@ _NO_MEMORY = "This node has too little memory for the request; ask for a smaller
 _FAILED = "This node could not answer: an inner failure; see the node's log."
 _TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
 
+Received = Mapping[str, NDArray[np.generic]]
+_Told = TypeVar("_Told")
+_Answer = tuple[Reply, _Told]
+
 log = structlog.get_logger(__name__)
 
 
@@ -99,35 +105,50 @@ class TrainingService:
         self._models = models or ModelStore(device)
         self._hold: Hold | None = None
 
-    def handle(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+    def handle(self, request: Request, tensors: Received) -> tuple[Reply, Tensors]:
         """Answer a request; whatever goes wrong becomes a `Refusal`, without inner detail."""
+        size = sum(array.nbytes for array in tensors.values())
+        return self._released(request, lambda: self._answer(request, lambda: tensors, size=size), {})
+
+    def exchange(self, request: Request, body: bytes) -> tuple[Reply, bytes]:
+        """Answer a request whose tensors are as they travel, with tensors as they travel; see `handle`."""
+
+        def answered() -> tuple[Reply, bytes]:
+            carried = Carried(self._models, request, body)
+            reply, update = self._answer(request, carried.read, size=len(body))
+            return reply, carried.write(update)
+
+        return self._released(request, answered, b"")
+
+    def _released(self, request: Request, work: Callable[[], tuple[Reply, _Told]], nothing: _Told) -> _Answer[_Told]:
         try:
-            return self._guarded(request, tensors)
+            return self._guarded(request, work, nothing)
         finally:
             self._models.release()  # not earlier: an error holds what lay on the GPU when it was raised
 
-    def _guarded(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+    def _guarded(self, request: Request, work: Callable[[], tuple[Reply, _Told]], nothing: _Told) -> _Answer[_Told]:
         try:
-            return self._answer(request, tensors)
+            return work()
         except HematovisionError as error:
             log.warning("training.refused", request=request.kind, code=error.code, reason=error.message)
-            return Refusal(code=error.code, reason=error.message), {}
+            return Refusal(code=error.code, reason=error.message), nothing
         except Exception as error:  # the process must outlive any one request
             if is_out_of_memory(error):
                 log.exception("training.out_of_memory", request=request.kind)
-                return Refusal(code=NothingToDoError.code, reason=_NO_MEMORY), {}
+                return Refusal(code=NothingToDoError.code, reason=_NO_MEMORY), nothing
             log.exception("training.failed", request=request.kind)
-            return Refusal(code=HematovisionError.code, reason=_FAILED), {}
+            return Refusal(code=HematovisionError.code, reason=_FAILED), nothing
 
-    def _answer(self, request: Request, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[Reply, Tensors]:
+    def _answer(self, request: Request, read: Callable[[], Received], *, size: int) -> tuple[Reply, Tensors]:
         if isinstance(request, DryRunRequest):
             return self._would(request), {}
         policy = load_policy(self._home)
-        policy.check_train(request, size=sum(array.nbytes for array in tensors.values()))
+        policy.check_train(request, size=size)
         if isinstance(request, CensusRequest):
             counted = Catalogue(self._home).census(lambda source: policy.allows_source(source, "census"))
             return CensusReply(census=counted), {}
         self._hold = Hold(self._home, request)
+        tensors = read()
         if isinstance(request, TrainRequest):
             return self._train(request, tensors)
         return self._evaluate(request, tensors), {}

@@ -17,7 +17,7 @@ from server.models import Hospital, Node
 from server.runtime import Runtime, build_runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
-from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.enrolment import HEARTBEAT_PROTOCOL, EnrolmentState, Heartbeat, LedgerTotals, NodeMode
 from shared.contracts.errors import NotFoundError
 from shared.contracts.training import Recipe
 from shared.crypto.pki import write_private
@@ -26,6 +26,17 @@ from shared.storage import S3Store
 
 _POLICY = "[training]\nleast_participants = 1\nleast_examples = 1\nmost_epochs = 50\ntell_laboratory = false\n"
 """What a simulated hospital allows: all that a simulation may ask."""
+
+_BEAT = Heartbeat(
+    software="simulation",
+    mode=NodeMode.TRAINING,
+    model_version=None,
+    processes={},
+    ledger=LedgerTotals(),
+    outbox=0,
+    protocol=HEARTBEAT_PROTOCOL,
+)
+"""A simulated hospital's trainer is this software: its tensors travel in the same form as a real one's."""
 
 
 @contextmanager
@@ -88,6 +99,7 @@ def _enter(runtime: Runtime, name: str, number: int, key: SigningKey) -> None:
                 flower_key="none: nothing of a simulation goes through Flower",
                 fingerprint=key.public.key_id,
                 software="simulation",
+                heartbeat=_BEAT.model_dump(mode="json"),
                 flower_node_id=str(number),
             )
         )

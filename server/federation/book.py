@@ -15,6 +15,7 @@ from server.federation.states import RunState, SiteState
 from server.federation.strategies import registry as strategies
 from server.models.base import utc_now
 from server.models.federation import RoundRecord, Run, SiteRound
+from shared.contracts.enrolment import Heartbeat
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import EvaluateReply, Recipe, TrainReply
@@ -99,6 +100,16 @@ class RunBook:
         with self._database.session(read_only=True) as session:
             nodes = repository.training_nodes(session)
             return {int(node.flower_node_id): node.signing_key for node in nodes if node.flower_node_id}
+
+    def protocols(self) -> dict[int, int]:
+        """Return Flower's node id → what the node's last heartbeat says that it reads; who never sent one is absent."""
+        with self._database.session(read_only=True) as session:
+            nodes = repository.training_nodes(session)
+            return {
+                int(node.flower_node_id): Heartbeat.model_validate(node.heartbeat).protocol
+                for node in nodes
+                if node.flower_node_id and node.heartbeat
+            }
 
     def rounds_done(self) -> int:
         """Return the number of the last round that has ended; 0: none."""

@@ -11,7 +11,7 @@ from shared.contracts.training import Request
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is sent to one node; ``tensors`` are safetensors bytes."""
+    """What is sent to one node; ``tensors`` in the form that a round's request names, else safetensors."""
 
     request: Request | Step
     tensors: bytes

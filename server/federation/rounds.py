@@ -19,6 +19,7 @@ from server.federation.strategies.masked import MaskedAggregation
 from server.federation.strategies.port import Closed, Result, Sent, Strategy
 from server.federation.strategies.tensors import Tensors, read_tensors, wire_tensors
 from server.federation.strategies.updates import verify
+from server.federation.wire import Wire
 from server.registry.artefacts import Candidate, build
 from server.runtime import Runtime
 from shared.contracts.errors import DataInvalidError, HematovisionError, RunFailedError, ServiceUnavailableError
@@ -83,6 +84,7 @@ class _Conductor:
         self._stop = Stop(book)
         self._attendance = Attendance(book, fleet, self._stop)
         self._breath = breath_seconds
+        self._wire = Wire(runtime, book)
 
     def run(self, plan: Plan) -> str | None:
         done = checkpoints.last(self._runtime.store, plan.run_id, self._book.rounds_done())
@@ -115,7 +117,7 @@ class _Conductor:
 
     def _round(self, plan: Plan, number: int, tensors: Tensors, state: Tensors) -> Result:
         sites = self._attendance.sample(plan)
-        body = wire_tensors(tensors)
+        form, body, sent = self._wire.send(plan, number, sites, tensors, state)
         request = TrainRequest(
             run_key=plan.run_id,
             round=number,
@@ -124,11 +126,11 @@ class _Conductor:
             recipe=plan.recipe,
             participants=len(sites),
             privacy=plan.privacy.asked,
+            form=form,
         )
         ask = Ask(request, body)
         down = len(body) + len(request.model_dump_json(by_alias=True))
         self._book.begin_round(number, sorted(sites.values()), down)
-        sent = Sent.of(number, body, tensors, state)
         if plan.privacy.measure is Measure.SECURE_AGGREGATION:
             return self._masked_round(plan, sites, ask, sent, down)
         aggregation = self._strategy.begin(sent)

@@ -37,6 +37,12 @@ def start_tensors(runtime: Runtime, recipe: Recipe) -> Start:
     return Start(read_tensors(body), base_sha256, parent)
 
 
+def base_tensors(store: ObjectStore, recipe: Recipe) -> tuple[Tensors, str]:
+    """Return a fresh model's tensors that learn, and the SHA-256 of the pretrained base that they are of."""
+    body, base_sha256 = _base(store, recipe)
+    return read_tensors(body), base_sha256
+
+
 def _fitting_parent(session: Session, recipe: Recipe, base_sha256: str) -> str | None:
     signed = registry.current(session)
     if signed is None or signed.card.base_sha256 != base_sha256:
@@ -56,11 +62,16 @@ def _frozen(recipe: Recipe, usual: int) -> int:
     return usual if recipe.frozen_stages is None else recipe.frozen_stages
 
 
-def _base(store: ObjectStore, recipe: Recipe) -> tuple[bytes, str]:
-    """Return the pretrained trainable tensors and the base's hash; made once for each backbone, cut and class list."""
+def base_keys(recipe: Recipe) -> tuple[str, str]:
+    """Return where the store keeps a recipe's pretrained tensors, and what they are of."""
     facts = [recipe.backbone, [str(cls) for cls in recipe.classes], recipe.frozen_stages]
     name = sha256(json.dumps(facts).encode()).hexdigest()[:24]
-    body_key, facts_key = f"federation/base/{name}/tensors.safetensors", f"federation/base/{name}/facts.json"
+    return f"federation/base/{name}/tensors.safetensors", f"federation/base/{name}/facts.json"
+
+
+def _base(store: ObjectStore, recipe: Recipe) -> tuple[bytes, str]:
+    """Return the pretrained trainable tensors and the base's hash; made once for each backbone, cut and class list."""
+    body_key, facts_key = base_keys(recipe)
     if store.head(facts_key) is not None:
         return store.get(body_key), str(json.loads(store.get(facts_key))["base_sha256"])
     with tempfile.TemporaryDirectory(prefix="hematovision-base-") as folder:

@@ -98,7 +98,10 @@ class LedgerTotals(Contract):
 
 
 HEARTBEAT_PROTOCOL: Final = 3
-"""What this software speaks: 1 knows no ``lost_seconds`` and ``asked_seconds``, 2 no ``more_waiting``."""
+"""What this software speaks: 1 knows no ``lost_seconds`` and ``asked_seconds``, 2 no ``more_waiting`` and no packed
+tensors."""
+PACKED_PROTOCOL: Final = 3
+"""From this on a node reads and writes packed tensors; see `shared.packing`."""
 
 
 class Heartbeat(Contract):
@@ -119,7 +122,7 @@ class Heartbeat(Contract):
     attention: tuple[str, ...] = ()
     """One-line remedies for what needs attention."""
     protocol: int = Field(default=1, ge=1)
-    """What the node can read of the answer: `HEARTBEAT_PROTOCOL` of its software."""
+    """What the node can read of the answer, and of a round: `HEARTBEAT_PROTOCOL` of its software."""
 
 
 class HeartbeatReply(Contract):

@@ -43,6 +43,15 @@ class Augmentation(StrEnum):
     STRONG = "strong"
 
 
+class TensorForm(StrEnum):
+    """How the tensors of a round travel, both ways; see docs/adr/0011."""
+
+    HALF = "fp16"
+    """safetensors."""
+    PACKED = "packed"
+    """Differences from what the other side has; see `shared.packing`."""
+
+
 class Balance(StrEnum):
     """What is done about rare classes."""
 
@@ -143,7 +152,16 @@ class TrainRequest(Contract):
     """What the training promises about privacy: a policy may want a least. None: nothing."""
     masking: Masking | None = Field(default=None, exclude_if=lambda value: value is None)
     """Left out without secure aggregation: nodes of an earlier version do not know it."""
+    form: TensorForm = Field(default=TensorForm.HALF, exclude_if=lambda value: value is TensorForm.HALF)
+    """Of the tensors beside it, and of those that are answered. Left out as fp16: nodes whose heartbeat speaks less
+    than protocol 3 do not know it."""
     nonce: Nonce = ""
+
+    @model_validator(mode="after")
+    def _masked_as_fp16(self) -> Self:
+        if self.masking is not None and self.form is not TensorForm.HALF:
+            raise ValueError("a masked update has a form of its own, and starts from fp16")
+        return self
 
 
 class EvaluateRequest(Contract):

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from flwr.supercore.control.control_http_client import ControlHttpClient
-from safetensors.numpy import load, save
 
 from client_node import ipc
 from client_node.supernode import supernode_command, trusted_entities
+from client_node.training.carried import Carried
+from client_node.training.model_store import ModelStore
 from deploy.services.flower import FlowerAddress, start_flower
 from deploy.services.object_store import StoreAddress
 from server.db.migrate import upgrade
@@ -32,6 +33,7 @@ from shared.contracts.training import (
     Reply,
     SiteMetrics,
     TrainReply,
+    TrainRequest,
 )
 from shared.crypto.pki import DemoCA, flower_key, write_private
 from shared.processes import LOOPBACK, Service, Supervisor, free_port
@@ -64,6 +66,8 @@ class TestHospital:
     step: float
     examples: int
     seen: list[dict[str, object]] = field(default_factory=list)
+    models: ModelStore = field(default_factory=ModelStore)
+    """What packed tensors are read against."""
     before_reply: Callable[[], None] = field(default=lambda: None)
     on_the_way: Callable[[Sealed], Sealed] = field(default=lambda answer: answer)
     """What happens to an answer once its trainer has sealed it."""
@@ -85,14 +89,15 @@ class TestHospital:
             return evaluation(self.step), b""
         if request["kind"] == "dry-run":
             return DryRunReply(takes_part=True, examples=self.examples), b""
+        carried = Carried(self.models, TrainRequest.model_validate_json(json.dumps(request)), body)
         trained = {
             name: array + np.float16(self.step) if array.shape == HEAD_BIAS else array
-            for name, array in load(body).items()
+            for name, array in carried.read().items()
         }
         reply = TrainReply(
             examples=self.examples, train_loss=0.5, received=METRICS, seconds=0.1, manifest_sha256="0" * 64
         )
-        return reply, bytes(save(trained))
+        return reply, carried.write(trained)
 
 
 @dataclass
@@ -105,11 +110,12 @@ class Centre:
     work: Path
 
     def hospital(
-        self, name: str, *, step: float, examples: int, policy: str = "", approved: bool = True
-    ) -> TestHospital:
+        self, name: str, *, step: float, examples: int, policy: str = "", approved: bool = True,
+        protocol: int | None = None,
+    ) -> TestHospital:  # fmt: skip
         """Make a hospital with an approved node that the SuperLink does not know yet, or one that nobody knows.
 
-        ``policy`` are lines of its policy's section ``training``.
+        ``policy`` are lines of its policy's section ``training``; ``protocol``: what its heartbeat says that it speaks.
         """
         home = self.work / name
         (home / "keys").mkdir(parents=True)
@@ -125,7 +131,7 @@ class Centre:
         with self.runtime.database.session() as session:
             session.add(Hospital(id=name, name=name.title()))
             session.flush()
-            session.add(new_node(name, flower_key=public))
+            session.add(new_node(name, flower_key=public, protocol=protocol))
         return TestHospital(name, home, public, step, examples)
 
     def start_node(self, hospital: TestHospital) -> Service:

@@ -30,6 +30,7 @@ from server.federation.states import RunState, SiteState
 from server.models import Node
 from server.registry.artefacts import DELTA, artefact_key
 from shared.contracts.canonical import canonical_bytes
+from shared.contracts.enrolment import PACKED_PROTOCOL
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe
 from shared.crypto.pki import DemoCA
@@ -74,9 +75,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, object_store: StoreAddress) 
     work = tmp_path_factory.mktemp("flower")
     rogue_output = work / "rogue.txt"
     with running_centre(work, object_store, {OUTPUT: str(rogue_output)}) as centre:
-        north = centre.hospital("north", step=1.0, examples=30)
-        south = centre.hospital("south", step=4.0, examples=10)
-        west = centre.hospital("west", step=2.0, examples=20)
+        north = centre.hospital("north", step=1.0, examples=30, protocol=PACKED_PROTOCOL)
+        south = centre.hospital("south", step=4.0, examples=10, protocol=PACKED_PROTOCOL)
+        west = centre.hospital("west", step=2.0, examples=20, protocol=PACKED_PROTOCOL)
         tasks.welcome(centre.runtime, {})
         with centre.runtime.database.session() as session:
             for hospital in (north, south):
@@ -168,7 +169,12 @@ def test_signed_run_goes_from_launch_to_a_registered_model(world: World) -> None
         "south": 0.8,
         "west": 0.8,
     }
-    assert [request["kind"] for request in world.south.seen] == ["train", "train", "evaluate"]
+    assert [(request["kind"], request.get("form")) for request in world.south.seen] == [
+        ("train", "packed"),
+        ("train", "packed"),
+        ("evaluate", None),
+    ]
+    assert "Tensors travel packed" in [event.text for event in view.events]
 
     assert view.model_version is not None
     with runtime.database.session() as session:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.federation.strategies.tensors import Tensors, read_tensors
+from shared.packing import Reference, check_packed, unpack
 from shared.tensors import TensorSpec, check_tensors
 
 
@@ -18,21 +19,37 @@ class Sent:
     number: int
     """The round, from 1."""
     size: int
-    """Bytes of the body that was sent."""
+    """Bytes that an update of the same tensors has in fp16."""
     specs: Mapping[str, TensorSpec]
     """An update must have these names and shapes."""
     tensors: Tensors
-    """The body's values: fp16, held as fp32. Updates are compared with these."""
+    """What updates are compared with: the body's values, fp16 held as fp32; or the exact values where it was packed,
+    since a packed update tells what changed, and is read as that change of these."""
     exact: Tensors
-    """The fp32 values that the body was rounded from: steps smaller than fp16 can say add up here."""
+    """The fp32 values that the body was rounded from: steps smaller than it can say add up here."""
     state: Tensors = field(default_factory=dict)
     """What the strategy kept of the round before, as it gave it in `Result.state`; empty in the first round."""
+    received: Reference | None = None
+    """What hospitals make of a packed body, from which their updates' differences are; None: it was no packed one."""
 
     @classmethod
     def of(cls, number: int, body: bytes, exact: Tensors | None = None, state: Tensors | None = None) -> Self:
         """Return what ``body`` (safetensors) sends; ``exact`` defaults to the body's own values."""
         tensors = read_tensors(body)
         return cls(number, len(body), check_tensors(body), tensors, tensors if exact is None else exact, state or {})
+
+    @classmethod
+    def packed(cls, number: int, body: bytes, base: Reference, exact: Tensors, state: Tensors | None = None) -> Self:
+        """Return what ``body`` sends, which was packed from ``exact`` against ``base``."""
+        received = Reference.of(unpack(body, base))
+        specs = check_packed(body)
+        size = 2 * sum(array.size for array in exact.values())
+        return cls(number, size, specs, exact, exact, state or {}, received)
+
+    @property
+    def as_received(self) -> Tensors:
+        """What hospitals start from: the body's values."""
+        return self.tensors if self.received is None else dict(self.received.tensors)
 
 
 @dataclass(frozen=True, slots=True)

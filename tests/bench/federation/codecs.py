@@ -1,39 +1,48 @@
-"""Forms in which tensors may travel: what the product sends (fp16), and what it is compared with."""
+"""Forms in which tensors may travel: those of the product (packed, else fp16), and what they are compared with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from server.federation.strategies.port import Sent
 from server.federation.strategies.tensors import Tensors, stored_tensors, wire_tensors
-
-_LEVELS: Final = 127
-_SCALE_BYTES: Final = 4
+from shared.packing import STEP, Reference, pack, unpack
 
 
 class Codec(StrEnum):
-    """A form. Down it is fp16 for all but the first."""
+    """A form, of both ways."""
 
     FP32 = "fp32"
     FP16 = "fp16"
     FP16_FEEDBACK = "fp16 with error feedback"
-    INT8 = "int8"
-    INT8_FEEDBACK = "int8 with error feedback"
+    PACKED = "packed"
+    """What a launch uses."""
+    PACKED_FEEDBACK = "packed with error feedback"
+    COARSE = "packed in steps ten times as large"
+    COARSE_FEEDBACK = "packed in steps ten times as large with error feedback"
 
     @property
     def feedback(self) -> bool:
         """Whether a site adds what was rounded away to its next update (Seide et al. 2014, Karimireddy et al. 2019)."""
-        return self in {Codec.FP16_FEEDBACK, Codec.INT8_FEEDBACK}
+        return self in {Codec.FP16_FEEDBACK, Codec.PACKED_FEEDBACK, Codec.COARSE_FEEDBACK}
+
+    @property
+    def step(self) -> float:
+        """Of a packed form's levels; 0: it is none."""
+        if self in {Codec.COARSE, Codec.COARSE_FEEDBACK}:
+            return 10 * STEP
+        return STEP if self in {Codec.PACKED, Codec.PACKED_FEEDBACK} else 0.0
 
 
-def sent_down(codec: Codec, tensors: Tensors) -> bytes:
-    """Return the body that carries the model to the hospitals."""
-    return stored_tensors(tensors) if codec is Codec.FP32 else wire_tensors(tensors)
+def sent_down(codec: Codec, number: int, exact: Tensors, state: Tensors, base: Reference) -> tuple[Sent, int]:
+    """Return what the hospitals are sent of a round's model, and its bytes; ``base``: see `packing.pretrained`."""
+    if codec.step:
+        body = pack(exact, base, step=codec.step)
+        return Sent.packed(number, body, base, exact, state), len(body)
+    body = stored_tensors(exact) if codec is Codec.FP32 else wire_tensors(exact)
+    return Sent.of(number, body, exact, state), len(body)
 
 
 @dataclass(slots=True)
@@ -43,31 +52,17 @@ class Sender:
     codec: Codec
     residual: Tensors = field(default_factory=dict)
 
-    def send(self, trained: Tensors, sent: Sent) -> tuple[bytes, int]:
-        """Return (body as the centre reads it, bytes as they would travel) of a trained model."""
+    def send(self, trained: Tensors, sent: Sent) -> bytes:
+        """Return a trained model as it travels."""
         left = self.residual if self.codec.feedback else {}
         wanted = {name: array + left[name] if left else array for name, array in trained.items()}
-        if self.codec in {Codec.INT8, Codec.INT8_FEEDBACK}:
-            told, size = _int8(wanted, sent.tensors)
-            body = stored_tensors(told)
+        if sent.received is not None:
+            body = pack(wanted, sent.received, step=self.codec.step)
+            told = unpack(body, sent.received)
         else:
             kind = np.float32 if self.codec is Codec.FP32 else np.float16
             body = bytes(save({name: np.asarray(array, kind, order="C") for name, array in sorted(wanted.items())}))
             told = {name: np.asarray(array.astype(kind), np.float32) for name, array in wanted.items()}
-            size = len(body)
         if self.codec.feedback:
             self.residual = {name: wanted[name] - told[name] for name in wanted}
-        return body, size
-
-
-def _int8(wanted: Mapping[str, NDArray[np.float32]], received: Tensors) -> tuple[Tensors, int]:
-    """Return what the centre makes of the differences in 8 bits, each row with a scale of its own, and their bytes."""
-    told: Tensors = {}
-    size = 0
-    for name, array in wanted.items():
-        rows = (array - received[name]).reshape(len(array) if array.ndim else 1, -1)
-        scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12) / _LEVELS
-        levels = np.round(rows / scale).astype(np.int8)
-        told[name] = np.asarray(received[name] + (levels * scale).reshape(array.shape), np.float32)
-        size += levels.nbytes + _SCALE_BYTES * len(scale)
-    return told, size
+        return body

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from client_node.datasets.labelled import LabelledCell
 from client_node.models.personal import own_head, seen
@@ -23,6 +22,7 @@ from server.federation.strategies.tensors import Tensors
 from server.federation.strategies.updates import verify
 from shared.contracts.errors import HematovisionError
 from shared.contracts.training import Recipe
+from shared.packing import pretrained
 from shared.vision.model import CellModel, build
 from tests.bench.federation.arm import FOLDS, STRENGTH, Arm, Attack, Sites
 from tests.bench.federation.codecs import Sender, sent_down
@@ -95,16 +95,15 @@ def play(bench: Bench, arm: Arm) -> Json:
     model = build(recipe.backbone, len(CLASSES), frozen_stages=recipe.frozen_stages)
     looks, traffic = [], {"down": 0, "up": 0}
     exact: Tensors = {name: value.numpy() for name, value in model.trainable_state().items()}
-    state: Tensors = {}
+    base, state = pretrained(exact), Tensors()
     with tempfile.TemporaryDirectory(prefix="hematovision-bench-") as spool:
         strategy = build_strategy(arm.chosen_strategy(), folder=Path(spool))
         for number in range(1, arm.rounds + 1):
-            body = sent_down(arm.codec, exact)
-            sent = Sent.of(number, body, exact, state)
+            sent, down = sent_down(arm.codec, number, exact, state, base)
             aggregation = strategy.begin(sent)
             for hospital in hospitals:
-                update, size = _trained(model, hospital, recipe.in_round(number, arm.rounds), sent)
-                traffic = {"down": len(body), "up": size}
+                update = _trained(model, hospital, recipe.in_round(number, arm.rounds), sent)
+                traffic = {"down": down, "up": len(update)}
                 try:
                     aggregation.add(verify(hospital.name, update, sent, examples=len(hospital.labels)))
                 except HematovisionError:
@@ -127,28 +126,27 @@ def _hospital(bench: Bench, frozen: Frozen, arm: Arm, number: int, cells: Cells)
     )
 
 
-def _trained(model: CellModel, hospital: _Hospital, recipe: Recipe, sent: Sent) -> tuple[bytes, int]:
-    """Train a round as `client_node.training.service` does; return the update as the centre reads it, and its bytes."""
-    set_tensors(model, sent.tensors)
+def _trained(model: CellModel, hospital: _Hospital, recipe: Recipe, sent: Sent) -> bytes:
+    """Train a round as `client_node.training.service` does; return the update as it travels."""
+    set_tensors(model, sent.as_received)
     train(model, hospital.source, hospital.labels, recipe, seed=recipe.seed * 1000 + sent.number, between=lambda: None)
     trained = {name: value.numpy() for name, value in model.trainable_state().items()}
     if hospital.attack is not None:
-        body = _attacked(hospital, trained, sent)
-        return body, len(body)
+        trained = _attacked(hospital, trained, sent)
     return hospital.sender.send(trained, sent)
 
 
-def _attacked(hospital: _Hospital, trained: Tensors, sent: Sent) -> bytes:
-    wrong: Tensors = {}
+def _attacked(hospital: _Hospital, trained: Tensors, sent: Sent) -> Tensors:
+    received, wrong = sent.as_received, Tensors()
     for name, array in trained.items():
-        step = array - sent.tensors[name]
+        step = array - received[name]
         if hospital.attack is Attack.RANDOM:
             noise = hospital.random.normal(size=step.shape)
             step = noise * np.linalg.norm(step) / max(float(np.linalg.norm(noise)), 1e-12)
         else:
             step = -step
-        wrong[name] = np.asarray(sent.tensors[name] + STRENGTH * step, np.float32)
-    return bytes(save({name: np.asarray(array, np.float16, order="C") for name, array in sorted(wrong.items())}))
+        wrong[name] = np.asarray(received[name] + STRENGTH * step, np.float32)
+    return wrong
 
 
 def _said(bench: Bench, frozen: Frozen, model: CellModel, arm: Arm) -> Json:

@@ -2,39 +2,48 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
 
 from server.federation.strategies.port import Sent
+from server.federation.strategies.updates import verify
+from shared.packing import pretrained
 from tests.bench.federation.codecs import Codec, Sender, sent_down
 
 RANDOM = np.random.default_rng(0)
-MODEL = {"a": RANDOM.normal(size=(8, 50)).astype(np.float32), "b": RANDOM.normal(size=8).astype(np.float32)}
+MODEL = {
+    "tail.a": RANDOM.normal(size=(40, 50)).astype(np.float32),
+    "head.b": RANDOM.normal(size=8).astype(np.float32),
+}
+BASE = pretrained({name: array + np.float32(0.1) for name, array in MODEL.items()})
 STEP = {
     name: array + np.float32(1e-3) * RANDOM.normal(size=array.shape).astype(np.float32) for name, array in MODEL.items()
 }
+VALUES = 2008
+HEADER = 400
 
 
 def sent(codec: Codec) -> Sent:
-    return Sent.of(1, sent_down(codec, MODEL), MODEL)
+    return sent_down(codec, 1, MODEL, {}, BASE)[0]
 
 
 def error(codec: Codec, rounds: int) -> float:
     """Return how far off the mean of ``rounds`` equal updates is."""
     sender, begun = Sender(codec), sent(codec)
-    told = [load(sender.send(STEP, begun)[0])["a"].astype(np.float64) for _ in range(rounds)]
-    return float(np.abs(np.mean(told, axis=0) - STEP["a"]).max())
+    goal = STEP["tail.a"] + (begun.tensors["tail.a"] - begun.as_received["tail.a"])
+    bodies = [sender.send(STEP, begun) for _ in range(rounds)]
+    told = [verify("site", body, begun, examples=1).tensors["tail.a"].astype(np.float64) for body in bodies]
+    return float(np.abs(np.mean(told, axis=0) - goal).max())
 
 
-def test_sizes_are_those_of_the_values() -> None:
-    values = sum(array.size for array in MODEL.values())
-    sizes = {codec: Sender(codec).send(STEP, sent(codec))[1] for codec in Codec}
-    header = 400
-    assert sizes[Codec.FP32] == pytest.approx(4 * values, abs=header)
-    assert sizes[Codec.FP16] == sizes[Codec.FP16_FEEDBACK] == pytest.approx(2 * values, abs=header)
-    assert sizes[Codec.INT8] == sizes[Codec.INT8_FEEDBACK] == values + 4 * 16
+@pytest.mark.parametrize(
+    ("codec", "bits"),
+    [(Codec.FP32, 32), (Codec.FP16, 16), (Codec.FP16_FEEDBACK, 16), (Codec.PACKED, 5.4), (Codec.PACKED_FEEDBACK, 5.4),
+     (Codec.COARSE, 2.2), (Codec.COARSE_FEEDBACK, 2.2)],
+)  # fmt: skip
+def test_sizes_are_those_of_the_values(codec: Codec, bits: float) -> None:
+    assert len(Sender(codec).send(STEP, sent(codec))) == pytest.approx(VALUES * bits / 8, abs=HEADER)
 
 
-@pytest.mark.parametrize("codec", [Codec.FP16, Codec.INT8])
+@pytest.mark.parametrize("codec", [Codec.FP16, Codec.PACKED, Codec.COARSE])
 def test_what_is_rounded_away_comes_later_with_feedback_and_never_without(codec: Codec) -> None:
     feedback = Codec(f"{codec} with error feedback")
     assert error(codec, 1) == pytest.approx(error(feedback, 1))

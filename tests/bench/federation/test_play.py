@@ -77,7 +77,8 @@ def test_a_bad_hospital_sends_what_passes_for_an_update_and_is_none() -> None:
     for attack in Attack:
         bad = _Hospital("bad", MapSource(np.zeros((0, 1, 1, 1, 1), np.float16)), np.zeros(0, np.int64),
                         Sender(Codec.FP16), attack)  # fmt: skip
-        steps[attack] = verify("bad", _attacked(bad, trained, sent), sent, examples=1).tensors["head.weight"]
+        body = bad.sender.send(_attacked(bad, trained, sent), sent)
+        steps[attack] = verify("bad", body, sent, examples=1).tensors["head.weight"]
     honest = float(np.linalg.norm(trained["head.weight"]))
     for step in steps.values():
         assert np.linalg.norm(step.astype(np.float32)) == pytest.approx(STRENGTH * honest, rel=0.01)

@@ -30,6 +30,7 @@ from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.states import RunState
 from server.models.federation import Run
+from shared.contracts.enrolment import PACKED_PROTOCOL
 from shared.contracts.errors import RunFailedError
 from shared.contracts.training import EvaluateReply, EvaluateRequest, Recipe, TrainReply, TrainRequest
 from shared.processes import Service, Supervisor
@@ -132,7 +133,7 @@ def _federation(bench: Bench, work: Path) -> Iterator[Centre]:
         store = start_object_store(work, supervisor)
         with running_centre(work / "world", store, {}) as centre:
             for name, cells in zip(HOSPITALS, shares(bench), strict=True):
-                hospital = centre.hospital(name, step=0.0, examples=0, policy=_POLICY)
+                hospital = centre.hospital(name, step=0.0, examples=0, policy=_POLICY, protocol=PACKED_PROTOCOL)
                 write_part(bench.home, hospital.home, [cell.hash for cell in cells])
                 trainer = [sys.executable, "-m", "client_node.trainer", "--home", str(hospital.home)]
                 log = work / "logs" / f"trainer-{name}.log"
@@ -234,7 +235,7 @@ SECTION: Final = Section(
     name="work",
     title="Processes",
     measure=measure,
-    version=1,
+    version=2,
     seconds=(420, 420),
     also=lambda _bench: [
         json.dumps(W),
@@ -243,7 +244,7 @@ SECTION: Final = Section(
         make_recipe(CLASSES, dict(W)).model_dump(mode="json"),
     ],
     method=(
-        "Work W: three hospitals with 600 images of PBC each, 96 px, every layer learns and travels (fp16), three "
+        "Work W: three hospitals with 600 images of PBC each, 96 px, every layer learns and travels (packed), three "
         "rounds of one epoch, then the candidate at every hospital; one thread a hospital, on two cores. Ours: "
         "SuperLink with TLS, node keys and state on disk, SuperExec, three SuperNodes, relays and resident trainers; "
         "from launch to the last evaluation. The plain loop: the same trainers in three processes, averaged in a "

@@ -23,8 +23,18 @@ from client_node.relay import exchange
 from client_node.relay.app import app
 from shared.contracts.errors import SignatureInvalidError
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import DryRunReply, DryRunRequest, Recipe, Refusal, SiteMetrics, TrainReply, TrainRequest
+from shared.contracts.training import (
+    DryRunReply,
+    DryRunRequest,
+    Recipe,
+    Refusal,
+    SiteMetrics,
+    TensorForm,
+    TrainReply,
+    TrainRequest,
+)
 from shared.crypto.signing import SigningKey
+from shared.packing import Reference, pack
 from shared.seal import check_seal, request_digest, seal
 from shared.tensors import ARRAY_NAME, RECORD_ARRAYS, RECORD_CONFIG, STYPE
 
@@ -49,6 +59,9 @@ REPLY = TrainReply(
 )
 
 
+PACKED = REQUEST.model_copy(update={"form": TensorForm.PACKED})
+NOTHING = Reference.of({"w": np.zeros((2, 2), np.float32)})
+PACKED_BODY = pack({"w": np.ones((2, 2), np.float32)}, NOTHING)
 DRY_RUN = DryRunRequest(rounds=2, base_sha256="0" * 64, recipe=REQUEST.recipe, participants=2, tensor_bytes=1000)
 
 
@@ -136,6 +149,15 @@ def test_round_reaches_the_trainer_and_its_answer_comes_back(home: Path) -> None
     assert (entry.kind, entry.subject, entry.what, entry.size) == ("update", "run", "round 1", len(text) + len(tensors))
 
 
+@pytest.mark.parametrize(("update", "leaves"), [(PACKED_BODY, True), (BODY, False)])
+def test_packed_round_is_answered_packed_or_not_at_all(home: Path, update: bytes, leaves: bool) -> None:
+    text = PACKED.model_dump_json()
+    with _trainer(home, lambda _header, _body: (_signed(REPLY, update, text), update)):
+        said, tensors = _ask(home, _message(text, PACKED_BODY))
+    assert tensors == (update if leaves else b"")
+    assert leaves or Refusal.model_validate_json(said).code == "data_invalid"
+
+
 def test_update_that_cannot_be_written_down_does_not_leave(home: Path) -> None:
     (home / "ledger.sqlite").write_bytes(b"not a database" * 100)
     with _trainer(home, lambda _header, body: (_signed(REPLY, body), body)):
@@ -183,6 +205,11 @@ def test_unknown_home_is_a_refusal(home: Path) -> None:
         _message(body=b"garbage"),
         _message(stype="numpy.ndarray"),
         _message(body=b""),
+        _message(PACKED.model_dump_json()),
+        _message(body=PACKED_BODY),
+        _message(PACKED.model_dump_json(), PACKED_BODY.replace(b"HVPACK1", b"HVPACK9")),
+        _message(PACKED.model_dump_json(), PACKED_BODY[:20]),
+        _message(REQUEST.model_dump_json().replace('"nonce"', '"form":"zip","nonce"')),
         _surplus(more=ConfigRecord({"request": "{}"})),
         _surplus(more=MetricRecord({"a": 1})),
         _surplus(arrays=MetricRecord({"tensors": 1})),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import SQLModel
@@ -17,7 +18,7 @@ from server.models import Hospital, Node
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from server.vault.file_vault import FileVault
-from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.enrolment import EnrolmentState, Heartbeat, LedgerTotals, NodeMode
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, ClassCensus
 from shared.crypto.signing import SigningKey
@@ -75,8 +76,9 @@ def new_node(
     flower_key: str = "f",
     mode: NodeMode = NodeMode.TRAINING,
     state: EnrolmentState = EnrolmentState.APPROVED,
+    protocol: int | None = None,
 ) -> Node:
-    """Return a node, approved for training unless said otherwise."""
+    """Return a node, approved for training unless said otherwise; with a ``protocol`` it has sent a heartbeat."""
     return Node(
         id=node_id or f"node-{hospital_id}",
         hospital_id=hospital_id,
@@ -88,7 +90,26 @@ def new_node(
         fingerprint="0000",
         software="test",
         flower_node_id=flower_node_id,
+        heartbeat=None if protocol is None else beat(protocol),
     )
+
+
+def beat(protocol: int) -> dict[str, Any]:
+    """Return a heartbeat of a node whose software speaks ``protocol``, as it is kept."""
+    said = Heartbeat(
+        software="test", mode=NodeMode.TRAINING, model_version=None, processes={}, ledger=LedgerTotals(), outbox=0,
+        protocol=protocol,
+    )  # fmt: skip
+    return said.model_dump(mode="json")
+
+
+def speaks(database: Database, protocols: dict[str, int]) -> None:
+    """Have the hospitals' nodes of `new_database` say what they speak, as a heartbeat does."""
+    with database.session() as session:
+        for name, protocol in protocols.items():
+            node = session.get(Node, f"node-{name}")
+            assert node is not None
+            node.heartbeat = beat(protocol)
 
 
 def node_of(hospital_id: str) -> NodePrincipal:

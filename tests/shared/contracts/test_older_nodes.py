@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import Privacy, PrivacyKind
-from shared.contracts.training import EvaluateRequest, Recipe
+from shared.contracts.training import EvaluateRequest, Masking, Recipe, TensorForm, TrainRequest
 
 RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
 KNOWN = {"kind", "run_key", "base_sha256", "recipe", "participants", "nonce"}
@@ -21,3 +22,22 @@ def test_evaluation_names_its_privacy_only_where_it_promises_any(privacy: Privac
     text = request.model_dump_json(by_alias=True)
     assert set(json.loads(text)) == fields
     assert EvaluateRequest.model_validate_json(text) == request
+
+
+@pytest.mark.parametrize("form", list(TensorForm))
+def test_round_names_its_tensors_form_only_where_it_is_not_fp16(form: TensorForm) -> None:
+    request = TrainRequest(
+        run_key="run", round=1, rounds=2, base_sha256="0" * 64, recipe=RECIPE, participants=2, form=form
+    )
+    text = request.model_dump_json(by_alias=True)
+    told = {"form"} if form is TensorForm.PACKED else set()
+    assert set(json.loads(text)) == KNOWN | {"round", "rounds", "privacy"} | told
+    assert TrainRequest.model_validate_json(text) == request
+
+
+def test_masked_round_travels_as_fp16_only() -> None:
+    with pytest.raises(ValidationError, match="form of its own"):
+        TrainRequest(
+            run_key="run", round=1, rounds=2, base_sha256="0" * 64, recipe=RECIPE, participants=2,
+            form=TensorForm.PACKED, masking=Masking(exchange="0" * 32, shares=()),
+        )  # fmt: skip
