@@ -1,12 +1,18 @@
 """Asking a colleague from the reading room, answering in another browser, and counting on."""
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from server.cases import supplements
 from server.models import CaseSupplement
 from shared.contracts.supplement import MoreAnswer, MoreState
 from tests.browser.room import Room
-from tests.browser.world import sign_in
+from tests.browser.world import CHROMIUM, sign_in
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
+]
 
 
 def colleague(browser: Browser, address: str) -> Page:

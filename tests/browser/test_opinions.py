@@ -119,7 +119,7 @@ def test_second_opinion_is_asked_given_blind_and_decided_on(network: Network, vi
     first.keyboard.press("8")  # a blast, which the second must not see
     _saved(first)
     first.get_by_role("button", name="Ask for a second opinion…").click()
-    first.get_by_label("Ask", exact=True).select_option(label="Dr. M. Osei")
+    first.locator("dialog[open]").get_by_label("Ask", exact=True).select_option(label="Dr. M. Osei")
     first.get_by_role("button", name="Ask", exact=True).click()
     expect(first.get_by_text("Asked of Dr. M. Osei")).to_be_visible()
 

@@ -14,8 +14,14 @@ from server.models.base import utc_now
 from shared.contracts.case import CaseState, Priority
 from tests.browser.conftest import OpenRoom
 from tests.browser.room import Room
+from tests.browser.world import CHROMIUM
 from tests.portal.drawn import DrawnSmear
 from tests.portal.factories import Network
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
+]
 
 THOUSAND = 1000
 SECONDS_FOR_THE_FIRST = 5.0

@@ -48,9 +48,16 @@ list.table.tHead.addEventListener('click', (event) => {
 
 const more = document.querySelector('#more .btn');
 more.addEventListener('click', () => list.next());
-new IntersectionObserver((seen) => {
+const foot = document.getElementById('more');
+const near = new IntersectionObserver((seen) => {
   if (seen.some((one) => one.isIntersecting)) list.next().catch(() => {});
-}, { rootMargin: '600px' }).observe(document.getElementById('more'));
+}, { rootMargin: '600px' });
+near.observe(foot);
+// Looked at anew: whoever scrolls on at once is at the end again, which is no change that would be told.
+list.addEventListener('shown', () => {
+  near.unobserve(foot);
+  if (list.more) near.observe(foot);
+});
 
 // What a view is made of is what the page shows when its dialog opens.
 document.addEventListener('click', (event) => {
