@@ -71,8 +71,9 @@ def test_trainer_lives_through_good_and_bad_calls(trainer: tuple[subprocess.Pope
         call(path, {"op": "federate", "request": {"kind": "train"}})
     with pytest.raises(DataInvalidError):
         call(path, {"op": "federate", "request": '{"kind": "train"}'})
-    with pytest.raises(DataInvalidError):
-        call(path, HEADER, b"not tensors at all")
+    answer, tensors = call(path, HEADER, b"not tensors at all")
+    assert Refusal.model_validate_json(answer["reply"]).code == "data_invalid"
+    assert tensors == b""
     answer, tensors = call(path, HEADER)
     assert Refusal.model_validate_json(answer["reply"]).code == "model_invalid"
     assert tensors == b""
