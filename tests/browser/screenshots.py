@@ -175,7 +175,7 @@ def _why(page: Page) -> None:
 def _claim(page: Page) -> None:
     if page.get_by_role("button", name="Claim to read").count():
         page.get_by_role("button", name="Claim to read").click()
-        page.wait_for_selector("#open-sign")
+        page.wait_for_selector("#open-sign, #open-blind")
     page.wait_for_selector(".tile")
 
 
@@ -333,7 +333,7 @@ def _open_plan(page: Page) -> None:
 
 
 def _open_sign(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    _claim(page)  # the claim may have lapsed while other pictures were taken
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("dialog[open]")
 
