@@ -7,25 +7,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from portal.main import create_app
-from server.cases.ingest import ingest
-from tests.factories import centre_key, pack
 from tests.portal.client import Browser
-from tests.portal.factories import Network, add_hospital, play_round, register_model, staffed, start_run
+from tests.portal.factories import Network
+from tests.portal.small import small_centre
 
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:
     """A centre with three hospitals, a finished run with its candidate, and one case."""
-    made = staffed(tmp_path)
-    for hospital in "abc":
-        add_hospital(made, hospital)
-    book = start_run(made, rounds=1)
-    play_round(made, book, 1)
-    register_model(made, book, "hv-1")
-    parcel = pack(made.nodes["a"], centre_key(made.centre))
-    parcel.upload(made.centre.store)
-    ingest(made.centre.runtime, hospital_id="a", case_id=parcel.case_id)
-    made.cases.append(parcel.case_id)
+    made = small_centre(tmp_path)
     yield made
     made.centre.runtime.database.dispose()
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from portal.main import create_app
 from tests.bench.portal.section import Measured, Options, Section, figure
 from tests.portal.client import Browser
-from tests.portal.factories import Network, add_hospital, staffed
+from tests.portal.small import small_centre
 from tests.portal.test_query_counts import FEW, LISTS, MANY, List, asked
 
 
@@ -24,7 +24,7 @@ def measure(options: Options) -> Measured:
 def counts(one: List) -> tuple[int, int]:
     """Return how many questions a page asks at the two lengths."""
     with TemporaryDirectory(prefix="hematovision-bench-") as folder:
-        network = _network(Path(folder))
+        network = small_centre(Path(folder))
         with TestClient(create_app(network.centre.runtime), follow_redirects=False) as client:
             visitor = Browser(client).sign_in(one.person)
             found = []
@@ -35,13 +35,6 @@ def counts(one: List) -> tuple[int, int]:
                 found.append(asked(visitor, network, one.path)[0])
         network.centre.runtime.database.dispose()
     return found[0], found[1]
-
-
-def _network(folder: Path) -> Network:
-    made = staffed(folder)
-    for hospital in "abc":
-        add_hospital(made, hospital)
-    return made
 
 
 SECTION = Section(
