@@ -1,6 +1,6 @@
 """A picture of every page and state, light and dark, in three sizes: ``python -m tests.browser.screenshots [WORD …]``.
 
-Each is at most 300 KB: one that is larger gets a palette of 256 colours.
+Each is at most 300 KB: one that is larger, for the smear in it, is a JPEG, whose colours are true.
 """
 
 import sys
@@ -358,20 +358,21 @@ def take(browser: Browser, address: str, wanted: list[Shot]) -> list[Path]:
                 page.wait_for_timeout(250)
                 target = OUT / f"{shot.name}-{theme}-{width}.png"
                 page.screenshot(path=target, full_page=shot.whole)
-                _lighten(target)
-                taken.append(target)
+                taken.append(_light(target))
             for page in contexts.values():
                 page.context.close()
     return taken
 
 
-def _lighten(picture: Path) -> None:
-    """Fields of a smear make pictures heavy: 256 colours show them as well."""
+def _light(picture: Path) -> Path:
+    """Return the picture, as a JPEG where fields of a smear make it heavy: a palette would falsify the classes' hues."""
     if picture.stat().st_size <= MOST_BYTES:
-        return
+        return picture
+    lighter = picture.with_suffix(".jpg")
     with Image.open(picture) as opened:
-        few = opened.convert("RGB").quantize(256)
-    few.save(picture, optimize=True)
+        opened.convert("RGB").save(lighter, quality=86, subsampling=0, optimize=True)
+    picture.unlink()
+    return lighter
 
 
 def main(words: list[str]) -> None:
