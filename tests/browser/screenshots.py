@@ -365,7 +365,7 @@ def take(browser: Browser, address: str, wanted: list[Shot]) -> list[Path]:
 
 
 def _light(picture: Path) -> Path:
-    """Return the picture, as a JPEG where fields of a smear make it heavy: a palette would falsify the classes' hues."""
+    """Return the picture, as a JPEG where smears make it heavy: a palette would falsify the hues of classes."""
     if picture.stat().st_size <= MOST_BYTES:
         return picture
     lighter = picture.with_suffix(".jpg")
