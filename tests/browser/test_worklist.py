@@ -24,8 +24,6 @@ pytestmark = [
 ]
 
 THOUSAND = 1000
-SECONDS_FOR_THE_FIRST = 5.0
-"""Far more than it takes on a machine that does nothing else; a list that draws all lines at once takes longer."""
 
 
 @pytest.fixture
@@ -67,13 +65,11 @@ def focused(page: Page) -> str:
     return str(page.evaluate("document.activeElement.closest('tr')?.dataset.case ?? ''"))
 
 
-def test_a_thousand_cases_open_fast_and_come_as_far_as_one_reads(listed: Room) -> None:
+def test_a_thousand_cases_come_as_far_as_one_reads(listed: Room) -> None:
     page = listed.page
     made = add(listed.network, listed.case_id, THOUSAND)
-    begun = time.monotonic()
     page.goto("/worklist?state=open")
     page.wait_for_selector(".rows tbody tr")
-    assert time.monotonic() - begun < SECONDS_FOR_THE_FIRST
     rows = page.locator(".rows tbody tr")
     assert rows.count() <= 2 * worklist.PAGE, "no more than a page or two is drawn at first"
     assert page.title().startswith(f"({listed_count(listed)}")
