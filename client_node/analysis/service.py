@@ -1,47 +1,41 @@
 """Analyses smears: detect, crop, classify, calibrate, flag, keep. One bad file never stops the rest."""
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from client_node.analysis import quality
 from client_node.analysis.detection import Box
 from client_node.analysis.fields import FoundCells, find_cells
 from client_node.analysis.further import Further
-from client_node.analysis.model import LoadedModel, Reading, current_model_dir, load_model
+from client_node.analysis.model import LoadedModel, current_model_dir, load_model
 from client_node.analysis.more import Source, sources
 from client_node.analysis.overlays import Overlays
 from client_node.analysis.prototypes import Lessons
-from client_node.analysis.ranges import SiteRanges, known_dye, load_ranges, look
+from client_node.analysis.ranges import SiteRanges, known_dye, load_ranges
 from client_node.analysis.rules import Evidence, flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
 from client_node.analysis.store import SmearStore, Trace
 from client_node.analysis.tiling import fields as slide_fields
 from client_node.analysis.tiling import sampled
+from client_node.analysis.work import Pixels, Waiting, Work, cell_id, read, scored, white
 from client_node.datasets.images import file_sha256, read_limited
 from client_node.home import NodeHome
 from client_node.policy import load_analysis_policy
 from shared.contracts.analysis import AnalysisOutput, Cell, FieldImage, Quality, Smear
 from shared.contracts.errors import DataInvalidError, NothingToDoError
 from shared.contracts.laboratory import Gamut
-from shared.contracts.objects import ObjectKind
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
-from shared.vision import gamut
 from shared.vision.images import load_image
 from shared.vision.slides import Slide
 
 log = structlog.get_logger(__name__)
 
-Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 _BATCH = 64
@@ -69,64 +63,6 @@ class Options(BaseModel):
     synthetic: bool | None = None
     stat: bool = False
     """Training pauses while this smear is analysed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A found cell."""
-
-    place: int | None
-    """Its field's index; None in a gallery."""
-    box: Box
-    source: str | None
-    trace: Trace
-    edge: bool = False
-    reading: Reading | None = None
-    """What finding it has told already."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """A smear in the making."""
-
-    id: str
-    fields: list[FieldImage] = field(default_factory=list)
-    cells: list[Cell] = field(default_factory=list)
-    traces: dict[str, Trace] = field(default_factory=dict)
-    focus: list[float] = field(default_factory=list)
-    brightness: list[float] = field(default_factory=list)
-    dye: list[float] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    waiting: list[_Waiting] = field(default_factory=list)
-    """All cells found so far; the first of them are in ``cells`` already."""
-    crops: list[Pixels] = field(default_factory=list)
-    """Of the waiting cells that nothing was read of yet."""
-    rejected: Counter[ObjectKind] = field(default_factory=Counter)
-    gamuts: tuple[Gamut, ...] = ()
-    """The dyes that are known here."""
-    empty: list[float] = field(default_factory=list)
-    """Of fields without a cell, how strange their colours are."""
-
-    def judge(self, pixels: Pixels) -> None:
-        """Take note of how good an image is."""
-        seen = look(pixels)
-        self.focus.append(seen.focus)
-        self.brightness.append(seen.brightness)
-        self.dye.append(seen.dye)
-
-    def look_at_empty(self, pixels: Pixels) -> float | None:
-        """Take note of how strange the colours of an image without a cell are; None where they tell nothing."""
-        seen = gamut.colours(pixels) if self.gamuts else None
-        if seen is None:
-            return None
-        self.empty.append(min(gamut.strangeness(one, seen) for one in self.gamuts))
-        return self.empty[-1]
-
-    def white(self) -> int:
-        """How many white cells there are, taking those that nothing was read of yet for such."""
-        known = sum(cell.cls.info.counts for cell in self.cells)
-        waiting = self.waiting[len(self.cells) :]
-        return known + sum(one.reading is None or one.reading.cls.info.counts for one in waiting)
 
 
 class Analyser:
@@ -203,8 +139,8 @@ class Analyser:
         smear = self._store.load(smear_id)
         if not (0 <= fields <= len(smear.fields) and 0 <= cells <= len(smear.cells)):
             raise DataInvalidError("The smear was analysed anew since it was sent; send it as a case of its own.")
-        if _white(smear.cells[cells:]) < wanted:
-            smear = self._look_on(smear, wanted + _white(smear.cells[:cells]))
+        if white(smear.cells[cells:]) < wanted:
+            smear = self._look_on(smear, wanted + white(smear.cells[:cells]))
         if len(smear.cells) == cells:
             raise NothingToDoError("All fields of this smear that the hospital keeps have been looked at already.")
         log.info("smear.looked_further", smear_id=smear_id, cells=len(smear.cells) - cells)
@@ -215,12 +151,12 @@ class Analyser:
 
     def _look_on(self, smear: Smear, white: int) -> Smear:
         traces, home = self._store.traces(smear.id), NodeHome(self._home)
-        work = _Work(
+        work = Work(
             id=smear.id, fields=list(smear.fields), cells=list(smear.cells), traces=traces,
             gamuts=known_gamuts(self.model, load_ranges(self._home)),
         )  # fmt: skip
         # So that what is found is numbered on from what there is.
-        work.waiting = [_Waiting(cell.field, cell.box, cell.source, traces[cell.id]) for cell in smear.cells]
+        work.waiting = [Waiting(cell.field, cell.box, cell.source, traces[cell.id]) for cell in smear.cells]
         most = load_analysis_policy(self._home).slide_fields
         for source in sources(home, smear, traces, most=most):
             with suppress(DataInvalidError):
@@ -229,11 +165,11 @@ class Analyser:
                 break
         return self._commit_more(work, smear) if len(work.cells) > len(smear.cells) else smear
 
-    def _commit_more(self, work: _Work, smear: Smear) -> Smear:
+    def _commit_more(self, work: Work, smear: Smear) -> Smear:
         model, cells = self.model, tuple(work.cells)
-        fields = _scored(work.fields, cells)
+        fields = scored(work.fields, cells)
         beyond = sum(cell.ood_score > 1.0 for cell in cells)
-        figures = smear.quality.model_copy(update={"white_cells": _white(cells), "ood_fraction": beyond / len(cells)})
+        figures = smear.quality.model_copy(update={"white_cells": white(cells), "ood_fraction": beyond / len(cells)})
         seen = evidence(model, load_ranges(self._home), fields, cells, figures)
         whole = smear.model_copy(
             update={
@@ -247,7 +183,7 @@ class Analyser:
         self._store.commit(whole, work.traces)
         return whole
 
-    def _take_more(self, work: _Work, source: Source) -> None:
+    def _take_more(self, work: Work, source: Source) -> None:
         if source.tile is not None and source.pixels is not None:
             found = find_cells(self.model, source.pixels)
             own = FoundCells(tuple(cell for cell in found.cells if source.tile.owns(cell.box)), found.rejected)
@@ -259,17 +195,17 @@ class Analyser:
                 )  # fmt: skip
         else:
             self._take(work, PlannedImage(source.path, source.kind), self.model)
-        _read(self.model, work)
+        read(self.model, work)
 
     def _smear(self, plan: SmearPlan, options: Options, taken: Callable[[bool], None]) -> Smear:
-        work = _Work(id=_smear_id(plan))
+        work = Work(id=_smear_id(plan))
         try:
             return self._analysed(work, plan, options, taken)
         except BaseException:
             self._store.discard(work.id)
             raise
 
-    def _analysed(self, work: _Work, plan: SmearPlan, options: Options, taken: Callable[[bool], None]) -> Smear:
+    def _analysed(self, work: Work, plan: SmearPlan, options: Options, taken: Callable[[bool], None]) -> Smear:
         model, rules, site = self.model, load_rules(self._home), load_ranges(self._home)
         work.gamuts = known_gamuts(model, site)
         for image in plan.images:
@@ -280,14 +216,14 @@ class Analyser:
             except DataInvalidError as error:
                 work.warnings.append(f"{image.path.name}: {error.message}")
             if len(work.crops) >= _BATCH:
-                _read(model, work)
+                read(model, work)
             taken(good)
-        _read(model, work)
+        read(model, work)
         cells = tuple(work.cells)
         figures = quality.summary(
             cells, work.focus, work.brightness, work.dye, work.warnings, work.rejected, work.empty
         )
-        fields = _scored(work.fields, cells)
+        fields = scored(work.fields, cells)
         smear = Smear(
             id=work.id,
             fields=fields,
@@ -306,7 +242,7 @@ class Analyser:
         log.info("smear.analysed", smear_id=smear.id, cells=len(cells), flags=[flag.id for flag in smear.flags])
         return smear
 
-    def _take(self, work: _Work, image: PlannedImage, model: LoadedModel) -> None:
+    def _take(self, work: Work, image: PlannedImage, model: LoadedModel) -> None:
         """Find and crop the cells of one image; the pictures are kept at once, the pixels are not."""
         if image.kind is ImageKind.SLIDE:
             self._take_slide(work, image.path, model)
@@ -317,14 +253,14 @@ class Analyser:
         height, width = pixels.shape[:2]
         work.judge(pixels)
         if image.kind is ImageKind.CELL:
-            self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, None)
+            self._store.put_cell(work.id, cell_id(len(work.waiting)), pixels, None)
             whole = (0, 0, width, height)
-            work.waiting.append(_Waiting(None, whole, str(image.path), Trace(digest, None, None)))
+            work.waiting.append(Waiting(None, whole, str(image.path), Trace(digest, None, None)))
             work.crops.append(model.cut(pixels, None))
             return
         self._take_field(work, pixels, find_cells(model, pixels), digest, path=image.path)
 
-    def _take_slide(self, work: _Work, path: Path, model: LoadedModel) -> None:
+    def _take_slide(self, work: Work, path: Path, model: LoadedModel) -> None:
         """Look at fields all over a slide until enough white cells are found."""
         before = len(work.waiting)
         with Slide(path) as slide:
@@ -332,7 +268,7 @@ class Analyser:
             if len(work.waiting) == before and work.gamuts:
                 work.look_at_empty(sampled(slide))
 
-    def _look_over(self, work: _Work, path: Path, slide: Slide, model: LoadedModel) -> None:
+    def _look_over(self, work: Work, path: Path, slide: Slide, model: LoadedModel) -> None:
         policy = load_analysis_policy(self._home)
         digest = file_sha256(path)
         for number, (tile, pixels) in enumerate(slide_fields(slide)):
@@ -345,12 +281,12 @@ class Analyser:
                 work.judge(pixels)
                 self._take_field(work, pixels, own, digest, path=path, origin=(tile.x, tile.y), microns=slide.microns)
             if len(work.crops) >= _BATCH:
-                _read(model, work)
+                read(model, work)
             if work.white() >= policy.slide_cells:
                 return
 
     def _take_field(
-        self, work: _Work, pixels: Pixels, found: FoundCells, digest: str, *, path: Path,
+        self, work: Work, pixels: Pixels, found: FoundCells, digest: str, *, path: Path,
         origin: tuple[int, int] | None = None, microns: float | None = None,
     ) -> None:  # fmt: skip
         height, width = pixels.shape[:2]
@@ -362,9 +298,9 @@ class Analyser:
         )
         work.rejected.update(found.rejected)
         for cell in found.cells:
-            crop_box = self._store.put_cell(work.id, _cell_id(len(work.waiting)), pixels, cell.box)
+            crop_box = self._store.put_cell(work.id, cell_id(len(work.waiting)), pixels, cell.box)
             trace = Trace(digest, _moved(cell.box, origin), crop_box)
-            work.waiting.append(_Waiting(index, cell.box, None, trace, edge=cell.edge, reading=cell.reading))
+            work.waiting.append(Waiting(index, cell.box, None, trace, edge=cell.edge, reading=cell.reading))
             if cell.reading is None:
                 work.crops.append(cell.crop)
 
@@ -390,51 +326,10 @@ def evidence(
     )
 
 
-def _white(cells: Sequence[Cell]) -> int:
-    return sum(cell.cls.info.counts for cell in cells)
-
-
 def _moved(box: Box, origin: tuple[int, int] | None) -> Box:
     """From pixels of a field to pixels of the file that it was cut from."""
     x, y = origin or (0, 0)
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
-
-
-def _cell_id(number: int) -> str:
-    return f"c{number + 1:04d}"
-
-
-def _read(model: LoadedModel, work: _Work) -> None:
-    """Classify the cells that wait; so the crops of a large smear never lie in memory together."""
-    readings = iter(model.read(work.crops))
-    for number in range(len(work.cells), len(work.waiting)):
-        waiting = work.waiting[number]
-        reading = next(readings) if waiting.reading is None else waiting.reading
-        work.traces[_cell_id(number)] = waiting.trace
-        work.cells.append(_cell(_cell_id(number), waiting, reading))
-    work.crops.clear()
-
-
-def _cell(identity: str, waiting: _Waiting, reading: Reading) -> Cell:
-    return Cell.model_validate(
-        {
-            "id": identity, "field": waiting.place, "box": waiting.box, "class": reading.cls,
-            "probability": reading.probability, "prediction_set": reading.prediction_set,
-            "ood_score": reading.ood_score, "source": waiting.source, "edge": waiting.edge,
-            "provisional": reading.provisional, "margin": reading.margin,
-        }
-    )  # fmt: skip
-
-
-def _scored(fields: Sequence[FieldImage], cells: Sequence[Cell]) -> tuple[FieldImage, ...]:
-    """Say of each field how unlike its cells are, as a whole."""
-    scores: defaultdict[int | None, list[float]] = defaultdict(list)
-    for cell in cells:
-        scores[cell.field].append(cell.ood_score)
-    return tuple(
-        one.model_copy(update={"ood_score": float(np.median(scores[number]))}) if scores[number] else one
-        for number, one in enumerate(fields)
-    )
 
 
 def _smear_id(plan: SmearPlan) -> str:
