@@ -16,7 +16,7 @@ from server.deps import RuntimeDep, SessionDep
 from server.federation import schedule, steering
 from server.federation import service as federation
 from server.federation.privacy import NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
-from server.federation.recipe import Value, make_recipe
+from server.federation.recipe import Value
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
 from server.hospitals import service as hospitals
@@ -31,7 +31,7 @@ from shared.vision import backbones
 router = APIRouter()
 _RECIPE: Final = "recipe."
 _IN_FORM: Final = frozenset(
-    {"backbone", "frozen_stages", "augmentation", "balance", "ema", "local_epochs", "local_normalisation"}
+    ("backbone", "frozen_stages", "input_size", "augmentation", "balance", "ema", "local_epochs", "local_normalisation")
 )
 """Fields of the recipe that the launch form shows."""
 PRIVACY = [(measure, TITLES[measure], SENTENCES[measure]) for measure in Measure]
@@ -87,7 +87,7 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         weekdays=schedule.WEEKDAYS,
         labels=schedule.new_labels(session),
         strategies=federation.offered_strategies(),
-        start=make_recipe(list(CellClass), {}),
+        start=federation.usual_recipe(session),
         backbones=backbones.names(),
         augmentations=list(Augmentation),
         balances=list(Balance),
@@ -142,6 +142,7 @@ def planned(
     classes: Annotated[list[CellClass] | None, Form()] = None,
     backbone: Annotated[str, Form()] = "",
     frozen_stages: Annotated[str, Form()] = "",
+    input_size: Annotated[str, Form()] = "",
     augmentation: Annotated[str, Form()] = "",
     balance: Annotated[str, Form()] = "",
     ema: Annotated[str, Form()] = "",
@@ -152,8 +153,8 @@ def planned(
     if privacy.measure is Measure.DP_SGD and balance == Balance.SAMPLER:
         balance = ""  # what the form has from the start is no choice against what this measure needs
     chosen = {
-        "backbone": backbone, "frozen_stages": frozen_stages, "augmentation": augmentation, "balance": balance,
-        "ema": ema, "local_normalisation": local_normalisation,
+        "backbone": backbone, "frozen_stages": frozen_stages, "input_size": input_size, "augmentation": augmentation,
+        "balance": balance, "ema": ema, "local_normalisation": local_normalisation,
     }  # fmt: skip
     return RunPlan(
         rounds=rounds,

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from server.federation import compatibility
 from shared.contracts.errors import UsageError
 from shared.contracts.privacy import Delta, Epsilon, ModelPrivacy, Privacy, PrivacyKind, PrivacyUnit
-from shared.contracts.training import Recipe
 
 Value = str | int | float | None
 
@@ -72,6 +71,7 @@ RECIPE: Final[Mapping[str, Value]] = MappingProxyType(
         "head_learning_rate": 0.15,
         "last_rate": 1.0,
         "input_size": 160,
+        "frozen_stages": None,
         "views": 2,
         "head_epochs": 0,
         "patience": 0,
@@ -157,10 +157,8 @@ def choose(measure: str, **given: Value) -> RunPrivacy:
         raise UsageError(f"This privacy cannot be had: {'; '.join(problems)}.") from error
 
 
-def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value], in_use: Recipe | None = None) -> Mapping[str, Value]:
+def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value]) -> Mapping[str, Value]:
     """Return what the recipe of a run starts from beside the usual.
-
-    ``in_use``: of the model in use; its input size is kept, so that the run can go on from it.
 
     Raises:
         UsageError: something was chosen for which noise at the hospitals leaves no room.
@@ -173,7 +171,7 @@ def start_of(privacy: RunPrivacy, chosen: Mapping[str, Value], in_use: Recipe | 
                 f"With dp-sgd the recipe's {name} must be {only}: anything else looks at a hospital's cells or labels"
                 " without noise."
             )
-    return RECIPE if in_use is None else {**RECIPE, "input_size": in_use.input_size}
+    return RECIPE
 
 
 def check(privacy: RunPrivacy, rounds: int) -> None:

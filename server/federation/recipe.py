@@ -12,14 +12,17 @@ from shared.contracts.errors import HematovisionError, NotFoundError, UsageError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe
 from shared.vision import backbones
+from shared.vision.backbones import BackboneEntry
 
 Value = str | int | float | None
 Chosen = Mapping[str, Value]
 
 FIELDS: Final = tuple(name for name in Recipe.model_fields if name != "classes")
 """What may be chosen, as the contract calls it; the classes come from the censuses."""
-START: Final[Chosen] = MappingProxyType({"ema": 0.99, "last_rate": 0.05})
-"""Where a launch differs from the contract's own defaults; see docs/recipe.md."""
+START: Final[Chosen] = MappingProxyType({"ema": 0.99, "input_size": 144, "last_rate": 0.05})
+"""Where a launch differs from the contract's own defaults, with the backbone's `launch_stages`; see docs/recipe.md."""
+_SHAPE: Final = ("backbone", "input_size", "frozen_stages")
+"""What, with the classes, makes one model's tensors fit another."""
 HEAD_EPOCHS: Final = 1
 LEAST_EPOCHS: Final = 3
 """With so many local epochs the head is given `HEAD_EPOCHS` of the first round for itself, unless chosen otherwise."""
@@ -31,27 +34,43 @@ def make_recipe(classes: Sequence[CellClass], chosen: Chosen, start: Chosen | No
     Raises:
         UsageError: names each field that is unknown or wrong.
     """
+    start = start or {}
     if unknown := sorted(set(chosen) - set(FIELDS)):
         raise UsageError(f"A recipe has no {' and no '.join(unknown)}; it has: {', '.join(FIELDS)}.")
     try:
-        recipe = Recipe.model_validate({**START, **(start or {}), **chosen, "classes": tuple(classes)})
+        recipe = Recipe.model_validate({**START, **start, **chosen, "classes": tuple(classes)})
     except ValidationError as error:
         problems = (f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
         raise UsageError(f"The recipe is wrong at {'; at '.join(problems)}.") from error
-    if "head_epochs" not in {**chosen, **(start or {})} and recipe.local_epochs >= LEAST_EPOCHS:
+    entry = _entry(recipe.backbone)
+    if "head_epochs" not in {**chosen, **start} and recipe.local_epochs >= LEAST_EPOCHS:
         recipe = recipe.model_copy(update={"head_epochs": HEAD_EPOCHS})
-    _check(recipe)
+    if "frozen_stages" not in {**chosen, **start}:
+        recipe = recipe.model_copy(update={"frozen_stages": entry.launch_stages})
+    _check(recipe, entry)
     return recipe
 
 
-def _check(recipe: Recipe) -> None:
-    """Raise `UsageError` for what the contract alone cannot know."""
+def going_on(chosen: Chosen, in_use: Recipe | None) -> Chosen:
+    """Return what a recipe starts from so that its run goes on from the model in use, unless ``chosen`` parts from it.
+
+    The tensors of another backbone, input size or cut are others; a run of such starts from the pretrained weights.
+    """
+    used = {} if in_use is None else {name: getattr(in_use, name) for name in _SHAPE}
+    return {} if any(str(chosen.get(name, value)) != str(value) for name, value in used.items()) else used
+
+
+def _entry(backbone: str) -> BackboneEntry:
     try:
-        stages = backbones.get(recipe.backbone).stages
+        return backbones.get(backbone)
     except HematovisionError as error:
         raise UsageError(f"The recipe is wrong at backbone: {error.message}") from error
-    if recipe.frozen_stages is not None and recipe.frozen_stages > stages:
-        raise UsageError(f"The recipe is wrong at frozen_stages: {recipe.backbone} has {stages} stages.")
+
+
+def _check(recipe: Recipe, entry: BackboneEntry) -> None:
+    """Raise `UsageError` for what the contract alone cannot know."""
+    if recipe.frozen_stages is not None and recipe.frozen_stages > entry.stages:
+        raise UsageError(f"The recipe is wrong at frozen_stages: {recipe.backbone} has {entry.stages} stages.")
     if recipe.head_epochs > recipe.local_epochs:
         raise UsageError(f"The recipe is wrong at head_epochs: a round has {recipe.local_epochs} local_epochs.")
 

@@ -14,7 +14,7 @@ from server.accounts.schemas import Principal
 from server.federation import compatibility, repository
 from server.federation import privacy as private
 from server.federation.privacy import RunPrivacy
-from server.federation.recipe import as_chosen, make_recipe
+from server.federation.recipe import as_chosen, going_on, make_recipe
 from server.federation.schemas import (
     EventView,
     RoundView,
@@ -111,13 +111,24 @@ def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Rec
         raise UsageError("Name each class once.")
     epochs = {} if plan.local_epochs is None else {"local_epochs": plan.local_epochs}
     chosen = {**plan.recipe, **epochs}
-    used = registry.current(session)
-    recipe = make_recipe(classes, chosen, private.start_of(plan.privacy, chosen, used.card.recipe if used else None))
+    recipe = make_recipe(
+        classes, chosen, {**private.start_of(plan.privacy, chosen), **going_on(chosen, _recipe_in_use(session))}
+    )
     strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
     hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
     compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined, privacy=plan.privacy.kinds)
     private.check(plan.privacy, plan.rounds)
     return strategy, strategy.asked(recipe)
+
+
+def usual_recipe(session: Session) -> Recipe:
+    """Return what a launch starts from at present, of all classes: that of the model in use, where there is one."""
+    return make_recipe(list(CellClass), {}, going_on({}, _recipe_in_use(session)))
+
+
+def _recipe_in_use(session: Session) -> Recipe | None:
+    used = registry.current(session)
+    return used.card.recipe if used else None
 
 
 def cells_by_class(session: Session, classes: Sequence[CellClass]) -> dict[str, dict[CellClass, int]]:

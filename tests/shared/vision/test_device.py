@@ -138,7 +138,9 @@ print(before, after, cuda, torch.backends.cuda.mem_efficient_sdp_enabled())
 
 def test_batches_go_where_the_model_lies_as_it_wants_them() -> None:
     batch = torch.arange(24.0).reshape(1, 2, 3, 4)
-    assert device.laid(batch, torch.device("cpu")) is batch
+    laid = device.laid(batch, torch.device("cpu"))
+    assert laid.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(laid, batch)
 
 
 @needs_cuda
