@@ -57,7 +57,7 @@ format: setup ## rewrite the files as lint wants them
 bench: setup ## measure the loop; writes build/demo/results.json
 	@$(BIN)/python -m tests.bench.loop --data $(DATA) $(ARGS)
 
-bench-federation: setup ## measure what learning together is worth and costs: make bench-federation ARGS=--quick (at most 30 minutes on 2 cores; resumable)
+bench-federation: setup ## measure what learning together is worth and costs: make bench-federation ARGS=--quick (at most an hour on 2 cores; resumable)
 	@$(BIN)/python -m tests.bench.federation.run --data $(DATA) $(ARGS)
 
 bench-model: setup ## train and measure the classifier: make bench-model ARGS=--quick (at most 45 minutes on 2 cores; resumable)

@@ -57,7 +57,8 @@ class Arm:
     recipe: tuple[tuple[str, float | int | str], ...] = ()
     strategy: str = StrategyName.FEDAVG
     parameters: tuple[tuple[str, float], ...] = ()
-    codec: Codec = Codec.FP16
+    codec: Codec = Codec.PACKED
+    """As tensors travel; packed is the product's."""
     attack: Attack | None = None
     """Of the last hospital."""
     adapted: bool = field(default=False)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shared.contracts.training import Recipe
+from shared.vision.backbones import get
 from tests.bench.federation.arm import Arm
 from tests.bench.federation.play import looks_of, play
 from tests.bench.model.bench import Bench
@@ -21,8 +23,10 @@ from tests.bench.model.say import say
 from tests.bench.model.steps import Json, Steps, key_of, stored
 
 JOBS_VARIABLE: Final = "HEMATOVISION_BENCH_JOBS"
-STEP_SECONDS: Final = 0.055
-"""Of a step of the default recipe on one core, about."""
+_STEP_SECONDS: Final = 0.05
+"""Of a step at 112 px on one core where the last of lite0's seven stages learns, about."""
+_A_STAGE: Final = 3.3
+"""So many times as long takes a step for each further stage that learns."""
 Labels = NDArray[np.int64]
 
 
@@ -85,7 +89,13 @@ def jobs() -> int:
 
 def seconds(arms: Sequence[Arm], cells: int) -> float:
     """Return what the arms take on two cores, about; ``cells``: that they train on."""
-    return sum(arm.steps(cells) for arm in arms) * STEP_SECONDS / 2 + 20.0
+    return sum(arm.steps(cells) * _step_seconds(arm.chosen_recipe()) for arm in arms) / 2 + 20.0
+
+
+def _step_seconds(recipe: Recipe) -> float:
+    entry = get(recipe.backbone)
+    more = entry.trunk_blocks - (entry.trunk_blocks if recipe.frozen_stages is None else recipe.frozen_stages)
+    return float(_STEP_SECONDS * (recipe.input_size / 112) ** 2 * _A_STAGE ** max(0, more))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from server.federation.strategies.registry import OFFERED, StrategyName
 from tests.bench.federation.arm import Arm, Attack, Sites
 from tests.bench.federation.arms import played, seconds
 from tests.bench.federation.figures import over_seeds
-from tests.bench.federation.skew import CELLS, recipe
+from tests.bench.federation.skew import CELLS, SMALL, recipe
 from tests.bench.model.bench import Bench
 from tests.bench.model.section import Measured, Section
 from tests.bench.model.steps import Json
@@ -28,13 +28,13 @@ def _rounds(*, quick: bool) -> int:
 def honest(seed: int, *, quick: bool) -> Arm:
     """Return the run of the four honest hospitals."""
     sites = Sites(count=_HOSPITALS, alpha=_ALPHA, seed=seed, honest=_HOSPITALS - 1)
-    return Arm(sites, (_rounds(quick=quick),), recipe(seed))
+    return Arm(sites, (_rounds(quick=quick),), (*recipe(seed), *SMALL))
 
 
 def attacked(seed: int, attack: Attack | None, strategy: StrategyName, *, quick: bool) -> Arm:
     """Return a run of all five."""
     sites = Sites(count=_HOSPITALS, alpha=_ALPHA, seed=seed)
-    return Arm(sites, (_rounds(quick=quick),), recipe(seed), strategy=strategy, attack=attack)
+    return Arm(sites, (_rounds(quick=quick),), (*recipe(seed), *SMALL), strategy=strategy, attack=attack)
 
 
 def arms(*, quick: bool) -> list[Arm]:
@@ -82,7 +82,8 @@ SECTION: Final = Section(
     seconds=(seconds(arms(quick=True), CELLS), seconds(arms(quick=False), CELLS)),
     also=_facts,
     method=(
-        "PBC shared out between five hospitals (Dirichlet 1.0). The fifth trains, and then sends noise or its update "
+        "PBC shared out between five hospitals (Dirichlet 1.0), trained by the small recipe (docs/recipe.md), ten "
+        "rounds, in a quick run five. The fifth trains, and then sends noise or its update "
         "turned round, five times as large: below the ten times at which every strategy refuses an update, so that the "
         "strategies themselves are measured."
     ),

@@ -52,7 +52,7 @@ def compose(bench: Bench, docs: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench and write what it measured."""
-    quick = "at most 30 minutes on 2 cores: fewer seeds and rounds"
+    quick = "at most 60 minutes on 2 cores: fewer seeds and rounds"
     parser = parser_of(__doc__, SECTIONS, data=ROOT.parent / "shared" / "data", quick=quick)
     parser.add_argument("--page", action="store_true", help="measure nothing: write the page from what there is")
     options = parser.parse_args(arguments)

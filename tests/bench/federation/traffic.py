@@ -4,14 +4,13 @@ from typing import Final
 
 import numpy as np
 
-from shared.packing import Reference, pack
 from shared.vision.model import build
 from tests.bench.federation.arm import Arm
 from tests.bench.federation.arms import Played, played, seconds
 from tests.bench.federation.chart import Axis, lines_svg
 from tests.bench.federation.codecs import Codec
 from tests.bench.federation.figures import over_seeds
-from tests.bench.federation.skew import CELLS, federated
+from tests.bench.federation.skew import CELLS, SMALL, federated
 from tests.bench.model.bench import Bench
 from tests.bench.model.rows import row
 from tests.bench.model.section import Measured, Section
@@ -21,11 +20,8 @@ from tests.bench.model.steps import Json
 _ROUNDS: Final = 10
 _GOAL: Final = 0.20
 _QUICK: Final = (Codec.FP32, Codec.FP16, Codec.PACKED, Codec.COARSE_FEEDBACK)
-_FEWER: Final = ("packed, one stage more frozen", (("frozen_stages", 7),))
-_MORE_STAGES: Final = 5
-"""Frozen: one stage more learns than by default."""
-_CHANGE: Final = 0.02
-"""About what a round changes in a value; what a packed form costs hardly depends on it."""
+_USUAL: Final = "default recipe, packed"
+_FEWER: Final = ("default recipe but one stage more frozen, packed", (("frozen_stages", 6),))
 
 
 def _seeds(*, quick: bool) -> tuple[int, ...]:
@@ -33,19 +29,19 @@ def _seeds(*, quick: bool) -> tuple[int, ...]:
 
 
 def arms(*, quick: bool) -> dict[str, list[Arm]]:
-    """Return the forms by name, a training for each seed; packed is the product's; as fp16 it is played elsewhere."""
-    found: dict[str, list[Arm]] = {}
+    """Return the forms by name, a training for each seed; the default run is played elsewhere."""
+    found: dict[str, list[Arm]] = {
+        _USUAL: [federated(seed, quick=quick) for seed in _seeds(quick=quick)],
+        _FEWER[0]: [_arm(seed, Codec.PACKED, _FEWER[1], quick=quick) for seed in _seeds(quick=quick)],
+    }
     for codec in _QUICK if quick else Codec:
-        found[codec.value] = [_arm(seed, codec, quick=quick) for seed in _seeds(quick=quick)]
-    found[_FEWER[0]] = [_arm(seed, Codec.PACKED, quick=quick, extra=_FEWER[1]) for seed in _seeds(quick=quick)]
+        found[f"small recipe, {codec.value}"] = [_arm(seed, codec, SMALL, quick=quick) for seed in _seeds(quick=quick)]
     return found
 
 
-def _arm(seed: int, codec: Codec, *, quick: bool, extra: tuple[tuple[str, int], ...] = ()) -> Arm:
+def _arm(seed: int, codec: Codec, changed: tuple[tuple[str, int], ...], *, quick: bool) -> Arm:
     usual = federated(seed, quick=quick)
-    if codec is Codec.FP16 and not extra:
-        return usual  # played already
-    return Arm(usual.sites, (_ROUNDS,), recipe=(*usual.recipe, *extra), codec=codec)
+    return Arm(usual.sites, (_ROUNDS,), recipe=(*usual.recipe, *changed), codec=codec)
 
 
 def measure(bench: Bench) -> Measured:
@@ -54,16 +50,12 @@ def measure(bench: Bench) -> Measured:
     flat = [arm for some in forms.values() for arm in some]
     found = dict(zip(flat, played(bench, flat), strict=True))
     whole = 2 * full_model_bytes()
-    usual = found[forms[Codec.PACKED.value][0]]
-    more = 2 * packed_bytes(_MORE_STAGES)
+    usual = found[forms[_USUAL][0]]
     rows = [
         row("bytes a round and hospital, full-model FedAvg in fp32, MB", whole / 1e6, None, None, 1, goal=None),
         row("bytes a round and hospital, the default run, MB", _bytes(usual) / 1e6, None, None, 1, goal=None),
         row("the same, share of full-model FedAvg", _bytes(usual) / whole, None, None, 1, goal=_GOAL, at_most=True),
-        row("one stage more learns: bytes a round and hospital, MB", more / 1e6, None, None, 1, goal=None),
-        row("the same, share of full-model FedAvg, one stage more learns", more / whole, None, None, 1, goal=_GOAL,
-            at_most=True),
-    ]  # fmt: skip
+    ]
     series = {}
     for name, some in forms.items():
         runs = [found[arm] for arm in some]
@@ -85,18 +77,6 @@ def full_model_bytes() -> int:
     return 4 * sum(value.numel() for value in model.parameters())
 
 
-def packed_bytes(frozen_stages: int) -> int:
-    """Return the bytes of the default network's tensors, packed after a change that is drawn, one way."""
-    recipe = federated(0, quick=True).chosen_recipe()
-    model = build(recipe.backbone, len(CLASSES), frozen_stages=frozen_stages)
-    start = {name: value.numpy() for name, value in model.trainable_state().items()}
-    random = np.random.default_rng(0)
-    changed = {
-        name: array + random.normal(0.0, _CHANGE, array.shape).astype(np.float32) for name, array in start.items()
-    }
-    return len(pack(changed, Reference.of(start)))
-
-
 def _bytes(run: Played) -> int:
     return run.traffic["down"] + run.traffic["up"]
 
@@ -113,14 +93,14 @@ SECTION: Final = Section(
     name="traffic",
     title="Bytes",
     measure=measure,
-    version=2,
+    version=3,
     seconds=(seconds(_own(quick=True), CELLS), seconds(_own(quick=False), CELLS)),
     also=_facts,
     method=(
-        "The default run of three skewed hospitals, its tensors in several forms: down and up together, as they travel "
-        "(request and answer add about 3 kB). Full-model FedAvg: every parameter of the same network in fp32, both "
-        "ways. Packed, as a launch does: both ways in levels of what differs from the other side's, about 5.4 bits a "
-        "value (docs/adr/0011). With error feedback a hospital adds what its last rounding left over. Where one stage "
-        "more learns, the bytes are those of its tensors after a change that is drawn, not trained."
+        "The default run of three skewed hospitals: down and up together, as they travel (request and answer add about "
+        "3 kB). Full-model FedAvg: every parameter of the same network in fp32, both ways. Packed, as a launch does: "
+        "both ways in levels of what differs from the other side's, about 5.4 bits a value (docs/adr/0011). Forms are "
+        "compared with each other by the small recipe (docs/recipe.md). With error feedback a hospital adds what its "
+        "last rounding left over."
     ),
 )
