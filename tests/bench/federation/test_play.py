@@ -20,7 +20,9 @@ from tests.bench.model.steps import Steps
 from tests.client_node.datasets.factories import COLUMNS
 from tests.client_node.training.site import CLASSES, painted
 
-SMALL: tuple[tuple[str, float | int | str], ...] = (("input_size", 32), ("local_epochs", 1), ("views", 1))
+SMALL: tuple[tuple[str, float | int | str], ...] = (
+    ("input_size", 32), ("frozen_stages", 6), ("local_epochs", 1), ("views", 1),
+)  # fmt: skip
 COUNTS = {"train": 12, "val": 4, "test": 6}
 
 
@@ -49,7 +51,7 @@ def test_laboratories_learn_together_and_adapters_are_judged(bench: Bench) -> No
     assert len(truth) == len(said) == 3 * COUNTS["test"]
     assert run.f1("pbc") > 0.5  # three classes that colour and size tell apart
     assert len(run.own("pbc")[0]) == len(truth)
-    assert run.traffic["down"] == run.traffic["up"] > 2_000_000
+    assert all(400_000 < run.traffic[way] < 1_000_000 for way in ("down", "up"))  # packed: as fp16 over two million
 
 
 def test_a_kept_arm_is_not_played_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
