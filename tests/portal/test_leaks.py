@@ -17,7 +17,7 @@ from server.cases import views
 from server.consult import service as consult
 from server.consult.schemas import About, Asked
 from server.insights import measures
-from server.models import Case, CaseCell
+from server.models import Case, CaseCell, Opinion
 from server.reviews import findings, geometry
 from server.reviews import service as reviews
 from server.reviews.schemas import NewBox
@@ -110,6 +110,25 @@ def test_another_ai_changes_no_answer_while_a_case_is_read_blind(world: World) -
         after = _answers(world, case_id, lambda: _another_ai(world, case_id))
     assert _changed(before, after) == []
     assert (before[f"/cases/{case_id}"][0], before[f"POST /cases/{case_id}/blind/cells"][0]) == (200, 200)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_another_ai_changes_no_answer_to_a_second_reader_who_is_not_to_see_it(world: World, *, taken: bool) -> None:
+    case_id = world.things[OWN]["second"]
+
+    def begin() -> None:
+        with world.network.centre.runtime.database.session() as session:
+            session.exec(select(Opinion).where(Opinion.case_id == case_id)).one().hides_ai = True
+        if taken:
+            assert world.ask("hematologist", "POST", f"/cases/{case_id}/blind/take", {}).status_code == 303
+
+    with time_machine.travel(datetime.now(UTC), tick=False):
+        before = _answers(world, case_id, begin)
+        after = _answers(world, case_id, begin, lambda: _another_ai(world, case_id))
+    assert _changed(before, after) == []
+    assert before[f"/cases/{case_id}"][0] == 200
+    assert b"without the AI" in before["/worklist"][1]
+    assert case_id.encode() not in before["/worklist?flag=blast.present"][1]
 
 
 def test_another_ai_shows_where_nothing_is_hidden(world: World) -> None:

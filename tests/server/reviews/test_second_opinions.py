@@ -4,8 +4,9 @@ import pytest
 from sqlmodel import select
 
 from server.cases import service as cases
-from server.cases.schemas import CaseView, WorklistFilter
-from server.cases.worklist import worklist
+from server.cases.schemas import CaseView, Sort, WorklistFilter
+from server.cases.views import NO_FLAG
+from server.cases.worklist import lines_of, worklist
 from server.models import Case
 from server.reviews import opinions, second_opinions, service
 from shared.contracts.errors import ConflictError, NotFoundError
@@ -40,6 +41,38 @@ def test_the_ai_can_be_hidden_from_the_second_reader_too(ward: Ward) -> None:
     view = _view(ward)
     assert {cell.current_class for cell in view.cells} == {CellClass.UNIDENTIFIED}
     assert view.flags == []
+
+
+@pytest.mark.parametrize("of_anyone", [False, True])
+def test_the_worklist_tells_nothing_of_an_ai_that_is_hidden_from_the_second_reader(
+    ward: Ward, *, of_anyone: bool
+) -> None:
+    asked(ward, of=None if of_anyone else ward.second_reader, hides_ai=True)
+    flag = "immature.granulocytes"
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        whole = worklist(session, ward.second_reader, WorklistFilter())
+        (row,) = whole.rows
+        assert (row.blind, row.flags, row.doubtful_count, whole.flags) == (True, [], 0, [])
+        assert lines_of(session, ward.second_reader, WorklistFilter(), [ward.case_id]) == [row]
+        for wanted in (WorklistFilter(flag=flag), WorklistFilter(search="immature")):
+            assert worklist(session, ward.second_reader, wanted).rows == []
+            assert worklist(session, ward.second_reader, wanted).matching == 0
+        ranks = {}
+        for sort in (Sort.FLAGS, Sort.DOUBTFUL):
+            (row,) = worklist(session, ward.second_reader, WorklistFilter(sort=sort)).rows
+            ranks[sort] = row.key[0]
+        assert ranks == {Sort.FLAGS: NO_FLAG, Sort.DOUBTFUL: 0}
+        for who in (ward.reader, ward.it):
+            (row,) = worklist(session, who, WorklistFilter(flag=flag, sort=Sort.DOUBTFUL)).rows
+            assert (row.blind, row.flags != [], row.key[0]) == (False, True, row.doubtful_count)
+            assert row.doubtful_count > 0
+
+
+def test_the_worklist_shows_the_ai_to_a_second_reader_who_sees_it(ward: Ward) -> None:
+    asked(ward, of=ward.second_reader)
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        (row,) = worklist(session, ward.second_reader, WorklistFilter(flag="immature.granulocytes")).rows
+    assert (row.blind, row.flags != [], row.second_opinion) == (False, True, "you")
 
 
 def test_what_is_asked_of_anyone_is_hidden_from_all_who_could_give_it_and_taken_once(ward: Ward) -> None:
