@@ -11,7 +11,7 @@ from server.cases import blinding, blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import LEASE, READABLE, check_transition
 from server.cases.schemas import Amending, BlindView, CaseView, CellView
-from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of
+from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of, without_first
 from server.models import Case, CaseCell, CaseField, Opinion
 from server.models.base import utc_now
 from server.runtime import Runtime
@@ -349,6 +349,11 @@ def cell_views_of(session: Session, cells: list[CaseCell], wanted: Collection[st
 def sight(session: Session, principal: Principal, case: Case) -> Sight:
     """Return what is hidden of a case from this person."""
     return sight_of(session, principal, case)
+
+
+def blind_cases(session: Session, principal: Principal) -> set[str]:
+    """Return the ids of the cases whose first reading is hidden from this person until their own is saved."""
+    return without_first(session, principal)
 
 
 def open_opinion(session: Session, case_id: str) -> Opinion | None:

@@ -2,7 +2,8 @@
 
 Two things are hidden here and nowhere else: what the AI said, from everybody, until the first impression of a drawn
 case is saved; and what the first reader made of a case, from whoever is asked for a second opinion, until that is saved
-(asked of anyone: from every reader who could give it). Whatever shows a part of a case asks `sight_of` first.
+(asked of anyone: from every reader who could give it), signed reports with it. Whatever shows a part of a case asks
+`sight_of` first.
 """
 
 from collections.abc import Sequence
@@ -63,6 +64,11 @@ def sight_of(session: Session, principal: Principal, case: Case) -> Sight:
 def without_ai(session: Session, principal: Principal) -> set[str]:
     """Return the ids of the cases whose AI is hidden from this person alone, as their second opinion is blind to it."""
     return {asked.case_id for asked in _to_give(session, principal) if asked.hides_ai}
+
+
+def without_first(session: Session, principal: Principal) -> set[str]:
+    """Return the ids of the cases whose first reading is hidden from this person: signed reports of them too."""
+    return {asked.case_id for asked in _to_give(session, principal)}
 
 
 def require_open(session: Session, principal: Principal, case: Case) -> None:
