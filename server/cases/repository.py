@@ -33,6 +33,8 @@ from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
 
 _REFERENCE_ROWS = 300
+_NO_WORK: Final = ("case.assigned", "case.unassigned")
+"""Acts on a case for which nobody need have seen it: the worklist has them."""
 OPEN_SECOND: Final = (
     col(Opinion.kind) == OpinionKind.SECOND,
     col(Opinion.saved_at).is_(None),
@@ -227,13 +229,15 @@ def opinion_labels(session: Session, opinion_id: str) -> dict[str, CellClass]:
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
-    """Whether somebody has claimed a case, changed it or given an opinion on it: the audit knows."""
+    """Whether somebody has claimed a case, changed it or given an opinion on it, which the audit knows; not assigned."""
     return session.exec(select(_worked(literal(case_id), user_id))).one()
 
 
 def _worked(case_id: ColumnElement[str], user_id: str) -> ColumnElement[bool]:
     return exists().where(
-        col(AuditEntry.subject) == literal("case:") + case_id, col(AuditEntry.actor) == f"user:{user_id}"
+        col(AuditEntry.subject) == literal("case:") + case_id,
+        col(AuditEntry.actor) == f"user:{user_id}",
+        col(AuditEntry.action).not_in(_NO_WORK),
     )
 
 

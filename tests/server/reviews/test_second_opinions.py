@@ -6,7 +6,7 @@ from sqlmodel import select
 from server.cases import service as cases
 from server.cases.schemas import CaseView, Sort, WorklistFilter
 from server.cases.views import NO_FLAG
-from server.cases.worklist import lines_of, worklist
+from server.cases.worklist import assign, lines_of, worklist
 from server.models import Case
 from server.reviews import opinions, second_opinions, service
 from shared.contracts.errors import ConflictError, NotFoundError
@@ -157,6 +157,17 @@ def test_whoever_has_worked_on_the_case_cannot_be_asked(ward: Ward) -> None:
         asked(ward, of=ward.second_reader)
     asked(ward, of=None)
     assert _view(ward).blind is None
+
+
+def test_whoever_has_only_assigned_the_case_can_be_asked_and_reads_blind(ward: Ward) -> None:
+    with ward.centre.runtime.database.session() as session:
+        for to in (ward.second_reader.user_id, None, ward.reader.user_id):
+            assert assign(session, ward.second_reader, [ward.case_id], to).done == [ward.case_id]
+    opinion_id = asked(ward, of=None)
+    assert _view(ward).blind is not None
+    with ward.centre.runtime.database.session() as session:
+        second_opinions.withdraw(session, ward.reader, ward.case_id, opinion_id)
+    asked(ward, of=ward.second_reader)
 
 
 def test_the_worklist_tells_whom_an_opinion_is_asked_of(ward: Ward) -> None:
