@@ -94,6 +94,16 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
     return opinion.id
 
 
+def require_given(session: Session, case_id: str) -> None:
+    """Return if no second opinion on the case is open: for whatever closes it, as nobody could give it then.
+
+    Raises:
+        ConflictError: one is asked and not given yet.
+    """
+    if cases.open_opinion(session, case_id) is not None:
+        raise ConflictError("A second opinion is asked and not given yet: wait for it, or withdraw the request.")
+
+
 def take(session: Session, principal: Principal, case_id: str) -> None:
     """Take on an opinion that is asked of anyone.
 

@@ -6,7 +6,7 @@ from server.cases import service as cases
 from server.cases.schemas import WorklistFilter
 from server.cases.worklist import worklist
 from server.insights import service as insights
-from server.models import Report
+from server.models import Case, Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
 from server.reviews import amending, findings, glass, opinions, second_opinions, service
@@ -121,6 +121,20 @@ def test_signed_report_is_hidden_from_a_second_reader_until_their_opinion_is_sav
         assert [one.id for one in reports.list_reports(session, who)] == [report_id]
         assert reports.latest_of(session, who, [claimed.case_id]).keys() == {claimed.case_id}
         assert reports.pdf(session, claimed.centre.runtime, who, report_id).startswith(b"%PDF")
+
+
+def test_amendment_is_not_left_while_a_second_opinion_is_open_nor_begun_by_its_reader(claimed: Ward) -> None:
+    _sign(claimed)
+    _amend(claimed)
+    who, database = claimed.second_reader, claimed.centre.runtime.database
+    with database.session() as session:
+        second_opinions.ask(session, claimed.reader, claimed.case_id, of=who.user_id, question="", hides_ai=False)
+        with pytest.raises(ConflictError, match="second opinion"):
+            amending.leave(session, claimed.reader, claimed.case_id)
+        # As an earlier version could leave it.
+        session.get_one(Case, claimed.case_id).state = CaseState.SIGNED
+    with database.session() as session, pytest.raises(ConflictError, match="another amends"):
+        amending.begin(session, who, claimed.case_id, kind=ReportStatus.AMENDED, reason="Seen again.")
 
 
 def test_earlier_version_that_comes_home_late_does_not_close_the_case(claimed: Ward) -> None:
