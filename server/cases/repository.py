@@ -229,7 +229,7 @@ def opinion_labels(session: Session, opinion_id: str) -> dict[str, CellClass]:
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
-    """Whether somebody has claimed a case, changed it or given an opinion on it, which the audit knows; not assigned."""
+    """Whether somebody has claimed a case, changed it or given an opinion on it: the audit knows."""
     return session.exec(select(_worked(literal(case_id), user_id))).one()
 
 

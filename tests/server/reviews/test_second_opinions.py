@@ -8,12 +8,13 @@ from server.cases.schemas import CaseView, Sort, WorklistFilter
 from server.cases.views import NO_FLAG
 from server.cases.worklist import assign, lines_of, worklist
 from server.models import Case
-from server.reviews import opinions, second_opinions, service
+from server.reviews import geometry, opinions, second_opinions, service
+from server.reviews.schemas import NewBox
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
 from tests.reading import look_through
 from tests.server.conftest import Ward
-from tests.server.reviews.opinions import asked, classify, save
+from tests.server.reviews.opinions import asked, classify, save, sent_later
 from tests.server.reviews.test_service import _change, _sign
 
 MO, BL, NE = CellClass.MONOCYTE, CellClass.BLAST, CellClass.NEUTROPHIL
@@ -121,6 +122,28 @@ def test_both_are_laid_side_by_side_once_the_second_is_saved(ward: Ward) -> None
         assert (agreement.low or 0) < (agreement.kappa or 0) < (agreement.high or 0) <= 1
         assert both.opinion.text == "No blast."
         assert both.decidable == (who == ward.reader)
+
+
+def test_cells_that_the_hospital_sent_later_are_read_and_compared_like_the_others(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    before = {cell.cell_id for cell in _view(ward).cells}
+    place = NewBox(cell_id="r0123456789ab", box=(10, 180, 60, 230))
+    geometry.add(
+        ward.centre.runtime, ward.reader, ward.case_id, field=0, place=place, label=BL, idempotency_key="added-one"
+    )
+    sent_later(ward, ["c1", "c2"])
+    _change(ward, ["c1"], BL, "k1")
+    cells = _view(ward).cells
+    assert {cell.cell_id for cell in cells} == before
+    assert sorted(cell.number for cell in cells) == list(range(1, len(before) + 1))
+    assert classify(ward, ["c2"], MO, "k2", who=ward.second_reader).changes == 1
+    save(ward, who=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        both = second_opinions.compared(session, ward.reader, ward.case_id, opinion_id)
+    assert {(one.cell.cell_id, one.first, one.second) for one in both.cells} == {("c1", BL, NE), ("c2", NE, MO)}
+    assert both.opinion.agreement is not None
+    assert both.opinion.agreement.cells == len(before)
+    assert sum(share.count for share in both.second_differential.values()) == 22
 
 
 def test_a_finer_name_is_no_disagreement(ward: Ward) -> None:
