@@ -137,9 +137,12 @@ def _reveal(session: Session, principal: Principal, case: Case, opinion: Opinion
 
 
 def _meet(session: Session, case: Case, opinion: Opinion) -> None:
-    """Keep what the first reader had before either saw the other's; what the second left stands as it was shown."""
-    sent = [cell for cell in cases.cells_of(session, case.id) if cell.added_by is None]
-    opinion.compared_with = {cell.cell_id: cell.current_class.value for cell in sent}
+    """Keep what the first reader had before either saw the other's; what the second left stands as it was shown.
+
+    They were shown all that the hospital sent: also what the first had merged or split, which compares with nothing.
+    """
+    sent = [cell for cell in cases.all_cells_of(session, case.id) if cell.added_by is None]
+    opinion.compared_with = {cell.cell_id: cell.current_class.value for cell in sent if cell.stands}
     if not opinion.hides_ai:
         opinion.labels = {cell.cell_id: opinion.labels.get(cell.cell_id, cell.ai_class.value) for cell in sent}
 

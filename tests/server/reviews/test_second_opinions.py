@@ -7,7 +7,7 @@ from server.cases import service as cases
 from server.cases.schemas import CaseView, Sort, WorklistFilter
 from server.cases.views import NO_FLAG
 from server.cases.worklist import assign, lines_of, worklist
-from server.models import Case
+from server.models import AuditEntry, Case, Opinion
 from server.reviews import geometry, opinions, second_opinions, service
 from server.reviews.schemas import NewBox
 from shared.contracts.errors import ConflictError, NotFoundError
@@ -144,6 +144,26 @@ def test_cells_that_the_hospital_sent_later_are_read_and_compared_like_the_other
     assert both.opinion.agreement is not None
     assert both.opinion.agreement.cells == len(before)
     assert sum(share.count for share in both.second_differential.values()) == 22
+
+
+def test_what_the_second_named_is_kept_where_the_first_has_merged(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    geometry.merge(
+        ward.centre.runtime, ward.reader, ward.case_id, cell_ids=["c5", "c6"], new_id="r0123456789ac",
+        idempotency_key="merged",
+    )  # fmt: skip
+    classify(ward, ["c5"], MO, "k1", who=ward.second_reader)
+    shown = {cell.cell_id for cell in _view(ward).cells}
+    save(ward, who=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        both = second_opinions.compared(session, ward.reader, ward.case_id, opinion_id)
+        row = session.get_one(Opinion, opinion_id)
+        assert (row.labels.keys(), row.labels["c5"]) == (shown, "monocyte")
+        assert row.compared_with.keys() == shown - {"c5", "c6"}
+        entry = session.exec(select(AuditEntry).where(AuditEntry.action == "opinion.second_saved")).one()
+        assert entry.data["labels"]["c5"] == "monocyte"
+    assert both.second_differential[MO].count == both.first_differential[MO].count + 1
+    assert both.cells == []
 
 
 def test_a_finer_name_is_no_disagreement(ward: Ward) -> None:
