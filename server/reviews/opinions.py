@@ -45,7 +45,7 @@ def classify(
     """
     case, opinion = _begun(session, principal, case_id)
     act = f"{opinion.id}:set:{idempotency_key}"
-    if not repository.by_request(session, act):
+    if not repository.by_request(session, opinion.id, act):
         shown = {view.cell_id: view for view in _cells(session, principal, case)}
         if not cell_ids or len(cell_ids) > steps.CHANGE_LIMIT:
             raise DataInvalidError("Mark the cells to classify first.")
@@ -212,7 +212,7 @@ def _again(
 ) -> ChangeResult:
     case, opinion = _begun(session, principal, case_id)
     act = f"{opinion.id}:{kind.value}:{idempotency_key}"
-    before = repository.by_request(session, act)
+    before = repository.by_request(session, opinion.id, act)
     if before:
         return _result(session, principal, case, {row.cell_id for row in before})
     standing, taken_back = _piles(repository.acts(session, opinion.id))

@@ -93,6 +93,11 @@ def test_naming_cells_blind_leaves_the_case_as_it_is(blind: Ward) -> None:
         assert (cells["c1"].current_class, cells["c1"].changed_by) == (CellClass.NEUTROPHIL, None)
 
 
+def test_keys_that_differ_in_case_alone_are_two_requests(blind: Ward) -> None:
+    classify(blind, ["c1"], BL, "key-a", who=blind.reader)
+    assert classify(blind, ["c2"], MO, "KEY-A", who=blind.reader).changes == 2
+
+
 def test_blind_undo_and_redo_go_through_the_acts(blind: Ward) -> None:
     classify(blind, ["c1"], BL, "k1", who=blind.reader)
     classify(blind, ["c1", "c2"], MO, "k2", who=blind.reader)
