@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, true
-from sqlalchemy.orm import QueryableAttribute, defer, load_only
+from sqlalchemy.orm import QueryableAttribute, aliased, defer, load_only
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
@@ -229,16 +229,24 @@ def opinion_labels(session: Session, opinion_id: str) -> dict[str, CellClass]:
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
-    """Whether somebody has claimed a case, changed it or given an opinion on it: the audit knows."""
+    """Whether somebody has claimed a case or changed it, as the audit knows, or was ever asked for an opinion on it.
+
+    Who was asked and asked no more has seen the case open since.
+    """
     return session.exec(select(_worked(literal(case_id), user_id))).one()
 
 
 def _worked(case_id: ColumnElement[str], user_id: str) -> ColumnElement[bool]:
-    return exists().where(
+    acted = exists().where(
         col(AuditEntry.subject) == literal("case:") + case_id,
         col(AuditEntry.actor) == f"user:{user_id}",
         col(AuditEntry.action).not_in(_NO_WORK),
     )
+    earlier = aliased(Opinion)
+    asked = exists().where(
+        col(earlier.case_id) == case_id, col(earlier.kind) == OpinionKind.SECOND, col(earlier.reader_id) == user_id
+    )
+    return or_(acted, asked)
 
 
 @dataclass(frozen=True)

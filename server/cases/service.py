@@ -362,7 +362,7 @@ def open_opinion(session: Session, case_id: str) -> Opinion | None:
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
-    """Whether somebody has worked on a case before, and so cannot read it blind."""
+    """Whether somebody has worked on a case or was asked for an opinion on it before, and so cannot read it blind."""
     return repository.has_worked(session, case_id, user_id)
 
 

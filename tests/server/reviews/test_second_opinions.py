@@ -210,7 +210,20 @@ def test_whoever_has_only_assigned_the_case_can_be_asked_and_reads_blind(ward: W
     assert _view(ward).blind is not None
     with ward.centre.runtime.database.session() as session:
         second_opinions.withdraw(session, ward.reader, ward.case_id, opinion_id)
-    asked(ward, of=ward.second_reader)
+    assert asked(ward, of=ward.second_reader)
+
+
+def test_whoever_was_asked_before_cannot_be_asked_again_nor_take_what_is_asked_of_anyone(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        second_opinions.withdraw(session, ward.reader, ward.case_id, opinion_id)
+    assert _view(ward).blind is None
+    with pytest.raises(ConflictError, match="asked about it before"):
+        asked(ward, of=ward.second_reader)
+    asked(ward, of=None)
+    assert _view(ward).blind is None
+    with ward.centre.runtime.database.session() as session, pytest.raises(ConflictError):
+        second_opinions.take(session, ward.second_reader, ward.case_id)
 
 
 def test_the_worklist_tells_whom_an_opinion_is_asked_of(ward: Ward) -> None:
