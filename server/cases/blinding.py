@@ -14,8 +14,8 @@ from shared.statistics import differential
 def blind_cells(case_id: str, cells: list[CaseCell], sight: Sight, me: str) -> list[CellView]:
     """Return the cells as the hospital sent them, with this reader's own classes; ``cells`` are all of the case.
 
-    Those that it sent later ("count 100 more") are among them. All are numbered by themselves: a gap would tell how many
-    the first reader marked before these came.
+    Those that it sent later ("count 100 more") are among them. All are numbered by themselves: a gap would tell how
+    many the first reader marked before these came.
 
     Without the AI they stand in a neutral order: by place in the fields, single cells by a hash.
     """
