@@ -40,6 +40,8 @@ def classify(
 ) -> ChangeResult:
     """Give cells a class in this person's blind reading; None: confirm what the AI shows. Repeating it is harmless.
 
+    Cells that have the class already are no change: there is nothing of them to take back.
+
     Raises:
         NotFoundError: a cell is not of this case. ConflictError: this person has no blind reading of it to do.
     """
@@ -53,8 +55,10 @@ def classify(
             raise NotFoundError(f"{len(unknown)} of the marked cells are not of this case. Reload the page.")
         if label is None and opinion.hides_ai:
             raise DataInvalidError("There is no class to confirm yet: set one.")
-        wanted = {cell_id: label or shown[cell_id].current_class for cell_id in cell_ids}
-        _take(session, opinion, act, wanted)
+        own = cases.sight(session, principal, case).labels
+        named = {cell_id: label or shown[cell_id].current_class for cell_id in cell_ids}
+        if changed := {cell_id: cls for cell_id, cls in named.items() if own.get(cell_id) is not cls}:
+            _take(session, opinion, act, changed)
     return _result(session, principal, case, set(cell_ids))
 
 
@@ -186,7 +190,7 @@ def _take(
     kind: ChangeKind = ChangeKind.CLASS,
     refers_to: int | None = None,
 ) -> None:
-    """Write an act down; classes that stand so already are no change."""
+    """Write an act down."""
     done = repository.acts(session, opinion.id)
     before = {row.cell_id: row.label for rows in done for row in rows}
     now, seq = utc_now(), len(done) + 1
