@@ -116,7 +116,7 @@ def _value(text: str) -> JsonValue:
         return None
     try:
         value: JsonValue = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataInvalidError("The entry could not be read. Reload the page and set it again.") from None
     return value
 

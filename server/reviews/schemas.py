@@ -101,6 +101,7 @@ class FindingsView(BaseModel):
     set_by: dict[str, SetBy]
     statements: list[FindingView]
     can_undo: bool
+    """This person has an entry that stands."""
 
 
 class PhraseView(BaseModel):

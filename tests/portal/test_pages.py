@@ -134,6 +134,18 @@ def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Netwo
     assert [report["case_id"] for report in reader.get("/reports.json").json()] == [case]
 
 
+def test_entry_that_is_nested_too_deep_is_refused_like_any_that_cannot_be_read(
+    reader: Browser, network: Network
+) -> None:
+    case = network.cases[0]
+    reader.post(f"/cases/{case}/claim")
+    fields: dict[str, str | list[str]] = {"item": "grade.spherocytes", "idempotency_key": "n" * 16}
+    answers = [reader.post(f"/cases/{case}/findings", {**fields, "value": value}) for value in ("[", "[" * 5000)]
+    assert [answer.status_code for answer in answers] == [answers[0].status_code] * 2
+    assert answers[0].status_code < 500
+    assert all("could not be read" in answer.text for answer in answers)
+
+
 def test_images_come_decrypted_and_are_not_shared(reader: Browser, network: Network) -> None:
     answer = reader.get(f"/cases/{network.cases[0]}/blobs/cell-c1.png")
     assert answer.content.startswith(b"\x89PNG")
