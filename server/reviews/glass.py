@@ -32,14 +32,14 @@ def ask(session: Session, principal: Principal, runtime: Runtime, case_id: str, 
     Raises:
         UnauthenticatedError: the password is wrong.
         ConflictError: the case changed since the page was loaded, this reader does not hold it, or a second opinion is
-            open.
+            open or was given since.
         DataInvalidError: another reason that is not said, or a note that is too long.
     """
     accounts.check_password(session, principal.user_id, asked.password)
     case = cases.held_case(session, principal, case_id)
     if case.version != asked.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
-    second_opinions.require_given(session, case_id)
+    second_opinions.require_shown(session, case_id, asked.opinions)
     why, now = _why(asked), utc_now()
     review = steps.reading(session, case, principal)
     review.signed_at = now

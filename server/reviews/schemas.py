@@ -72,6 +72,8 @@ class SignInput(BaseModel):
     impression: str
     decisions: list[FlagDecisionInput] = []
     case_version: int
+    opinions: list[str] = []
+    """Ids of the second opinions that stood on the page."""
 
 
 class SetBy(BaseModel):
@@ -119,3 +121,5 @@ class GlassInput(BaseModel):
     reason: GlassReason
     note: str = ""
     case_version: int
+    opinions: list[str] = []
+    """Ids of the second opinions that stood on the page."""

@@ -1,5 +1,6 @@
 """Asking a colleague for a second opinion, and laying it beside the first once it is given."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
@@ -104,6 +105,22 @@ def require_given(session: Session, case_id: str) -> None:
     """
     if cases.open_opinion(session, case_id) is not None:
         raise ConflictError("A second opinion is asked and not given yet: wait for it, or withdraw the request.")
+
+
+def require_shown(session: Session, case_id: str, shown: Collection[str]) -> None:
+    """Return if a signer has all second opinions of the case before them: none is open, and all given ones are shown.
+
+    Args:
+        shown: ids of the opinions that stand on the page that is signed from.
+
+    Raises:
+        ConflictError: one is asked and not given yet, or was given since the page was loaded.
+    """
+    require_given(session, case_id)
+    rows = repository.of_case(session, case_id)
+    given = {row.id for row in rows if row.kind is OpinionKind.SECOND and row.saved_at is not None}
+    if not given <= set(shown):
+        raise ConflictError("A second opinion was given since you loaded the page: reload it, read that, then sign.")
 
 
 def take(session: Session, principal: Principal, case_id: str) -> None:

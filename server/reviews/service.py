@@ -125,14 +125,14 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
     Raises:
         UnauthenticatedError: the password is wrong.
         ConflictError: the case changed since the page was loaded, this reader does not hold it, a second opinion is
-            open, or a doubtful cell is left unreviewed or a class group unseen.
+            open or was given since, or a doubtful cell is left unreviewed or a class group unseen.
         DataInvalidError: no impression, or a dismissed flag without a reason.
     """
     accounts.check_password(session, principal.user_id, signing.password)
     case = cases.held_case(session, principal, case_id)
     if case.version != signing.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
-    second_opinions.require_given(session, case_id)
+    second_opinions.require_shown(session, case_id, signing.opinions)
     review = steps.reading(session, case, principal)
     looking.require_ready(cases.all_cells_of(session, case_id), review)
     now, text = utc_now(), _impression(signing.impression, required=True)

@@ -11,7 +11,7 @@ from server.insights import measures, service
 from server.insights.schemas import Insights
 from server.models import CaseCell, CaseMeasure
 from server.models.base import utc_now
-from server.reviews import activity
+from server.reviews import activity, second_opinions
 from server.reviews import service as reviews
 from server.reviews.schemas import SignInput
 from shared.contracts.errors import ForbiddenError
@@ -40,7 +40,8 @@ def _sign(ward: Ward) -> None:
     with ward.centre.runtime.database.session() as session:
         look_through(session, ward.reader, ward.case_id)
         version = cases.case_view(session, ward.reader, ward.case_id).version
-        signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
+        shown = [one.id for one in second_opinions.opinions(session, ward.reader, ward.case_id)]
+        signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version, opinions=shown)
         reviews.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
 
 

@@ -191,6 +191,15 @@ def test_the_first_reader_decides_and_signs_after_the_answer_or_the_withdrawal(w
     assert _sign(ward)
 
 
+def test_an_opinion_that_was_not_on_the_page_is_not_signed_over(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    classify(ward, ["c1"], BL, "k1", who=ward.second_reader)
+    save(ward, who=ward.second_reader)
+    with pytest.raises(ConflictError, match="given since"):
+        _sign(ward)
+    assert _sign(ward, opinions=[opinion_id])
+
+
 def test_whoever_has_worked_on_the_case_cannot_be_asked(ward: Ward) -> None:
     with ward.centre.runtime.database.session() as session:
         cases.claim(session, ward.second_reader, ward.case_id)
