@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, true
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, literal, or_, true
 from sqlalchemy.orm import QueryableAttribute, aliased, defer, load_only
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
@@ -236,7 +236,7 @@ def has_worked(session: Session, case_id: str, user_id: str) -> bool:
     return session.exec(select(_worked(literal(case_id), user_id))).one()
 
 
-def _worked(case_id: ColumnElement[str], user_id: str) -> ColumnElement[bool]:
+def _worked(case_id: SQLColumnExpression[str], user_id: str) -> ColumnElement[bool]:
     acted = exists().where(
         col(AuditEntry.subject) == literal("case:") + case_id,
         col(AuditEntry.actor) == f"user:{user_id}",
