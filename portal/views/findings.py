@@ -64,9 +64,10 @@ def ask_for_glass(
     case_version: Annotated[int, Form()],
     reason: Annotated[GlassReason, Form()],
     note: Annotated[str, Form(max_length=2000)] = "",
+    opinion: Annotated[list[str] | None, Form()] = None,
 ) -> Response:
     """Sign that the smear cannot be read, and ask for the glass slide."""
-    asked = GlassInput(password=password, reason=reason, note=note, case_version=case_version)
+    asked = GlassInput(password=password, reason=reason, note=note, case_version=case_version, opinions=opinion or [])
     address = f"/reports/{glass.ask(session, who, runtime, case_id, asked)}"
     if wants_json(request):
         return JSONResponse({"location": address})
@@ -116,7 +117,7 @@ def _value(text: str) -> JsonValue:
         return None
     try:
         value: JsonValue = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataInvalidError("The entry could not be read. Reload the page and set it again.") from None
     return value
 

@@ -121,15 +121,18 @@ def sign(
     flag: Annotated[list[str] | None, Form()] = None,
     dismissed: Annotated[list[str] | None, Form()] = None,
     reason: Annotated[list[str] | None, Form()] = None,
+    opinion: Annotated[list[str] | None, Form()] = None,
     keys: Annotated[int, Form(ge=0)] = 0,
     clicks: Annotated[int, Form(ge=0)] = 0,
 ) -> Response:
-    """Sign the case out. `flag` and `reason` run side by side; `dismissed` holds the ids of the dismissed flags."""
+    """Sign the case out. `flag` and `reason` run side by side; `dismissed` holds the ids of the dismissed flags,
+    `opinion` those of the second opinions that stood on the page."""
     signing = SignInput(
         password=password,
         impression=impression,
         decisions=_decisions(flag or [], dismissed or [], reason or []),
         case_version=case_version,
+        opinions=opinion or [],
     )
     activity.was_active(session, who, case_id, keys=keys, clicks=clicks)
     report_id = reviews.sign(session, who, runtime, case_id, signing)

@@ -14,10 +14,13 @@ from shared.statistics import differential
 def blind_cells(case_id: str, cells: list[CaseCell], sight: Sight, me: str) -> list[CellView]:
     """Return the cells as the hospital sent them, with this reader's own classes; ``cells`` are all of the case.
 
+    Those that it sent later ("count 100 more") are among them. All are numbered by themselves: a gap would tell how
+    many the first reader marked before these came.
+
     Without the AI they stand in a neutral order: by place in the fields, single cells by a hash.
     """
-    numbered = enumerate(cells, start=1)
-    shown = [_cell(cell, number, sight, me) for number, cell in numbered if cell.added_at is None]
+    sent = [cell for cell in cells if cell.added_by is None]
+    shown = [_cell(cell, number, sight, me) for number, cell in enumerate(sent, start=1)]
     if sight.hides_ai:
         return sorted(shown, key=lambda view: _neutral(case_id, view))
     return sorted(shown, key=views.reading_order)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import func, or_, true
-from sqlalchemy.orm import QueryableAttribute, defer, load_only
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, literal, or_, true
+from sqlalchemy.orm import QueryableAttribute, aliased, defer, load_only
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
@@ -33,6 +33,8 @@ from shared.contracts.case import CaseState, Priority
 from shared.contracts.ontology import CellClass
 
 _REFERENCE_ROWS = 300
+_NO_WORK: Final = ("case.assigned", "case.unassigned")
+"""Acts on a case for which nobody need have seen it: the worklist has them."""
 OPEN_SECOND: Final = (
     col(Opinion.kind) == OpinionKind.SECOND,
     col(Opinion.saved_at).is_(None),
@@ -170,6 +172,22 @@ def open_opinion(session: Session, case_id: str, *, lock: bool = False) -> Opini
     return session.exec(query.with_for_update() if lock else query).first()
 
 
+def opinions_to_give(session: Session, reader_id: str, *, case_id: str | None = None) -> Sequence[Opinion]:
+    """Return the second opinions, of one case or of all, that are asked of a reader, or of anyone and could be theirs.
+
+    What is asked of anyone is no matter of whoever asked, holds the case or has worked on it.
+    """
+    anyone = and_(
+        col(Opinion.reader_id).is_(None),
+        col(Opinion.asked_by).is_distinct_from(reader_id),
+        col(Case.claimed_by).is_distinct_from(reader_id),
+        ~_worked(col(Case.id), reader_id),
+    )
+    query = select(Opinion).join(Case, col(Case.id) == col(Opinion.case_id))
+    query = query.where(*OPEN_SECOND, or_(col(Opinion.reader_id) == reader_id, anyone))
+    return session.exec(query if case_id is None else query.where(Opinion.case_id == case_id)).all()
+
+
 @dataclass(frozen=True)
 class Asked:
     """A second opinion that is asked, for the worklist."""
@@ -211,9 +229,24 @@ def opinion_labels(session: Session, opinion_id: str) -> dict[str, CellClass]:
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
-    """Whether somebody has claimed a case, changed it or given an opinion on it: the audit knows."""
-    query = select(AuditEntry.id).where(AuditEntry.subject == f"case:{case_id}", AuditEntry.actor == f"user:{user_id}")
-    return session.exec(query.limit(1)).first() is not None
+    """Whether somebody has claimed a case or changed it, as the audit knows, or was ever asked for an opinion on it.
+
+    Who was asked and asked no more has seen the case open since.
+    """
+    return session.exec(select(_worked(literal(case_id), user_id))).one()
+
+
+def _worked(case_id: SQLColumnExpression[str], user_id: str) -> ColumnElement[bool]:
+    acted = exists().where(
+        col(AuditEntry.subject) == literal("case:") + case_id,
+        col(AuditEntry.actor) == f"user:{user_id}",
+        col(AuditEntry.action).not_in(_NO_WORK),
+    )
+    earlier = aliased(Opinion)
+    asked = exists().where(
+        col(earlier.case_id) == case_id, col(earlier.kind) == OpinionKind.SECOND, col(earlier.reader_id) == user_id
+    )
+    return or_(acted, asked)
 
 
 @dataclass(frozen=True)

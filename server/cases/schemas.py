@@ -53,7 +53,7 @@ class WorklistRow(BaseModel):
     key: list[str | int]
     """Where it stands in the order: lists of one order compare as their lines do."""
     blind: bool = False
-    """To be read without the AI first: `flags` is empty and `doubtful_count` 0, whatever it found."""
+    """This person is to see it without the AI: `flags` is empty and `doubtful_count` 0, whatever it found."""
     second_opinion: str = ""
     """``you`` or ``anyone``: of whom a second opinion is asked that this person can give; ``asked``: that they wait
     for; else empty."""

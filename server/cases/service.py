@@ -11,7 +11,7 @@ from server.cases import blinding, blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import LEASE, READABLE, check_transition
 from server.cases.schemas import Amending, BlindView, CaseView, CellView
-from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of
+from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of, without_first
 from server.models import Case, CaseCell, CaseField, Opinion
 from server.models.base import utc_now
 from server.runtime import Runtime
@@ -351,13 +351,18 @@ def sight(session: Session, principal: Principal, case: Case) -> Sight:
     return sight_of(session, principal, case)
 
 
+def blind_cases(session: Session, principal: Principal) -> set[str]:
+    """Return the ids of the cases whose first reading is hidden from this person until their own is saved."""
+    return without_first(session, principal)
+
+
 def open_opinion(session: Session, case_id: str) -> Opinion | None:
     """Return the second opinion that is asked of a case and not given yet."""
     return repository.open_opinion(session, case_id)
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
-    """Whether somebody has worked on a case before, and so cannot read it blind."""
+    """Whether somebody has worked on a case or was asked for an opinion on it before, and so cannot read it blind."""
     return repository.has_worked(session, case_id, user_id)
 
 

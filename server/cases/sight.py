@@ -2,9 +2,11 @@
 
 Two things are hidden here and nowhere else: what the AI said, from everybody, until the first impression of a drawn
 case is saved; and what the first reader made of a case, from whoever is asked for a second opinion, until that is saved
-(asked of anyone: from every reader who could give it). Whatever shows a part of a case asks `sight_of` first.
+(asked of anyone: from every reader who could give it), signed reports with it. Whatever shows a part of a case asks
+`sight_of` first.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +15,7 @@ from sqlmodel import Session
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.cases import repository
-from server.models import Case, Opinion, OpinionKind
+from server.models import Case, Opinion
 from shared.contracts.case import OVERLAY_PREFIX
 from shared.contracts.errors import ConflictError
 from shared.contracts.ontology import CellClass
@@ -48,8 +50,7 @@ class Sight:
 
 def sight_of(session: Session, principal: Principal, case: Case) -> Sight:
     """Return what this person may see of a case that is theirs to open."""
-    asked = repository.open_opinion(session, case.id)
-    if asked is not None and _is_for(session, asked, principal, case):
+    for asked in _to_give(session, principal, case.id):
         own = asked.reader_id == principal.user_id
         labels = repository.opinion_labels(session, asked.id) if own else {}
         hides_ai = asked.hides_ai or case.awaits_impression
@@ -58,6 +59,16 @@ def sight_of(session: Session, principal: Principal, case: Case) -> Sight:
         return Sight()
     begun = repository.begun_impression(session, case.id, principal.user_id)
     return Sight(hides_ai=True, opinion=begun, labels=repository.opinion_labels(session, begun.id) if begun else {})
+
+
+def without_ai(session: Session, principal: Principal) -> set[str]:
+    """Return the ids of the cases whose AI is hidden from this person alone, as their second opinion is blind to it."""
+    return {asked.case_id for asked in _to_give(session, principal) if asked.hides_ai}
+
+
+def without_first(session: Session, principal: Principal) -> set[str]:
+    """Return the ids of the cases whose first reading is hidden from this person: signed reports of them too."""
+    return {asked.case_id for asked in _to_give(session, principal)}
 
 
 def require_open(session: Session, principal: Principal, case: Case) -> None:
@@ -80,11 +91,8 @@ def require_shown_ai(case: Case) -> None:
         raise ConflictError("This case is read without the AI first: save your first impression, then go on.")
 
 
-def _is_for(session: Session, asked: Opinion, principal: Principal, case: Case) -> bool:
-    """Whether the open second opinion is this person's to give."""
-    if asked.kind is not OpinionKind.SECOND or principal.role is not Role.HEMATOLOGIST:
-        return False
-    if asked.reader_id is not None:
-        return asked.reader_id == principal.user_id
-    involved = principal.user_id in {asked.asked_by, case.claimed_by}
-    return not involved and not repository.has_worked(session, case.id, principal.user_id)
+def _to_give(session: Session, principal: Principal, case_id: str | None = None) -> Sequence[Opinion]:
+    """Return the open second opinions that are this person's to give: of a case the one that is asked, if any."""
+    if principal.role is not Role.HEMATOLOGIST:
+        return ()
+    return repository.opinions_to_give(session, principal.user_id, case_id=case_id)

@@ -109,8 +109,9 @@ def worklist_row(
     assignee_name: str | None,
     key: list[str | int],
     now: datetime,
+    blind: bool,
 ) -> WorklistRow:
-    """Return one line of the worklist; a lapsed claim counts as none."""
+    """Return one line of the worklist; a lapsed claim counts as none. ``blind``: without what the AI found."""
     held = lease_holds(case, now)
     lapsed = case.state is CaseState.CLAIMED and not held
     return WorklistRow(
@@ -119,9 +120,9 @@ def worklist_row(
         hospital_name=hospital_name,
         priority=case.priority,
         state=CaseState.AVAILABLE if lapsed else case.state,
-        flags=[] if case.awaits_impression else flags_of(case),
+        flags=[] if blind else flags_of(case),
         cell_count=case.cell_count,
-        doubtful_count=0 if case.awaits_impression else case.doubtful_count,
+        doubtful_count=0 if blind else case.doubtful_count,
         received_at=case.received_at,
         due_at=case.due_at,
         claimed_by=holder_name if held else None,
@@ -131,7 +132,7 @@ def worklist_row(
         key=key,
         pseudo=case.pseudo,
         synthetic=case.synthetic,
-        blind=case.awaits_impression,
+        blind=blind,
     )
 
 

@@ -16,7 +16,8 @@ from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import DEFAULT_TARGETS, OPEN
 from server.cases.schemas import Assigned, NotAssigned, Worklist, WorklistFilter, WorklistRow
 from server.cases.service import subject
-from server.cases.worklist_repository import Mark
+from server.cases.sight import without_ai
+from server.cases.worklist_repository import Mark, Viewer
 from server.models import Case
 from server.models.base import utc_now
 from shared.contracts.case import Priority
@@ -32,20 +33,20 @@ def worklist(
     session: Session, principal: Principal, wanted: WorklistFilter, *, after: str | None = None, most: int = PAGE
 ) -> Worklist:
     """Return a page of the cases that this person may see, in the order that is wanted, from behind ``after``."""
-    scope, now, me = scope_of(principal), utc_now(), principal.user_id
-    found = rows.listed(session, wanted, scope=scope, me=me, now=now, limit=most + 1, after=after)
-    counted = rows.tally(session, scope=scope, me=me, now=now)
+    viewer = _viewer(session, principal)
+    found = rows.listed(session, wanted, viewer=viewer, limit=most + 1, after=after)
+    counted = rows.tally(session, viewer=viewer)
     return Worklist(
-        rows=_lines(session, principal, found[:most], now),
+        rows=_lines(session, viewer, found[:most]),
         more=len(found) > most,
-        matching=rows.matching(session, wanted, scope=scope, me=me, now=now),
+        matching=rows.matching(session, wanted, viewer=viewer),
         to_read=counted.to_read,
         stat=counted.stat,
         late=counted.late,
         mine=counted.mine,
         oldest_received_at=counted.oldest_received_at,
-        hospitals=repository.hospitals(session, scope=scope),
-        flags=sorted(rows.flags(session, scope=scope, states=rows.STATES[wanted.state])),
+        hospitals=repository.hospitals(session, scope=viewer.scope),
+        flags=sorted(rows.flags(session, viewer=viewer, states=rows.STATES[wanted.state])),
     )
 
 
@@ -53,11 +54,8 @@ def lines_of(
     session: Session, principal: Principal, wanted: WorklistFilter, case_ids: Sequence[str]
 ) -> list[WorklistRow]:
     """Return the lines of those cases that fit the filters."""
-    now = utc_now()
-    found = rows.listed(
-        session, wanted, scope=scope_of(principal), me=principal.user_id, now=now, limit=len(case_ids), only=case_ids
-    )
-    return _lines(session, principal, found, now)
+    viewer = _viewer(session, principal)
+    return _lines(session, viewer, rows.listed(session, wanted, viewer=viewer, limit=len(case_ids), only=case_ids))
 
 
 def marks(session: Session) -> dict[str, Mark]:
@@ -158,29 +156,34 @@ def target(own: dict[str, float], priority: Priority) -> timedelta:
     return timedelta(minutes=float(minutes)) if minutes else DEFAULT_TARGETS[priority]
 
 
-def _lines(session: Session, principal: Principal, found: Sequence[rows.Listed], now: datetime) -> list[WorklistRow]:
+def _viewer(session: Session, principal: Principal) -> Viewer:
+    return Viewer(scope_of(principal), principal.user_id, utc_now(), without_ai(session, principal))
+
+
+def _lines(session: Session, viewer: Viewer, found: Sequence[rows.Listed]) -> list[WorklistRow]:
     """Return the lines, saying of which cases a second opinion is asked that this person can give, or waits for."""
-    lines = [_row(line, now) for line in found]
+    lines = [_row(line, viewer) for line in found]
     asked = {one.case_id: one for one in repository.open_opinions(session)}
     for line in lines:
         one = asked.get(line.case_id)
         if one is None:
             continue
-        if one.reader_id == principal.user_id:
+        if one.reader_id == viewer.me:
             line.second_opinion, line.asked_by = "you", one.asked_by
-        elif one.asked_by_id == principal.user_id or one.reader_id is not None:
+        elif one.asked_by_id == viewer.me or one.reader_id is not None:
             line.second_opinion = "asked"
         else:
             line.second_opinion, line.asked_by = "anyone", one.asked_by
     return lines
 
 
-def _row(line: rows.Listed, now: datetime) -> WorklistRow:
+def _row(line: rows.Listed, viewer: Viewer) -> WorklistRow:
     return views.worklist_row(
         line.case,
         hospital_name=line.hospital_name,
         holder_name=line.holder_name,
         assignee_name=line.assignee_name,
         key=[part.isoformat() if isinstance(part, datetime) else part for part in line.key],
-        now=now,
+        now=viewer.now,
+        blind=line.case.awaits_impression or line.case.id in viewer.without_ai,
     )

@@ -33,11 +33,17 @@ STATES: Final[dict[str, Collection[CaseState] | None]] = {
     "all": None,
 }
 _Holder, _Assignee = aliased(User), aliased(User)
-# Of a case that is read without the AI first, nothing that the AI said may be found or told by its place.
-_HIDDEN: Final = and_(col(Case.blind_drawn), col(Case.blind_read_at).is_(None))
-_FLAG_IDS: Final = case((_HIDDEN, " "), else_=col(Case.flag_ids))
-_FLAG_RANK: Final = case((_HIDDEN, NO_FLAG), else_=col(Case.flag_rank))
-_DOUBTFUL: Final = case((_HIDDEN, 0), else_=col(Case.doubtful_count))
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who looks at the list, and when."""
+
+    scope: Scope
+    me: str
+    now: datetime
+    without_ai: Collection[str]
+    """Ids of the cases whose AI is hidden from them alone; that of a case drawn for a first read is from everybody."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +72,16 @@ def listed(
     session: Session,
     wanted: WorklistFilter,
     *,
-    scope: Scope,
-    me: str,
-    now: datetime,
+    viewer: Viewer,
     limit: int,
     after: str | None = None,
     only: Collection[str] | None = None,
 ) -> list[Listed]:
     """Return a page of the list: from behind the case ``after``, or of the cases ``only``."""
-    keys = _keys(wanted.sort, now)
+    keys = _keys(wanted.sort, viewer)
     entities: list[Any] = [Case, Hospital.name, _Holder.display_name, _Assignee.display_name, *keys]  # Any: as above
     query = _joined(select(*entities))
-    query = query.options(load_only(*_SHOWN)).where(*_conditions(wanted, scope=scope, me=me, now=now))
+    query = query.options(load_only(*_SHOWN)).where(*_conditions(wanted, viewer))
     if only is not None:
         query = query.where(col(Case.id).in_(only))
     if after is not None:
@@ -86,29 +90,29 @@ def listed(
     return [Listed(row[0], row[1], row[2], row[3], tuple(row[4:])) for row in session.execute(query).all()]
 
 
-def matching(session: Session, wanted: WorklistFilter, *, scope: Scope, me: str, now: datetime) -> int:
+def matching(session: Session, wanted: WorklistFilter, *, viewer: Viewer) -> int:
     """Return how many cases fit the filters."""
-    query = _joined(select(func.count(col(Case.id)))).where(*_conditions(wanted, scope=scope, me=me, now=now))
+    query = _joined(select(func.count(col(Case.id)))).where(*_conditions(wanted, viewer))
     return int(session.execute(query).scalar_one())
 
 
-def tally(session: Session, *, scope: Scope, me: str, now: datetime) -> Tally:
+def tally(session: Session, *, viewer: Viewer) -> Tally:
     """Count the open cases."""
-    mine = _mine(me, now)
+    mine = _mine(viewer.me, viewer.now)
     query = select(
         func.count(col(Case.id)),
         _sum(col(Case.priority) == Priority.STAT),
-        _sum(col(Case.due_at) < now),
+        _sum(col(Case.due_at) < viewer.now),
         _sum(mine),
         func.min(col(Case.received_at)),
-    ).where(col(Case.state).in_(OPEN), *_within(scope))
+    ).where(col(Case.state).in_(OPEN), *_within(viewer.scope))
     to_read, stat, late, own, oldest = session.execute(query).one()
     return Tally(to_read, stat, late, own, oldest)
 
 
-def flags(session: Session, *, scope: Scope, states: Collection[CaseState] | None) -> set[str]:
+def flags(session: Session, *, viewer: Viewer, states: Collection[CaseState] | None) -> set[str]:
     """Return the ids of all flags that cases in these states have."""
-    query = select(_FLAG_IDS).distinct().where(*_within(scope))
+    query = select(_flag_ids(viewer)).distinct().where(*_within(viewer.scope))
     if states is not None:
         query = query.where(col(Case.state).in_(states))
     return {flag for ids in session.execute(query).scalars() for flag in ids.split()}
@@ -193,8 +197,18 @@ def _mine(me: str, now: datetime) -> ColumnElement[bool]:
     return or_(col(Case.assigned_to) == me, holds, col(Case.id).in_(asked))
 
 
-def _conditions(wanted: WorklistFilter, *, scope: Scope, me: str, now: datetime) -> list[ColumnElement[bool]]:
-    found = _within(scope)
+def _hidden(viewer: Viewer) -> ColumnElement[bool]:
+    """Whether nothing that the AI said of a case may be found or told by its place."""
+    drawn = and_(col(Case.blind_drawn), col(Case.blind_read_at).is_(None))
+    return or_(drawn, col(Case.id).in_(viewer.without_ai)) if viewer.without_ai else drawn
+
+
+def _flag_ids(viewer: Viewer) -> ColumnElement[str]:
+    return case((_hidden(viewer), " "), else_=col(Case.flag_ids))
+
+
+def _conditions(wanted: WorklistFilter, viewer: Viewer) -> list[ColumnElement[bool]]:
+    found, me, now = _within(viewer.scope), viewer.me, viewer.now
     states = STATES[wanted.state]
     if states is not None:
         found.append(col(Case.state).in_(states))
@@ -207,14 +221,14 @@ def _conditions(wanted: WorklistFilter, *, scope: Scope, me: str, now: datetime)
     if wanted.priority is not None:
         found.append(col(Case.priority) == wanted.priority)
     if wanted.flag is not None:
-        found.append(_FLAG_IDS.contains(f" {wanted.flag} ", autoescape=True))
+        found.append(_flag_ids(viewer).contains(f" {wanted.flag} ", autoescape=True))
     if wanted.late:
         found += [col(Case.due_at) < now, col(Case.state).in_(OPEN)]
     if wanted.asked:
         found.append(col(Case.id).in_(_asked(me)))
     found += _of_reader(wanted.reader, me=me, now=now)
     if phrase := wanted.search.strip().lower():
-        found.append(_says(phrase))
+        found.append(_says(phrase, viewer))
     return found
 
 
@@ -239,26 +253,29 @@ def _of_reader(reader: str, *, me: str, now: datetime) -> list[ColumnElement[boo
     return [_mine(me if reader == "me" else reader, now)]
 
 
-def _says(phrase: str) -> ColumnElement[bool]:
+def _says(phrase: str, viewer: Viewer) -> ColumnElement[bool]:
     names = (Case.id, Hospital.name, _Holder.display_name, _Assignee.display_name)
     found = [func.lower(col(name)).contains(phrase, autoescape=True) for name in names]
     # Flags are searched as a reader calls them: "immature gran" finds immature.granulocytes.
-    words = func.replace(func.replace(_FLAG_IDS, ".", " "), "_", " ")
+    words = func.replace(func.replace(_flag_ids(viewer), ".", " "), "_", " ")
     return or_(*found, words.contains(phrase, autoescape=True))
 
 
-def _keys(sort: Sort, now: datetime) -> list[Label[Any]]:  # Any: each key has its own type
+def _keys(sort: Sort, viewer: Viewer) -> list[Label[Any]]:  # Any: each key has its own type
     rank = case(*((col(Case.priority) == priority, place) for priority, place in PRIORITY_RANK.items()), else_=9)
     urgency: list[Any] = [rank, col(Case.due_at)]
-    reader = case((_held(now), func.lower(col(_Holder.display_name))), else_=func.lower(col(_Assignee.display_name)))
+    reader = case(
+        (_held(viewer.now), func.lower(col(_Holder.display_name))), else_=func.lower(col(_Assignee.display_name))
+    )
+    hidden = _hidden(viewer)
     by: dict[Sort, list[Any]] = {  # Any: as above
         Sort.URGENCY: urgency,
         Sort.DUE: [col(Case.due_at)],
         Sort.WAITING: [col(Case.received_at)],
         Sort.HOSPITAL: [func.lower(col(Hospital.name)), *urgency],
-        Sort.FLAGS: [_FLAG_RANK, *urgency],
+        Sort.FLAGS: [case((hidden, NO_FLAG), else_=col(Case.flag_rank)), *urgency],
         Sort.CELLS: [col(Case.cell_count)],
-        Sort.DOUBTFUL: [_DOUBTFUL],
+        Sort.DOUBTFUL: [case((hidden, 0), else_=col(Case.doubtful_count))],
         # Whatever nobody is to read stands last: no name begins with this letter.
         Sort.READER: [func.coalesce(reader, literal("\uffff")), *urgency],
         Sort.CASE: [],

@@ -18,7 +18,7 @@ def measure(session: Session, case: Case) -> CaseMeasure:
     """Take a case's figures as they are now; repeating it changes nothing."""
     session.flush()
     rows = repository.cells(session, case.id)
-    found = [cell for cell in rows if cell.added_at is None]
+    found = [cell for cell in rows if cell.added_by is None]
     context = case.context
     figures = repository.of_case(session, case.id)
     if figures is None:
@@ -57,7 +57,7 @@ def counts(stored: dict[str, int]) -> dict[tuple[str, str], int]:
 
 def _signed(session: Session, case: Case, rows: Iterable[CaseCell], figures: CaseMeasure) -> None:
     standing = [cell for cell in rows if cell.stands]
-    found = [cell for cell in standing if cell.added_at is None]
+    found = [cell for cell in standing if cell.added_by is None]
     figures.signed_at = case.signed_at
     figures.reader_id = repository.signer(session, case.id)
     figures.added = len(standing) - len(found)

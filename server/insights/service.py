@@ -1,11 +1,11 @@
 """The insights page: agreement, the AI's drift and readers' time over a period.
 
 Readers see themselves by name and their colleagues together: how a colleague reads is for whoever answers for the
-network. Nobody sees anything of a patient here.
+network. Nobody sees anything of a patient here, nor of a case that they are to read blind.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from statistics import mean, median
 from typing import Final
@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
+from server.cases import service as cases
 from server.insights import repository
 from server.insights.measures import counts, pairs
 from server.insights.repository import Measured
@@ -50,7 +51,8 @@ def insights(session: Session, principal: Principal, *, days: int) -> Insights:
     """
     _require(principal)
     since = utc_now() - timedelta(days=days)
-    rows = repository.since(session, since)
+    hidden = cases.blind_cases(session, principal)
+    rows = [row for row in repository.since(session, since) if row.figures.case_id not in hidden]
     signed = [row for row in rows if row.figures.signed_at is not None and row.figures.signed_at >= since]
     blind = [row for row in signed if row.figures.blind]
     name = _namer(principal)
@@ -62,7 +64,7 @@ def insights(session: Session, principal: Principal, *, days: int) -> Insights:
         ai=_compared((name(row), row.hospital, row.figures.pairs) for row in signed),
         blind_final=_compared((name(row), row.hospital, row.figures.blind_final) for row in blind),
         blind_ai=_compared((name(row), row.hospital, row.figures.blind_ai) for row in blind),
-        seconds=_seconds(session, principal, since),
+        seconds=_seconds(session, principal, since, hidden),
         drift=_drift(rows, since),
         times=_times(signed, name),
         time_weeks=_time_weeks(signed),
@@ -139,17 +141,19 @@ def _classes(table: Table) -> list[ClassRow]:
     return found
 
 
-def _seconds(session: Session, principal: Principal, since: datetime) -> Comparison:
+def _seconds(session: Session, principal: Principal, since: datetime, hidden: Collection[str]) -> Comparison:
     names = repository.names(session)
-    cases: list[tuple[str, str, dict[str, int]]] = []
+    found: list[tuple[str, str, dict[str, int]]] = []
     for one in repository.second_opinions(session, since):
+        if one.opinion.case_id in hidden:
+            continue
         first, second = one.opinion.compared_with, one.opinion.labels
         both = sorted(first.keys() & second.keys())
         asked_by, reader = one.opinion.asked_by or "", one.opinion.reader_id or ""
         known = principal.role in NAMING or principal.user_id in {asked_by, reader}
         name = f"{names.get(asked_by, '—')}, then {names.get(reader, '—')}" if known else OTHERS
-        cases.append((name, one.hospital, pairs((CellClass(first[cell]), CellClass(second[cell])) for cell in both)))
-    return _compared(cases)
+        found.append((name, one.hospital, pairs((CellClass(first[cell]), CellClass(second[cell])) for cell in both)))
+    return _compared(found)
 
 
 def _monday(at: datetime) -> date:

@@ -113,6 +113,7 @@ class CaseCell(SQLModel, table=True):
     added_by: str | None = Field(default=None, foreign_key="user_account.id")
     """The reader who marked it in the field; None: the hospital's model found it."""
     added_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it joined the case, marked by a reader or as more that the hospital sent; None: it came with the case."""
     parents: list[str] = Field(default_factory=list, sa_type=JSON)
     """Ids of the cells it was split or merged from."""
     disputed: bool = False

@@ -152,12 +152,12 @@ def _feedback(case: Case, cells: list[CaseCell], reader_role: str, version: int)
 
 def list_reports(session: Session, principal: Principal) -> list[ReportView]:
     """Return the reports this person may see, newest first."""
-    return [_view(line) for line in repository.listed(session, scope=_scope(principal))]
+    return [_view(line) for line in _listed(session, principal)]
 
 
 def view(session: Session, principal: Principal, report_id: str) -> ReportView:
     """Return one report."""
-    found = repository.listed(session, scope=_scope(principal), report_id=report_id)
+    found = _listed(session, principal, report_id=report_id)
     if not found:
         raise NotFoundError("There is no such report. Go back to the list.")
     return _view(found[0])
@@ -165,20 +165,30 @@ def view(session: Session, principal: Principal, report_id: str) -> ReportView:
 
 def latest_of(session: Session, principal: Principal, case_ids: Collection[str]) -> dict[str, ReportView]:
     """Return case id → its newest report, of those cases that have one."""
-    found = repository.latest_of(session, case_ids, scope=_scope(principal)) if case_ids else []
+    scope, shown = _scope(principal), set(case_ids) - cases.blind_cases(session, principal) if case_ids else set()
+    found = repository.latest_of(session, shown, scope=scope) if shown else []
     return {line.report.case_id: _view(line) for line in found}
 
 
 def versions(session: Session, principal: Principal, case_id: str) -> list[ReportView]:
     """Return every version of a case's report, newest first."""
-    found = repository.listed(session, scope=_scope(principal), case_id=case_id)
+    found = _listed(session, principal, case_id=case_id)
     return sorted((_view(line) for line in found), key=lambda view: -view.version)
+
+
+def _listed(
+    session: Session, principal: Principal, *, report_id: str | None = None, case_id: str | None = None
+) -> list[repository.Listed]:
+    """Return what this person may see: nothing of a case whose first reading is hidden from them."""
+    found = repository.listed(session, scope=_scope(principal), report_id=report_id, case_id=case_id)
+    hidden = cases.blind_cases(session, principal)
+    return [line for line in found if line.report.case_id not in hidden]
 
 
 def pdf(session: Session, runtime: Runtime, principal: Principal, report_id: str) -> bytes:
     """Return the centre's copy of the report as PDF: without the patient's identity."""
     report = repository.get(session, report_id, scope=_scope(principal))
-    if report is None:
+    if report is None or report.case_id in cases.blind_cases(session, principal):
         raise NotFoundError("There is no such report. Go back to the list.")
     if report.pdf_sha256 is None:
         raise ConflictError("The report is still being made; try again in a few seconds.")

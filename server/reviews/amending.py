@@ -14,6 +14,7 @@ from server.cases.access import require_reader
 from server.cases.lifecycle import FINISHED
 from server.cases.schemas import Amending
 from server.reports import service as reports
+from server.reviews import second_opinions
 from shared.contracts.errors import ConflictError, DataInvalidError
 from shared.contracts.report import Amendment, ReportStatus
 
@@ -29,11 +30,14 @@ def begin(session: Session, principal: Principal, case_id: str, *, kind: ReportS
     """Take a signed case back into review, held by this reader.
 
     Raises:
-        ConflictError: it is not signed, or somebody amends it already.
+        ConflictError: it is not signed, or somebody amends it already, or this person is asked for an opinion that is
+            blind to what was signed.
         DataInvalidError: no such kind of amendment, or no reason.
     """
     require_reader(principal)
     case = cases.visible_case(session, principal, case_id, lock=True)
+    if cases.sight(session, principal, case).hides_first:
+        raise ConflictError("A second opinion is asked of you, blind to the first reader: another amends the report.")
     if case.state not in FINISHED:
         raise ConflictError("Only a signed report can be amended; this case is being read.")
     said = "".join(letter for letter in reason if letter.isprintable()).strip()
@@ -56,7 +60,7 @@ def leave(session: Session, principal: Principal, case_id: str) -> None:
     """Leave the report as it stood.
 
     Raises:
-        ConflictError: nothing is being amended, or something was changed already.
+        ConflictError: nothing is being amended, or something was changed already, or a second opinion is open.
     """
     case = cases.held_case(session, principal, case_id)
     begun = cases.amending(case)
@@ -64,6 +68,7 @@ def leave(session: Session, principal: Principal, case_id: str) -> None:
         raise ConflictError("No report of this case is being amended.")
     if case.version != begun.case_version:
         raise ConflictError("Something was changed already: sign the new version, or give the case back.")
+    second_opinions.require_given(session, case_id)
     cases.leave_amending(case, back=True)
     audit.record(
         session,

@@ -41,7 +41,7 @@ def view(session: Session, principal: Principal, case_id: str) -> FindingsView:
     """
     case = cases.visible_case(session, principal, case_id)
     require_open(session, principal, case)
-    return _view(session, case)
+    return _view(session, principal, case)
 
 
 def for_report(session: Session, case_id: str) -> Findings | None:
@@ -74,15 +74,15 @@ def record(
     case = cases.held_case(session, principal, case_id)
     act = f"finding:{case_id}:{idempotency_key}"
     if repository.finding_by_key(session, act) is not None:
-        return _view(session, case)
+        return _view(session, principal, case)
     _check_item(item)
     state = _standing(repository.finding_changes(session, case_id))
     wanted = _cleaned(item, value)
-    _check_few(item, wanted, few)
     checked = _items(_composed({**state, item: wanted}))
+    _check_few(item, checked.get(item), few)
     if checked.get(item) != state.get(item):
         _take(session, case, principal, act=act, item=item, value=checked.get(item), previous=state.get(item))
-    return _view(session, case)
+    return _view(session, principal, case)
 
 
 def undo(session: Session, principal: Principal, case_id: str, idempotency_key: str) -> FindingsView:
@@ -94,7 +94,7 @@ def undo(session: Session, principal: Principal, case_id: str, idempotency_key: 
     case = cases.held_case(session, principal, case_id)
     act = f"finding:{case_id}:{idempotency_key}"
     if repository.finding_by_key(session, act) is not None:
-        return _view(session, case)
+        return _view(session, principal, case)
     changes = repository.finding_changes(session, case_id)
     own = [change for change in changes if change.by == principal.user_id and not change.undone]
     if not own:
@@ -104,7 +104,7 @@ def undo(session: Session, principal: Principal, case_id: str, idempotency_key: 
         raise ConflictError("Another reader has changed this entry since; set it anew.")
     now = _standing(changes).get(last.item)
     _take(session, case, principal, act=act, item=last.item, value=last.previous, previous=now, back=last)
-    return _view(session, case)
+    return _view(session, principal, case)
 
 
 def _take(
@@ -211,7 +211,7 @@ def _said(error: ValidationError) -> str:
     return f"Correct {what}: {first['msg'].removeprefix('Input ').removeprefix('input ')}."
 
 
-def _view(session: Session, case: Case) -> FindingsView:
+def _view(session: Session, principal: Principal, case: Case) -> FindingsView:
     changes = repository.finding_changes(session, case.id)
     state = _standing(changes)
     names = cases.people(session, {change.by for change in changes})
@@ -221,5 +221,5 @@ def _view(session: Session, case: Case) -> FindingsView:
         items=state,
         set_by={item: SetBy(name=names.get(last[item].by, ""), at=last[item].at) for item in state},
         statements=[FindingView.model_validate(one, from_attributes=True) for one in statements(_composed(state))],
-        can_undo=any(not change.undone for change in changes),
+        can_undo=any(change.by == principal.user_id and not change.undone for change in changes),
     )

@@ -12,7 +12,7 @@ from server.cases import service as cases
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
-from server.reviews import amending, steps
+from server.reviews import amending, second_opinions, steps
 from server.reviews.schemas import GlassInput
 from server.runtime import Runtime
 from shared.contracts.case import CaseState
@@ -31,13 +31,15 @@ def ask(session: Session, principal: Principal, runtime: Runtime, case_id: str, 
 
     Raises:
         UnauthenticatedError: the password is wrong.
-        ConflictError: the case changed since the page was loaded, or this reader does not hold it.
+        ConflictError: the case changed since the page was loaded, this reader does not hold it, or a second opinion is
+            open or was given since.
         DataInvalidError: another reason that is not said, or a note that is too long.
     """
     accounts.check_password(session, principal.user_id, asked.password)
     case = cases.held_case(session, principal, case_id)
     if case.version != asked.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
+    second_opinions.require_shown(session, case_id, asked.opinions)
     why, now = _why(asked), utc_now()
     review = steps.reading(session, case, principal)
     review.signed_at = now

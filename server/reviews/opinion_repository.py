@@ -49,10 +49,13 @@ def acts(session: Session, opinion_id: str) -> list[list[OpinionLabel]]:
     return list(found.values())
 
 
-def by_request(session: Session, act: str) -> Sequence[OpinionLabel]:
-    """Return what one request did; its rows' keys are ``<act>#<n>``."""
-    query = select(OpinionLabel).where(col(OpinionLabel.idempotency_key).startswith(f"{act}#", autoescape=True))
-    return session.exec(query).all()
+def by_request(session: Session, opinion_id: str, act: str) -> Sequence[OpinionLabel]:
+    """Return what one request did in a reading; its rows' keys are ``<act>#<n>``.
+
+    Compared here: SQLite's LIKE takes ``k1`` and ``K1`` for one key, and looks through every reading there is.
+    """
+    query = select(OpinionLabel).where(OpinionLabel.opinion_id == opinion_id)
+    return [row for row in session.exec(query) if row.idempotency_key.rpartition("#")[0] == act]
 
 
 def reader(session: Session, user_id: str) -> User | None:

@@ -40,12 +40,14 @@ def classify(
 ) -> ChangeResult:
     """Give cells a class in this person's blind reading; None: confirm what the AI shows. Repeating it is harmless.
 
+    Cells that have the class already are no change: there is nothing of them to take back.
+
     Raises:
         NotFoundError: a cell is not of this case. ConflictError: this person has no blind reading of it to do.
     """
     case, opinion = _begun(session, principal, case_id)
     act = f"{opinion.id}:set:{idempotency_key}"
-    if not repository.by_request(session, act):
+    if not repository.by_request(session, opinion.id, act):
         shown = {view.cell_id: view for view in _cells(session, principal, case)}
         if not cell_ids or len(cell_ids) > steps.CHANGE_LIMIT:
             raise DataInvalidError("Mark the cells to classify first.")
@@ -53,8 +55,10 @@ def classify(
             raise NotFoundError(f"{len(unknown)} of the marked cells are not of this case. Reload the page.")
         if label is None and opinion.hides_ai:
             raise DataInvalidError("There is no class to confirm yet: set one.")
-        wanted = {cell_id: label or shown[cell_id].current_class for cell_id in cell_ids}
-        _take(session, opinion, act, wanted)
+        own = cases.sight(session, principal, case).labels
+        named = {cell_id: label or shown[cell_id].current_class for cell_id in cell_ids}
+        if changed := {cell_id: cls for cell_id, cls in named.items() if own.get(cell_id) is not cls}:
+            _take(session, opinion, act, changed)
     return _result(session, principal, case, set(cell_ids))
 
 
@@ -137,9 +141,12 @@ def _reveal(session: Session, principal: Principal, case: Case, opinion: Opinion
 
 
 def _meet(session: Session, case: Case, opinion: Opinion) -> None:
-    """Keep what the first reader had before either saw the other's; what the second left stands as it was shown."""
-    sent = [cell for cell in cases.cells_of(session, case.id) if cell.added_at is None]
-    opinion.compared_with = {cell.cell_id: cell.current_class.value for cell in sent}
+    """Keep what the first reader had before either saw the other's; what the second left stands as it was shown.
+
+    They were shown all that the hospital sent: also what the first had merged or split, which compares with nothing.
+    """
+    sent = [cell for cell in cases.all_cells_of(session, case.id) if cell.added_by is None]
+    opinion.compared_with = {cell.cell_id: cell.current_class.value for cell in sent if cell.stands}
     if not opinion.hides_ai:
         opinion.labels = {cell.cell_id: opinion.labels.get(cell.cell_id, cell.ai_class.value) for cell in sent}
 
@@ -183,7 +190,7 @@ def _take(
     kind: ChangeKind = ChangeKind.CLASS,
     refers_to: int | None = None,
 ) -> None:
-    """Write an act down; classes that stand so already are no change."""
+    """Write an act down."""
     done = repository.acts(session, opinion.id)
     before = {row.cell_id: row.label for rows in done for row in rows}
     now, seq = utc_now(), len(done) + 1
@@ -209,7 +216,7 @@ def _again(
 ) -> ChangeResult:
     case, opinion = _begun(session, principal, case_id)
     act = f"{opinion.id}:{kind.value}:{idempotency_key}"
-    before = repository.by_request(session, act)
+    before = repository.by_request(session, opinion.id, act)
     if before:
         return _result(session, principal, case, {row.cell_id for row in before})
     standing, taken_back = _piles(repository.acts(session, opinion.id))

@@ -72,6 +72,8 @@ class SignInput(BaseModel):
     impression: str
     decisions: list[FlagDecisionInput] = []
     case_version: int
+    opinions: list[str] = []
+    """Ids of the second opinions that stood on the page."""
 
 
 class SetBy(BaseModel):
@@ -101,6 +103,7 @@ class FindingsView(BaseModel):
     set_by: dict[str, SetBy]
     statements: list[FindingView]
     can_undo: bool
+    """This person has an entry that stands."""
 
 
 class PhraseView(BaseModel):
@@ -118,3 +121,5 @@ class GlassInput(BaseModel):
     reason: GlassReason
     note: str = ""
     case_version: int
+    opinions: list[str] = []
+    """Ids of the second opinions that stood on the page."""

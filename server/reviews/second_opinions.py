@@ -1,5 +1,6 @@
 """Asking a colleague for a second opinion, and laying it beside the first once it is given."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
@@ -70,7 +71,7 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
     """Ask a colleague (None: anyone) for an opinion on a case that this reader holds; return its id.
 
     Raises:
-        ConflictError: one is asked already, or the colleague has worked on the case, or is the asker.
+        ConflictError: one is asked already, or the colleague has worked on the case, was asked before, or is the asker.
         NotFoundError: there is no such hematologist.
     """
     case = cases.held_case(session, principal, case_id)
@@ -81,7 +82,9 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
         if colleague is None:
             raise NotFoundError("There is no such hematologist; choose one from the list.")
         if of == principal.user_id or cases.has_worked(session, case_id, of):
-            raise ConflictError(f"{colleague.display_name} has worked on this case: ask somebody who has not.")
+            raise ConflictError(
+                f"{colleague.display_name} has worked on this case or was asked about it before: ask somebody else."
+            )
     words = "".join(letter for letter in question if letter.isprintable() or letter == "\n").strip()
     if len(words) > QUESTION_LIMIT:
         raise DataInvalidError(f"The question is longer than {QUESTION_LIMIT} letters; shorten it.")
@@ -92,6 +95,32 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
     repository.add(session, opinion)
     _note(session, principal, case, "asked", opinion, {"of": of or "anyone", "hides_ai": hides_ai})
     return opinion.id
+
+
+def require_given(session: Session, case_id: str) -> None:
+    """Return if no second opinion on the case is open: for whatever closes it, as nobody could give it then.
+
+    Raises:
+        ConflictError: one is asked and not given yet.
+    """
+    if cases.open_opinion(session, case_id) is not None:
+        raise ConflictError("A second opinion is asked and not given yet: wait for it, or withdraw the request.")
+
+
+def require_shown(session: Session, case_id: str, shown: Collection[str]) -> None:
+    """Return if a signer has all second opinions of the case before them: none is open, and all given ones are shown.
+
+    Args:
+        shown: ids of the opinions that stand on the page that is signed from.
+
+    Raises:
+        ConflictError: one is asked and not given yet, or was given since the page was loaded.
+    """
+    require_given(session, case_id)
+    rows = repository.of_case(session, case_id)
+    given = {row.id for row in rows if row.kind is OpinionKind.SECOND and row.saved_at is not None}
+    if not given <= set(shown):
+        raise ConflictError("A second opinion was given since you loaded the page: reload it, read that, then sign.")
 
 
 def take(session: Session, principal: Principal, case_id: str) -> None:

@@ -14,7 +14,7 @@ from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
-from server.reviews import amending, findings, looking, repository, steps
+from server.reviews import amending, findings, looking, repository, second_opinions, steps
 from server.reviews.schemas import ChangeResult, ChangeView, FlagDecisionInput, SignInput
 from server.reviews.steps import Step
 from server.runtime import Runtime
@@ -124,16 +124,15 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
 
     Raises:
         UnauthenticatedError: the password is wrong.
-        ConflictError: the case changed since the page was loaded, this reader does not hold it, or has left a doubtful
-            cell unreviewed or a class group unseen.
+        ConflictError: the case changed since the page was loaded, this reader does not hold it, a second opinion is
+            open or was given since, or a doubtful cell is left unreviewed or a class group unseen.
         DataInvalidError: no impression, or a dismissed flag without a reason.
     """
     accounts.check_password(session, principal.user_id, signing.password)
     case = cases.held_case(session, principal, case_id)
     if case.version != signing.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
-    if cases.open_opinion(session, case_id) is not None:
-        raise ConflictError("A second opinion is asked and not given yet: wait for it, or withdraw the request.")
+    second_opinions.require_shown(session, case_id, signing.opinions)
     review = steps.reading(session, case, principal)
     looking.require_ready(cases.all_cells_of(session, case_id), review)
     now, text = utc_now(), _impression(signing.impression, required=True)

@@ -17,13 +17,16 @@ from server.cases import views
 from server.consult import service as consult
 from server.consult.schemas import About, Asked
 from server.insights import measures
-from server.models import Case, CaseCell
-from server.reviews import findings, geometry
+from server.models import Case, CaseCell, Opinion, Report
+from server.reviews import amending, findings, geometry, second_opinions
 from server.reviews import service as reviews
-from server.reviews.schemas import NewBox
+from server.reviews.schemas import NewBox, SignInput
 from shared.contracts.ontology import CellClass
+from shared.contracts.report import ReportStatus
+from tests.factories import PASSWORD
 from tests.portal.matrix import OWN, World, every_route, make_world
 from tests.portal.test_matrix import MATRIX
+from tests.reading import look_through
 
 CASES = ("case", "drawn", "second", "compared", "signed")
 """What in an address stands for a case."""
@@ -39,8 +42,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made.network.centre.runtime.database.dispose()
 
 
-def _answers(world: World, case_id: str, *prepare: Callable[[], None]) -> dict[str, tuple[int, bytes]]:
+def _answers(
+    world: World, case_id: str, *prepare: Callable[[], None], report: str = ""
+) -> dict[str, tuple[int, bytes]]:
     """Return what the reader is told at every address that they may open, wherever a case is named: of this case.
+
+    ``report``: what in an address stands for a report, if not that of another case.
 
     The world is as it was made, but for what ``prepare`` does first.
     """
@@ -49,6 +56,7 @@ def _answers(world: World, case_id: str, *prepare: Callable[[], None]) -> dict[s
     for step in prepare:
         step()
     named = {**world.things[OWN], **dict.fromkeys(CASES, case_id), "asked": "none", "phrase": "none", "thread": "none"}
+    named |= {"report": report} if report else {}
     routes = every_route(world.app)
     lines = {name: row for name, row in MATRIX.items() if Role.HEMATOLOGIST in RULES[name]}
     found = {}
@@ -112,6 +120,25 @@ def test_another_ai_changes_no_answer_while_a_case_is_read_blind(world: World) -
     assert (before[f"/cases/{case_id}"][0], before[f"POST /cases/{case_id}/blind/cells"][0]) == (200, 200)
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_another_ai_changes_no_answer_to_a_second_reader_who_is_not_to_see_it(world: World, *, taken: bool) -> None:
+    case_id = world.things[OWN]["second"]
+
+    def begin() -> None:
+        with world.network.centre.runtime.database.session() as session:
+            session.exec(select(Opinion).where(Opinion.case_id == case_id)).one().hides_ai = True
+        if taken:
+            assert world.ask("hematologist", "POST", f"/cases/{case_id}/blind/take", {}).status_code == 303
+
+    with time_machine.travel(datetime.now(UTC), tick=False):
+        before = _answers(world, case_id, begin)
+        after = _answers(world, case_id, begin, lambda: _another_ai(world, case_id))
+    assert _changed(before, after) == []
+    assert before[f"/cases/{case_id}"][0] == 200
+    assert b"without the AI" in before["/worklist"][1]
+    assert case_id.encode() not in before["/worklist?flag=blast.present"][1]
+
+
 def test_another_ai_shows_where_nothing_is_hidden(world: World) -> None:
     case_id = world.things[OWN]["case"]
     with time_machine.travel(datetime.now(UTC), tick=False):
@@ -154,6 +181,35 @@ def test_what_the_first_reader_does_changes_no_answer_to_the_second(world: World
     with runtime.database.session(read_only=True) as session:
         marked = next(cell.blob for cell in cases.case_view(session, first, case_id).cells if cell.added_by)
     assert world.ask("hematologist", "GET", f"/cases/{case_id}/blobs/{marked}", {}).status_code == 404
+
+
+def test_what_the_first_reader_signed_changes_no_answer_to_the_second_while_it_is_amended(world: World) -> None:
+    runtime, first, case_id = world.network.centre.runtime, world.network.people["second"], world.things[OWN]["second"]
+    signed = "0123456789abcdef0123456789abcdef"
+
+    def amend(cells: list[str], label: CellClass, said: str) -> None:
+        with runtime.database.session() as session:
+            asked = session.exec(select(Opinion).where(Opinion.case_id == case_id)).one()
+            second_opinions.withdraw(session, first, case_id, asked.id)
+            reviews.reclassify(session, first, case_id, cell_ids=cells, label=label, idempotency_key="before-signing")
+            look_through(session, first, case_id)
+            version = cases.case_view(session, first, case_id).version
+            signing = SignInput(password=PASSWORD, impression=said, case_version=version)
+            report_id = reviews.sign(session, first, runtime, case_id, signing)
+            session.get_one(Report, report_id).id = signed
+            session.flush()
+            amending.begin(session, first, case_id, kind=ReportStatus.AMENDED, reason=said)
+            of = world.network.people["reader"].user_id
+            second_opinions.ask(session, first, case_id, of=of, question="Blasts?", hides_ai=False)
+
+    with time_machine.travel(datetime.now(UTC), tick=False):
+        before = _answers(world, case_id, lambda: amend(["c1"], CellClass.MONOCYTE, "Normal."), report=signed)
+        named = ["c1", "c2", "c3"]
+        after = _answers(world, case_id, lambda: amend(named, CellClass.BLAST, CANARY), report=signed)
+    assert _changed(before, after) == []
+    assert (before[f"/cases/{case_id}"][0], before[f"POST /cases/{case_id}/blind/cells"][0]) == (200, 200)
+    assert before[f"/reports/{signed}"][0] == 404
+    assert case_id.encode() not in before["/reports.json"][1]
 
 
 def test_question_tells_the_second_reader_nothing_but_that_it_waits(world: World) -> None:

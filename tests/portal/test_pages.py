@@ -13,6 +13,8 @@ import portal
 from portal.main import create_app
 from portal.security import HEADERS
 from portal.sessions import SESSION_COOKIE
+from server.reviews import opinions, second_opinions
+from shared.contracts.ontology import CellClass
 from tests.factories import PASSWORD
 from tests.portal.client import Browser, hidden
 from tests.portal.factories import Network, add_waiting_node, staffed
@@ -132,6 +134,41 @@ def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Netwo
     assert "Left shift." in page
     assert "dismissed: The smear is representative." in page
     assert [report["case_id"] for report in reader.get("/reports.json").json()] == [case]
+
+
+def test_page_signs_over_the_second_opinions_that_stand_on_it_and_no_other(reader: Browser, network: Network) -> None:
+    case, first, second = network.cases[0], network.people["reader"], network.people["second"]
+    reader.post(f"/cases/{case}/claim")
+    with network.centre.runtime.database.session() as session:
+        of = second.user_id
+        given = second_opinions.ask(session, first, case, of=of, question="", hides_ai=False)
+        opinions.save(session, second, case, text="Reactive.", estimate={CellClass.LYMPHOCYTE: 20.0})
+    page = reader.get(f"/cases/{case}").text
+    assert page.count(f'name="opinion" value="{given}"') == 2
+    form: dict[str, str | list[str]] = {
+        "case_version": hidden(page, "case_version"), "password": PASSWORD, "impression": "Reactive.",
+    }  # fmt: skip
+    for sent in (form, {**form, "opinion": given}):
+        answer = reader.post(f"/cases/{case}/sign", sent, Accept="application/json")
+        assert answer.status_code == 409
+        assert ("given since" in answer.text) == (sent is form)
+    glass = {**form, "reason": "out_of_focus"}
+    assert reader.post(f"/cases/{case}/glass", glass, Accept="application/json").status_code == 409
+    assert (
+        reader.post(f"/cases/{case}/glass", {**glass, "opinion": given}, Accept="application/json").status_code == 200
+    )
+
+
+def test_entry_that_is_nested_too_deep_is_refused_like_any_that_cannot_be_read(
+    reader: Browser, network: Network
+) -> None:
+    case = network.cases[0]
+    reader.post(f"/cases/{case}/claim")
+    fields: dict[str, str | list[str]] = {"item": "grade.spherocytes", "idempotency_key": "n" * 16}
+    answers = [reader.post(f"/cases/{case}/findings", {**fields, "value": value}) for value in ("[", "[" * 5000)]
+    assert [answer.status_code for answer in answers] == [answers[0].status_code] * 2
+    assert answers[0].status_code < 500
+    assert all("could not be read" in answer.text for answer in answers)
 
 
 def test_images_come_decrypted_and_are_not_shared(reader: Browser, network: Network) -> None:

@@ -9,9 +9,9 @@ from sqlmodel import select
 from server.cases import service as cases
 from server.insights import measures, service
 from server.insights.schemas import Insights
-from server.models import CaseMeasure
+from server.models import CaseCell, CaseMeasure
 from server.models.base import utc_now
-from server.reviews import activity
+from server.reviews import activity, second_opinions
 from server.reviews import service as reviews
 from server.reviews.schemas import SignInput
 from shared.contracts.errors import ForbiddenError
@@ -19,7 +19,7 @@ from shared.contracts.ontology import CellClass
 from tests.factories import PASSWORD
 from tests.reading import look_through
 from tests.server.conftest import Ward
-from tests.server.reviews.opinions import asked, classify, drawn, save
+from tests.server.reviews.opinions import asked, classify, drawn, save, sent_later
 
 BL, NE, BAND = CellClass.BLAST, CellClass.NEUTROPHIL, CellClass.BAND_NEUTROPHIL
 
@@ -40,7 +40,8 @@ def _sign(ward: Ward) -> None:
     with ward.centre.runtime.database.session() as session:
         look_through(session, ward.reader, ward.case_id)
         version = cases.case_view(session, ward.reader, ward.case_id).version
-        signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
+        shown = [one.id for one in second_opinions.opinions(session, ward.reader, ward.case_id)]
+        signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version, opinions=shown)
         reviews.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
 
 
@@ -179,3 +180,15 @@ def test_figures_of_cases_from_before_are_taken_later_once(ward: Ward) -> None:
     with database.session() as session:
         assert measures.fill(session) == 0
     assert _figures(ward).model_dump() == before
+
+
+def test_cells_that_the_hospital_sent_later_are_the_ais_too(ward: Ward) -> None:
+    _claim(ward)
+    sent_later(ward, ["c1", "c2"])
+    _name(ward, ["c1"], BL)
+    _sign(ward)
+    figures = _figures(ward)
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        cells = len(session.exec(select(CaseCell)).all())
+    assert (figures.cells, figures.added, figures.corrected) == (cells, 0, 1)
+    assert (sum(figures.pairs.values()), figures.pairs["neutrophil|blast"]) == (cells, 1)

@@ -2,7 +2,8 @@
 
 from server.accounts.schemas import Principal
 from server.cases import service as cases
-from server.models import Case
+from server.models import Case, CaseCell
+from server.models.base import utc_now
 from server.reviews import opinions, second_opinions
 from server.reviews.schemas import ChangeResult
 from shared.contracts.ontology import CellClass
@@ -24,6 +25,13 @@ def asked(ward: Ward, *, of: Principal | None, hides_ai: bool = False) -> str:
         return second_opinions.ask(
             session, ward.reader, ward.case_id, of=of.user_id if of else None, question="Blasts?", hides_ai=hides_ai
         )
+
+
+def sent_later(ward: Ward, cells: list[str]) -> None:
+    """Have cells stand in the case as those do that come when more is asked for: behind all that have a number."""
+    with ward.centre.runtime.database.session() as session:
+        for cell_id in cells:
+            session.get_one(CaseCell, (ward.case_id, cell_id)).added_at = utc_now()
 
 
 def classify(ward: Ward, cells: list[str], label: CellClass | None, key: str, *, who: Principal) -> ChangeResult:

@@ -5,13 +5,15 @@ import pytest
 from server.cases import service as cases
 from server.cases.schemas import WorklistFilter
 from server.cases.worklist import worklist
-from server.models import Report
+from server.insights import service as insights
+from server.models import Case, Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
-from server.reviews import amending, findings, glass, service
+from server.reviews import amending, findings, glass, opinions, second_opinions, service
 from server.reviews.schemas import GlassInput, SignInput
 from shared.contracts.case import CaseState
-from shared.contracts.errors import ConflictError, DataInvalidError, ForbiddenError
+from shared.contracts.errors import ConflictError, DataInvalidError, ForbiddenError, NotFoundError
+from shared.contracts.ontology import CellClass
 from shared.contracts.report import Acknowledgement, GlassReason, ReportStatus, SignedRecord
 from shared.reporting.bundle import HL7, open_bundle
 from tests.factories import PASSWORD
@@ -97,6 +99,42 @@ def test_amendment_begins_where_the_signature_was_and_makes_a_new_version(claime
     with claimed.centre.runtime.database.session(read_only=True) as session:
         assert cases.case_view(session, claimed.reader, claimed.case_id).amending is None
         assert [one.version for one in reports.versions(session, claimed.reader, claimed.case_id)] == [2, 1]
+
+
+def test_signed_report_is_hidden_from_a_second_reader_until_their_opinion_is_saved(claimed: Ward) -> None:
+    report_id, who = _sign(claimed), claimed.second_reader
+    TASKS["reports.render"](claimed.centre.runtime, {"report_id": report_id})
+    _amend(claimed)
+    with claimed.centre.runtime.database.session() as session:
+        second_opinions.ask(session, claimed.reader, claimed.case_id, of=who.user_id, question="", hides_ai=False)
+        assert reports.list_reports(session, who) == reports.versions(session, who, claimed.case_id) == []
+        assert reports.latest_of(session, who, [claimed.case_id]) == {}
+        assert insights.insights(session, who, days=7).ai.overall is None
+        with pytest.raises(NotFoundError):
+            reports.view(session, who, report_id)
+        with pytest.raises(NotFoundError):
+            reports.pdf(session, claimed.centre.runtime, who, report_id)
+        for other in (claimed.reader, claimed.it):
+            assert reports.view(session, other, report_id) in reports.list_reports(session, other)
+        assert insights.insights(session, claimed.reader, days=7).signed == 1
+        opinions.save(session, who, claimed.case_id, text="Spherocytes.", estimate={CellClass.LYMPHOCYTE: 20.0})
+        assert [one.id for one in reports.list_reports(session, who)] == [report_id]
+        assert reports.latest_of(session, who, [claimed.case_id]).keys() == {claimed.case_id}
+        assert reports.pdf(session, claimed.centre.runtime, who, report_id).startswith(b"%PDF")
+
+
+def test_amendment_is_not_left_while_a_second_opinion_is_open_nor_begun_by_its_reader(claimed: Ward) -> None:
+    _sign(claimed)
+    _amend(claimed)
+    who, database = claimed.second_reader, claimed.centre.runtime.database
+    with database.session() as session:
+        second_opinions.ask(session, claimed.reader, claimed.case_id, of=who.user_id, question="", hides_ai=False)
+        with pytest.raises(ConflictError, match="second opinion"):
+            amending.leave(session, claimed.reader, claimed.case_id)
+        # As an earlier version could leave it.
+        session.get_one(Case, claimed.case_id).state = CaseState.SIGNED
+    with database.session() as session, pytest.raises(ConflictError, match="another amends"):
+        amending.begin(session, who, claimed.case_id, kind=ReportStatus.AMENDED, reason="Seen again.")
 
 
 def test_earlier_version_that_comes_home_late_does_not_close_the_case(claimed: Ward) -> None:

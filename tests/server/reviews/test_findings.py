@@ -202,3 +202,18 @@ def test_phrases_are_a_readers_own(claimed: Ward) -> None:
             phrases.keep(session, claimed.reader, "nowhere", "x")
         with pytest.raises(DataInvalidError):
             phrases.keep(session, claimed.reader, "platelets", " ")
+
+
+def test_grade_that_is_not_used_is_refused_however_it_is_written(claimed: Ward) -> None:
+    for number, value in enumerate((1, "1", 1.0)):
+        with pytest.raises(DataInvalidError, match="Grade 1 is not used"):
+            _set(claimed, "grade.spherocytes", value, f"few-{number}")
+    assert _set(claimed, "grade.schistocytes", "1", "few-used").items == {"grade.schistocytes": 1}
+
+
+def test_who_has_entered_nothing_has_nothing_to_take_back(claimed: Ward) -> None:
+    assert _set(claimed, "grade.spherocytes", 2, "step-one").can_undo
+    with claimed.centre.runtime.database.session() as session:
+        cases.claim(session, claimed.second_reader, claimed.case_id, take_over=True)
+        assert not findings.view(session, claimed.second_reader, claimed.case_id).can_undo
+        assert findings.view(session, claimed.reader, claimed.case_id).can_undo

@@ -12,7 +12,7 @@ from server.cases.worklist import worklist
 from server.models import AuditEntry, Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
-from server.reviews import glass, service
+from server.reviews import glass, opinions, second_opinions, service
 from server.reviews.schemas import GlassInput, SignInput
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState
@@ -60,6 +60,21 @@ def test_glass_is_asked_for_by_a_signed_record_without_result(claimed: Ward) -> 
     assert record.signature.meaning == glass.MEANING
     assert (view.state, view.report_id) == (CaseState.REJECTED, report_id)
     assert "case.glass_asked" in actions
+
+
+def test_glass_cannot_be_asked_for_while_a_second_opinion_is_open_or_not_on_the_page(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        of = claimed.second_reader.user_id
+        opinion_id = second_opinions.ask(session, claimed.reader, claimed.case_id, of=of, question="", hides_ai=False)
+    with pytest.raises(ConflictError, match="second opinion"):
+        _ask(claimed)
+    with claimed.centre.runtime.database.session() as session:
+        opinions.save(
+            session, claimed.second_reader, claimed.case_id, text="Blurred.", estimate={CellClass.LYMPHOCYTE: 20.0}
+        )
+    with pytest.raises(ConflictError, match="given since"):
+        _ask(claimed)
+    assert _ask(claimed, opinions=[opinion_id])
 
 
 def test_glass_travels_home_and_the_worklist_shows_it_as_done(claimed: Ward) -> None:

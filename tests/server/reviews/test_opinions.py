@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from sqlmodel import select
+from sqlmodel import col, select
 
 from server.cases import service as cases
 from server.cases.schemas import CaseView, WorklistFilter
 from server.cases.worklist import worklist
-from server.models import AuditEntry, Case, CaseCell, Opinion, OpinionKind
+from server.models import AuditEntry, Case, CaseCell, Opinion, OpinionKind, OpinionLabel
 from server.reviews import geometry, looking, opinions, service, undoing
 from server.reviews.schemas import NewBox
 from shared.contracts.case import CaseState
@@ -91,6 +91,23 @@ def test_naming_cells_blind_leaves_the_case_as_it_is(blind: Ward) -> None:
     with blind.centre.runtime.database.session() as session:
         cells = {cell.cell_id: cell for cell in session.exec(select(CaseCell))}
         assert (cells["c1"].current_class, cells["c1"].changed_by) == (CellClass.NEUTROPHIL, None)
+
+
+def test_keys_that_differ_in_case_alone_are_two_requests(blind: Ward) -> None:
+    classify(blind, ["c1"], BL, "key-a", who=blind.reader)
+    assert classify(blind, ["c2"], MO, "KEY-A", who=blind.reader).changes == 2
+
+
+def test_class_that_a_cell_has_already_is_no_act_to_take_back(blind: Ward) -> None:
+    classify(blind, ["c1"], BL, "k1", who=blind.reader)
+    classify(blind, ["c1"], BL, "k2", who=blind.reader)
+    classify(blind, ["c1", "c2"], BL, "k3", who=blind.reader)
+    with blind.centre.runtime.database.session() as session:
+        seqs = [row.seq for row in session.exec(select(OpinionLabel).order_by(col(OpinionLabel.seq)))]
+        (cell,) = opinions.undo(session, blind.reader, blind.case_id, "u1").cells
+    assert seqs == [1, 2]
+    assert (cell.cell_id, cell.current_class) == ("c2", UN)
+    assert {cls: share.count for cls, share in _view(blind).differential.items()} == {BL: 1}
 
 
 def test_blind_undo_and_redo_go_through_the_acts(blind: Ward) -> None:

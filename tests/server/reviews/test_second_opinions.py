@@ -4,15 +4,17 @@ import pytest
 from sqlmodel import select
 
 from server.cases import service as cases
-from server.cases.schemas import CaseView, WorklistFilter
-from server.cases.worklist import worklist
-from server.models import Case
-from server.reviews import opinions, second_opinions, service
+from server.cases.schemas import CaseView, Sort, WorklistFilter
+from server.cases.views import NO_FLAG
+from server.cases.worklist import assign, lines_of, worklist
+from server.models import AuditEntry, Case, Opinion
+from server.reviews import geometry, opinions, second_opinions, service
+from server.reviews.schemas import NewBox
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.ontology import CellClass
 from tests.reading import look_through
 from tests.server.conftest import Ward
-from tests.server.reviews.opinions import asked, classify, save
+from tests.server.reviews.opinions import asked, classify, save, sent_later
 from tests.server.reviews.test_service import _change, _sign
 
 MO, BL, NE = CellClass.MONOCYTE, CellClass.BLAST, CellClass.NEUTROPHIL
@@ -40,6 +42,38 @@ def test_the_ai_can_be_hidden_from_the_second_reader_too(ward: Ward) -> None:
     view = _view(ward)
     assert {cell.current_class for cell in view.cells} == {CellClass.UNIDENTIFIED}
     assert view.flags == []
+
+
+@pytest.mark.parametrize("of_anyone", [False, True])
+def test_the_worklist_tells_nothing_of_an_ai_that_is_hidden_from_the_second_reader(
+    ward: Ward, *, of_anyone: bool
+) -> None:
+    asked(ward, of=None if of_anyone else ward.second_reader, hides_ai=True)
+    flag = "immature.granulocytes"
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        whole = worklist(session, ward.second_reader, WorklistFilter())
+        (row,) = whole.rows
+        assert (row.blind, row.flags, row.doubtful_count, whole.flags) == (True, [], 0, [])
+        assert lines_of(session, ward.second_reader, WorklistFilter(), [ward.case_id]) == [row]
+        for wanted in (WorklistFilter(flag=flag), WorklistFilter(search="immature")):
+            assert worklist(session, ward.second_reader, wanted).rows == []
+            assert worklist(session, ward.second_reader, wanted).matching == 0
+        ranks = {}
+        for sort in (Sort.FLAGS, Sort.DOUBTFUL):
+            (row,) = worklist(session, ward.second_reader, WorklistFilter(sort=sort)).rows
+            ranks[sort] = row.key[0]
+        assert ranks == {Sort.FLAGS: NO_FLAG, Sort.DOUBTFUL: 0}
+        for who in (ward.reader, ward.it):
+            (row,) = worklist(session, who, WorklistFilter(flag=flag, sort=Sort.DOUBTFUL)).rows
+            assert (row.blind, row.flags != [], row.key[0]) == (False, True, row.doubtful_count)
+            assert row.doubtful_count > 0
+
+
+def test_the_worklist_shows_the_ai_to_a_second_reader_who_sees_it(ward: Ward) -> None:
+    asked(ward, of=ward.second_reader)
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        (row,) = worklist(session, ward.second_reader, WorklistFilter(flag="immature.granulocytes")).rows
+    assert (row.blind, row.flags != [], row.second_opinion) == (False, True, "you")
 
 
 def test_what_is_asked_of_anyone_is_hidden_from_all_who_could_give_it_and_taken_once(ward: Ward) -> None:
@@ -90,6 +124,49 @@ def test_both_are_laid_side_by_side_once_the_second_is_saved(ward: Ward) -> None
         assert both.decidable == (who == ward.reader)
 
 
+def test_cells_that_the_hospital_sent_later_are_read_and_compared_like_the_others(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    before = {cell.cell_id for cell in _view(ward).cells}
+    place = NewBox(cell_id="r0123456789ab", box=(10, 180, 60, 230))
+    geometry.add(
+        ward.centre.runtime, ward.reader, ward.case_id, field=0, place=place, label=BL, idempotency_key="added-one"
+    )
+    sent_later(ward, ["c1", "c2"])
+    _change(ward, ["c1"], BL, "k1")
+    cells = _view(ward).cells
+    assert {cell.cell_id for cell in cells} == before
+    assert sorted(cell.number for cell in cells) == list(range(1, len(before) + 1))
+    assert classify(ward, ["c2"], MO, "k2", who=ward.second_reader).changes == 1
+    save(ward, who=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        both = second_opinions.compared(session, ward.reader, ward.case_id, opinion_id)
+    assert {(one.cell.cell_id, one.first, one.second) for one in both.cells} == {("c1", BL, NE), ("c2", NE, MO)}
+    assert both.opinion.agreement is not None
+    assert both.opinion.agreement.cells == len(before)
+    first, second = both.first_differential, both.second_differential
+    assert sum(share.count for share in first.values()) == sum(share.count for share in second.values())
+
+
+def test_what_the_second_named_is_kept_where_the_first_has_merged(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    geometry.merge(
+        ward.centre.runtime, ward.reader, ward.case_id, cell_ids=["c5", "c6"], new_id="r0123456789ac",
+        idempotency_key="merged",
+    )  # fmt: skip
+    classify(ward, ["c5"], MO, "k1", who=ward.second_reader)
+    shown = {cell.cell_id for cell in _view(ward).cells}
+    save(ward, who=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        both = second_opinions.compared(session, ward.reader, ward.case_id, opinion_id)
+        row = session.get_one(Opinion, opinion_id)
+        assert (row.labels.keys(), row.labels["c5"]) == (shown, "monocyte")
+        assert row.compared_with.keys() == shown - {"c5", "c6"}
+        entry = session.exec(select(AuditEntry).where(AuditEntry.action == "opinion.second_saved")).one()
+        assert entry.data["labels"]["c5"] == "monocyte"
+    assert both.second_differential[MO].count == both.first_differential[MO].count + 1
+    assert both.cells == []
+
+
 def test_a_finer_name_is_no_disagreement(ward: Ward) -> None:
     opinion_id = asked(ward, of=ward.second_reader)
     classify(ward, ["c1"], CellClass.BAND_NEUTROPHIL, "k1", who=ward.second_reader)
@@ -114,6 +191,15 @@ def test_the_first_reader_decides_and_signs_after_the_answer_or_the_withdrawal(w
     assert _sign(ward)
 
 
+def test_an_opinion_that_was_not_on_the_page_is_not_signed_over(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    classify(ward, ["c1"], BL, "k1", who=ward.second_reader)
+    save(ward, who=ward.second_reader)
+    with pytest.raises(ConflictError, match="given since"):
+        _sign(ward)
+    assert _sign(ward, opinions=[opinion_id])
+
+
 def test_whoever_has_worked_on_the_case_cannot_be_asked(ward: Ward) -> None:
     with ward.centre.runtime.database.session() as session:
         cases.claim(session, ward.second_reader, ward.case_id)
@@ -124,6 +210,30 @@ def test_whoever_has_worked_on_the_case_cannot_be_asked(ward: Ward) -> None:
         asked(ward, of=ward.second_reader)
     asked(ward, of=None)
     assert _view(ward).blind is None
+
+
+def test_whoever_has_only_assigned_the_case_can_be_asked_and_reads_blind(ward: Ward) -> None:
+    with ward.centre.runtime.database.session() as session:
+        for to in (ward.second_reader.user_id, None, ward.reader.user_id):
+            assert assign(session, ward.second_reader, [ward.case_id], to).done == [ward.case_id]
+    opinion_id = asked(ward, of=None)
+    assert _view(ward).blind is not None
+    with ward.centre.runtime.database.session() as session:
+        second_opinions.withdraw(session, ward.reader, ward.case_id, opinion_id)
+    assert asked(ward, of=ward.second_reader)
+
+
+def test_whoever_was_asked_before_cannot_be_asked_again_nor_take_what_is_asked_of_anyone(ward: Ward) -> None:
+    opinion_id = asked(ward, of=ward.second_reader)
+    with ward.centre.runtime.database.session() as session:
+        second_opinions.withdraw(session, ward.reader, ward.case_id, opinion_id)
+    assert _view(ward).blind is None
+    with pytest.raises(ConflictError, match="asked about it before"):
+        asked(ward, of=ward.second_reader)
+    asked(ward, of=None)
+    assert _view(ward).blind is None
+    with ward.centre.runtime.database.session() as session, pytest.raises(ConflictError):
+        second_opinions.take(session, ward.second_reader, ward.case_id)
 
 
 def test_the_worklist_tells_whom_an_opinion_is_asked_of(ward: Ward) -> None:
