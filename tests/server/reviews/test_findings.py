@@ -205,7 +205,8 @@ def test_phrases_are_a_readers_own(claimed: Ward) -> None:
 
 
 def test_grade_that_is_not_used_is_refused_however_it_is_written(claimed: Ward) -> None:
-    for number, value in enumerate((1, "1", 1.0)):
+    values: list[JsonValue] = [1, "1", 1.0]
+    for number, value in enumerate(values):
         with pytest.raises(DataInvalidError, match="Grade 1 is not used"):
             _set(claimed, "grade.spherocytes", value, f"few-{number}")
     assert _set(claimed, "grade.schistocytes", "1", "few-used").items == {"grade.schistocytes": 1}
