@@ -21,7 +21,12 @@ __all__ = ["broker_url", "juicefs_gateway", "object_store", "supervisor"]
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "hematovision-hypothesis"))
 
 _SERVER_FIXTURES = {"broker_url", "juicefs_gateway", "object_store"}
-LONGEST = ("tests/e2e/test_loop.py", "tests/chaos/test_flower.py", "tests/e2e/test_secure_aggregation.py")
+LONGEST = (
+    "tests/e2e/test_loop.py",
+    "tests/chaos/test_flower.py",
+    "tests/e2e/test_secure_aggregation.py",
+    "tests/browser/test_axe.py",
+)
 """Files whose tests come first, so that no worker is left with one of them when the other has nothing more to do."""
 _LOOPBACK = ["127.0.0.1", "::1"]
 _PR_SET_CHILD_SUBREAPER = 36

@@ -20,7 +20,7 @@ def test_hospitals_of_a_catalogue_train_and_the_server_is_measured(tmp_path: Pat
     done = subprocess.run(
         [
             sys.executable, "-m", "server.cli", "federate", "simulate", "--hospitals", "2,3",
-            "--catalogue", str(catalogue), "--work", str(tmp_path / "work"), "--input-size", "64", "--rounds", "1",
+            "--catalogue", str(catalogue), "--work", str(tmp_path / "work"), "--input-size", "32", "--rounds", "1",
             "--json",
         ],
         capture_output=True,
