@@ -13,7 +13,7 @@ from shared.contracts.ontology import CellClass
 from shared.contracts.training import Recipe
 
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.EOSINOPHIL)
-RECIPE = Recipe(classes=CLASSES, input_size=64, views=2, local_epochs=1, batch_size=16)
+RECIPE = Recipe(classes=CLASSES, input_size=64, views=2, local_epochs=2, batch_size=16)
 _DYES = ((120, 90, 190), (50, 40, 130), (210, 90, 80))
 
 
