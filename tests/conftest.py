@@ -21,6 +21,13 @@ __all__ = ["broker_url", "juicefs_gateway", "object_store", "supervisor"]
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "hematovision-hypothesis"))
 
 _SERVER_FIXTURES = {"broker_url", "juicefs_gateway", "object_store"}
+LONGEST = (
+    "tests/e2e/test_loop.py",
+    "tests/chaos/test_flower.py",
+    "tests/e2e/test_secure_aggregation.py",
+    "tests/browser/test_axe.py",
+)
+"""Files whose tests come first, so that no worker is left with one of them when the other has nothing more to do."""
 _LOOPBACK = ["127.0.0.1", "::1"]
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -33,13 +40,19 @@ def real_smears() -> Path | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a server, and skip with a reason what needs real smears where there are none."""
+    """Mark what uses a server, skip with a reason what needs smears where there are none, put the longest first."""
+    items.sort(key=_turn)
     no_data = pytest.mark.skip(reason="no real smears here: set HEMATOVISION_DATA to a folder with labels.csv")
     for item in items:
         if _SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.servers)
         if item.get_closest_marker("data") and real_smears() is None:
             item.add_marker(no_data)
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.relative_to(item.config.rootpath).as_posix()
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def pytest_runtest_setup() -> None:

@@ -1,7 +1,9 @@
 """``python -m tests.run``: every test in two stages, then what was skipped and why.
 
-The fast stage runs on two workers. What starts whole systems, browsers or kills processes runs after it, alone, so
-that timings and memory mean something. Further arguments go to pytest in both stages.
+Both run on two workers. In the fast stage one begins at the front and one in the middle, and who is done takes half of
+what is left: a file's tests mostly stay with its fixtures. What starts whole systems, browsers or kills processes runs
+after it, file by file, the longest first (`tests/conftest.py`): such tests wait for processes, timeouts and pages most
+of their time. Further arguments go to pytest in both stages.
 """
 
 import os
@@ -31,8 +33,11 @@ class Stage:
 
 
 STAGES = (
-    Stage("fast: units, contracts and real servers", ("-m", f"not ({SLOW})", "-n", "2")),
-    Stage("slow: end to end, browser, chaos", ("-m", SLOW, "-n", "0")),
+    Stage("fast: units, contracts and real servers", ("-m", f"not ({SLOW})", "-n", "2", "--dist", "worksteal")),
+    Stage(
+        "slow: end to end, browser, chaos",
+        ("-m", SLOW, "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
+    ),
 )
 
 

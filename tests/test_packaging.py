@@ -86,10 +86,11 @@ def test_each_library_a_package_imports_is_in_its_extra(packages: list[str], ext
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(line for name in extras for line in _lines(project, name))]
     named = {_normal(re.split(r"[^A-Za-z0-9_.-]", line)[0]) for line in wanted}
+    installed = packages_distributions()  # reads what every installed package says of itself: once
     missing = {
         library
         for library in _imported(packages) - BY_HAND
-        if not {_normal(name) for name in packages_distributions()[library]} & (named | COME_ALONG)
+        if not {_normal(name) for name in installed[library]} & (named | COME_ALONG)
     }
     assert missing == set()
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.run import NO_TESTS, environment, skipped, worst
+from tests.conftest import LONGEST
+from tests.run import NO_TESTS, ROOT, STAGES, environment, skipped, worst
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,12 @@ def test_environment_puts_this_tree_first() -> None:
     env = environment()
     assert env["PYTHONPATH"].split(":")[0] == str(Path(__file__).parents[1])
     assert env["OMP_NUM_THREADS"] == "1"
+
+
+def test_each_test_is_in_one_stage() -> None:
+    fast, slow = (stage.options[stage.options.index("-m") + 1] for stage in STAGES)
+    assert fast == f"not ({slow})"
+
+
+def test_files_that_come_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []

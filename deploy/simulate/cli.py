@@ -45,6 +45,7 @@ def simulated(
     rounds: Annotated[int, typer.Option(min=1, max=100)] = 2,
     local_epochs: Annotated[int, typer.Option(min=1, max=50, help="Passes over a hospital's cells, a round.")] = 1,
     input_size: Annotated[int, typer.Option(min=32, max=512, help="Side in pixels of what the network sees.")] = 112,
+    frozen_stages: Annotated[int, typer.Option(min=0, max=64, help="Of the network; the later ones learn.")] = 6,
     strategy: Annotated[StrategyName, typer.Option(help="As for start.")] = StrategyName.FEDAVG,
     deadline: Annotated[int, typer.Option(min=30, max=86400, help="Seconds a round may take.")] = 86400,
     seed: Annotated[int, typer.Option(min=0, help="Of who gets which cells, and of training.")] = 0,
@@ -70,7 +71,7 @@ def simulated(
             plan = RunPlan(
                 rounds=rounds,
                 local_epochs=local_epochs,
-                recipe={"input_size": input_size, "seed": seed},
+                recipe={"input_size": input_size, "frozen_stages": frozen_stages, "seed": seed},
                 round_deadline_seconds=deadline,
                 strategy=strategy,
             )

@@ -21,9 +21,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     made.centre.runtime.database.dispose()
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[DrawnSmear]:
-    return draw_smears(tmp_path_factory.mktemp("drawn"), cells_per_field=6)
+@pytest.fixture(scope="session")
+def drawn() -> list[DrawnSmear]:
+    return list(draw_smears(cells_per_field=6))
 
 
 @pytest.fixture(scope="module")

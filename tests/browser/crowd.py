@@ -32,7 +32,7 @@ def crowded(folder: Path) -> Network:
     network = staffed(folder)
     for hospital in HOSPITALS:
         add_hospital(network, hospital)
-    drawn = [one for one in draw_smears(folder / "drawn") if one.smear.fields and one.smear.flags]
+    drawn = [one for one in draw_smears() if one.smear.fields and one.smear.flags]
     for place, hospital in enumerate(HOSPITALS):
         send_case(network, hospital, drawn[place % len(drawn)], minutes_ago=90)
     with network.centre.runtime.database.session() as session:

@@ -154,7 +154,7 @@ def crowd_shots(network: Network) -> list[Shot]:
 def pictured(folder: Path) -> Network:
     """Return a centre with all that `shots` shows: also a blind reading, second opinions, and weeks of figures."""
     network = seeded(folder)
-    smears = [with_overlays(one) for one in draw_smears(folder / "opinions") if one.smear.fields and one.smear.flags]
+    smears = [with_overlays(one) for one in draw_smears() if one.smear.fields and one.smear.flags]
     begun_blind(network, blind_case(network, smears[0]))
     asked_case(network, smears[-1], given=False)
     weeks_of_figures(network, asked_case(network, smears[0], given=True))

@@ -71,7 +71,7 @@ def seeded(folder: Path, *, cases_wanted: int = 7) -> Network:
     for number in (1, 2, 3):
         play_round(network, under_way, number, missing="b" if number == 2 else "")
     play_round(network, under_way, 4, open_end=True)
-    drawn = draw_smears(folder / "drawn")
+    drawn = draw_smears()
     plan = [
         ("a", Priority.STAT, 38),
         ("b", Priority.URGENT, 125),

@@ -54,7 +54,7 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_full_disk_is_named_and_nothing_is_lost(disk: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    make_synthetic(data, sites=1)
+    make_synthetic(data, sites=1, fields_per_site=24, gallery_cells_per_site=40)
     with live_centre(tmp_path / "server") as centre:
         home = joined(centre, disk / "home")
     queued, _ = Outbox(home).enqueue(smear_id="S-1", priority=Priority.ROUTINE, context=CONTEXT)
@@ -77,7 +77,7 @@ def test_full_disk_is_named_and_nothing_is_lost(disk: Path, tmp_path: Path) -> N
 
 def test_disk_that_fills_during_an_import_keeps_nothing_of_it(disk: Path, tmp_path: Path) -> None:
     data, home = tmp_path / "data", NodeHome(disk / "home")
-    make_synthetic(data, sites=1)
+    make_synthetic(data, sites=1, fields_per_site=24, gallery_cells_per_site=40)
     filler = fill(disk)
     os.truncate(filler, filler.stat().st_size - 600_000)
     done = call("import", str(data), "--home", str(home.path))

@@ -1,4 +1,4 @@
-"""The whole loop, as `make demo ARGS="--once"` runs it, on synthetic smears."""
+"""The whole loop, as `make demo ARGS="--once"` runs it, on synthetic smears; at two hospitals, to be done sooner."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     work = tmp_path_factory.mktemp("demo")
     out = work / "out.json"
-    command = [sys.executable, "-m", "deploy.demo.cli", "--once", "--rounds", "2"]
+    command = [sys.executable, "-m", "deploy.demo.cli", "--once", "--hospitals", "2", "--rounds", "2"]
     command += ["--work", str(work / "work"), "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -28,9 +28,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
 
 def test_loop_trains_every_hospital_in_every_round(result: DemoResult) -> None:
     assert [line.round for line in result.federation.rounds] == [1, 2]
-    assert all((line.sampled, line.replied) == (3, 3) for line in result.federation.rounds)
+    assert all((line.sampled, line.replied) == (2, 2) for line in result.federation.rounds)
     assert all(line.bytes_up > 0 and line.bytes_down > 0 for line in result.federation.rounds)
-    assert sorted(result.federation.per_site) == ["hospital-a", "hospital-b", "hospital-c"]
+    assert sorted(result.federation.per_site) == ["hospital-a", "hospital-b"]
 
 
 def test_loop_flags_a_smear_on_cells_whose_truth_supports_it(result: DemoResult) -> None:

@@ -6,7 +6,9 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
@@ -29,16 +31,21 @@ class DrawnSmear:
     images: dict[str, bytes]
 
 
-def draw_smears(folder: Path, *, cells_per_field: int = 14) -> list[DrawnSmear]:
-    """Draw one hospital's synthetic smears and name their cells as a model with some doubts would."""
-    labels = make_synthetic(
-        folder, sites=1, fields_per_site=36, cells_per_field=cells_per_field, gallery_cells_per_site=160
-    )
+@cache
+def draw_smears(*, cells_per_field: int = 14) -> tuple[DrawnSmear, ...]:
+    """Draw one hospital's synthetic smears and name their cells as a model with some doubts would.
+
+    They are the same each time: a process draws them once.
+    """
     smears: dict[str, list[dict[str, str]]] = defaultdict(list)
-    with labels.open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            smears[str(Path(row["path"]).parent)].append(row)
-    return [_smear(folder, rows, number) for number, rows in enumerate(smears.values())]
+    with TemporaryDirectory(prefix="hematovision-drawn-") as folder:
+        labels = make_synthetic(
+            Path(folder), sites=1, fields_per_site=36, cells_per_field=cells_per_field, gallery_cells_per_site=160
+        )
+        with labels.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                smears[str(Path(row["path"]).parent)].append(row)
+        return tuple(_smear(Path(folder), rows, number) for number, rows in enumerate(smears.values()))
 
 
 def _smear(folder: Path, rows: list[dict[str, str]], seed: int) -> DrawnSmear:

@@ -21,7 +21,7 @@ from tests.client_node.datasets.factories import COLUMNS
 from tests.client_node.training.site import CLASSES, painted
 
 SMALL: tuple[tuple[str, float | int | str], ...] = (
-    ("input_size", 32), ("frozen_stages", 6), ("local_epochs", 1), ("views", 1),
+    ("input_size", 32), ("frozen_stages", 6), ("local_epochs", 1), ("views", 1), ("batch_size", 8),
 )  # fmt: skip
 COUNTS = {"train": 12, "val": 4, "test": 6}
 

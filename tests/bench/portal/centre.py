@@ -14,6 +14,7 @@ import httpx
 from pydantic import SecretStr
 
 from deploy.services.object_store import start_object_store
+from server.accounts import passwords
 from server.accounts.roles import Role
 from server.runtime import build_runtime
 from server.settings import ServerSettings, load_settings
@@ -21,7 +22,7 @@ from server.setup import initialise
 from shared.processes import LOOPBACK, Service, Supervisor, free_port
 from shared.storage import MemoryStore
 from tests.bench.model.say import say
-from tests.factories import Centre
+from tests.factories import PASSWORD, Centre
 from tests.portal.factories import Network, add_hospital
 from tests.postgres import postgres
 
@@ -62,7 +63,11 @@ def centre(logs: Path, kind: Kind = "SQLite", *, readers: int = 1, processes: in
         # The factories of tests say that they have a store in memory; they put and get, as any store can.
         made = Centre(runtime, cast("MemoryStore", runtime.store))
         names = [f"reader-{number}" for number in range(readers)]
-        people = {name: made.add_person(name, Role.HEMATOLOGIST, name=f"Dr. Reader {name[7:]}") for name in names}
+        full = passwords.hash_password(PASSWORD)  # what a sign-in costs is measured
+        people = {
+            name: made.add_person(name, Role.HEMATOLOGIST, name=f"Dr. Reader {name[7:]}", password_hash=full)
+            for name in names
+        }
         network = Network(made, people)
         add_hospital(network, "a")
         port = free_port()

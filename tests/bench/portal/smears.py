@@ -1,8 +1,6 @@
 """Smears of a size that is asked for, drawn by machine."""
 
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from shared.contracts.analysis import Smear
 from shared.statistics import differential
@@ -12,9 +10,7 @@ from tests.portal.drawn import DrawnSmear, draw_smears
 @cache
 def smear(cells: int, fields: int) -> DrawnSmear:
     """Return a smear of exactly so many cells on so many fields."""
-    with TemporaryDirectory(prefix="hematovision-bench-") as folder:
-        drawn = [one for one in draw_smears(Path(folder)) if one.smear.fields]
-    return joined(drawn, cells, fields)
+    return joined([one for one in draw_smears() if one.smear.fields], cells, fields)
 
 
 def joined(drawn: list[DrawnSmear], cells: int, fields: int) -> DrawnSmear:

@@ -41,8 +41,8 @@ def test_percentiles_are_of_the_values() -> None:
     assert upper["holds"] is False
 
 
-def test_smears_are_joined_to_the_size_that_is_asked_for(tmp_path: Path) -> None:
-    drawn = [one for one in draw_smears(tmp_path, cells_per_field=6) if one.smear.fields]
+def test_smears_are_joined_to_the_size_that_is_asked_for() -> None:
+    drawn = [one for one in draw_smears(cells_per_field=6) if one.smear.fields]
     made = joined(drawn, 40, 10)
     assert (len(made.smear.cells), len(made.smear.fields)) == (40, 10)
     assert {cell.field for cell in made.smear.cells} == set(range(10))

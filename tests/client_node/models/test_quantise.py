@@ -49,6 +49,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def good(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same hospital with an INT8 form that is kept."""
+    home = Path(shutil.copytree(site, tmp_path_factory.mktemp("good") / "home"))
+    assert quantise_model(NodeHome(home), least_speed_up=0.0, most_loss=1.0).kept
+    return home
+
+
+@pytest.fixture
+def quantised(good: Path, tmp_path: Path) -> NodeHome:
+    return NodeHome(Path(shutil.copytree(good, tmp_path / "quantised")))
+
+
 @pytest.fixture
 def home(site: Path, tmp_path: Path) -> NodeHome:
     return NodeHome(Path(shutil.copytree(site, tmp_path / "home")))
@@ -81,30 +94,29 @@ def test_quantise_keeps_nothing_that_is_not_fast_enough(home: NodeHome) -> None:
     assert left == {"card.json", ONNX_FILE}
 
 
-def test_a_changed_model_makes_its_int8_form_void(home: NodeHome) -> None:
-    folder = home.model("test-1")
-    quantise_model(home, least_speed_up=0.0, most_loss=1.0)
+def test_a_changed_model_makes_its_int8_form_void(quantised: NodeHome) -> None:
+    folder = quantised.model("test-1")
+    assert int8_facts(folder) is not None
     export_onnx(build(RECIPE.backbone, len(CLASSES), seed=1), RECIPE.input_size, folder / ONNX_FILE)
     assert int8_facts(folder) is None
     assert load_model(folder).engine.name == "onnxruntime"
     with pytest.raises(NotFoundError, match="model quantise"):
-        switch_precision(home, Precision.INT8)
+        switch_precision(quantised, Precision.INT8)
 
 
-def test_a_damaged_int8_form_does_not_run(home: NodeHome) -> None:
-    folder = home.model("test-1")
-    quantise_model(home, least_speed_up=0.0, most_loss=1.0)
+def test_a_damaged_int8_form_does_not_run(quantised: NodeHome) -> None:
+    folder = quantised.model("test-1")
+    assert load_model(folder).engine.name == "onnxruntime-int8"
     (folder / INT8_FILE).write_bytes(b"damaged")
     assert load_model(folder).engine.name == "onnxruntime"
 
 
-def test_switch_precision_goes_back_and_forth(home: NodeHome) -> None:
-    folder = home.model("test-1")
+def test_switch_precision_goes_back_and_forth(home: NodeHome, quantised: NodeHome) -> None:
+    folder = quantised.model("test-1")
     assert switch_precision(home, Precision.FP32) is Precision.FP32
-    quantise_model(home, least_speed_up=0.0, most_loss=1.0)
-    assert switch_precision(home, Precision.FP32) is Precision.FP32
+    assert switch_precision(quantised, Precision.FP32) is Precision.FP32
     assert load_model(folder).engine.name == "onnxruntime"
-    assert switch_precision(home, Precision.INT8) is Precision.INT8
+    assert switch_precision(quantised, Precision.INT8) is Precision.INT8
     assert load_model(folder).engine.name == "onnxruntime-int8"
 
 
@@ -132,9 +144,6 @@ def test_compare_counts_pairs() -> None:
     assert found.p_value == pytest.approx(0.2890625)  # two-sided binomial of 2 in 8
 
 
-def test_card_is_not_touched(home: NodeHome) -> None:
-    before = (home.model("test-1") / "card.json").read_text()
-    quantise_model(home, least_speed_up=0.0, most_loss=1.0)
-    assert ModelCard.model_validate_json((home.model("test-1") / "card.json").read_text()) == (
-        ModelCard.model_validate_json(before)
-    )
+def test_card_is_not_touched(home: NodeHome, quantised: NodeHome) -> None:
+    before, after = ((one.model("test-1") / "card.json").read_text() for one in (home, quantised))
+    assert ModelCard.model_validate_json(after) == ModelCard.model_validate_json(before)

@@ -8,6 +8,7 @@ import torch
 
 from client_node.datasets.labelled import LabelledCell, Origin
 from client_node.datasets.splits import Split
+from client_node.training import loop
 from client_node.training.augment import STRENGTHS, SURROUND
 from client_node.training.loop import ABSENT_SHARE, Stepper, apart, predict, train
 from client_node.training.sources import CropSource, MapSource
@@ -17,6 +18,12 @@ from shared.vision.calibration import balanced_loss
 from shared.vision.model import CellModel, build
 
 CLASSES = (CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.MONOCYTE)
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short epochs, for what shows after any number of steps."""
+    monkeypatch.setattr(loop, "STEPS_AN_EPOCH", 6)
 
 
 @pytest.fixture
@@ -52,6 +59,7 @@ def test_train_holds_back_what_it_says_of_absent_classes(model: CellModel) -> No
     assert (logits.argmax(axis=1) == labels).mean() > 0.9
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_train_leaves_trunk_and_statistics_alone(model: CellModel) -> None:
     frozen = {name: value.clone() for name, value in model.state_dict().items() if name not in model.trainable_state()}
     train(model, source(8), np.array([0] * 4 + [2] * 4), recipe(), seed=1, between=lambda: None)
@@ -70,6 +78,7 @@ def test_train_with_a_strong_proximal_term_stays_near(model: CellModel) -> None:
     assert distances[1] < 0.5 * distances[0]
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_train_on_one_class_does_not_fail(model: CellModel) -> None:
     loss = train(model, source(4), np.array([1] * 4), recipe(), seed=1, between=lambda: None)
     assert np.isfinite(loss)
@@ -88,6 +97,7 @@ def test_train_learns_with_every_balance_and_twice_alike(model: CellModel, balan
     assert (logits.argmax(axis=1) == labels).mean() > 0.9
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_training_of_the_whole_network_is_the_same_under_a_seed_alone() -> None:
     """Nothing frozen: every look is drawn anew from the crops."""
     side = round(32 * SURROUND)
@@ -106,6 +116,7 @@ def test_training_of_the_whole_network_is_the_same_under_a_seed_alone() -> None:
     assert not torch.equal(results[0]["head.weight"], start["head.weight"])
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_train_moves_the_head_alone_at_first(model: CellModel) -> None:
     tail = [value.detach().clone() for value in model.tail.parameters()]
     head = model.head.weight.detach().clone()
@@ -114,6 +125,7 @@ def test_train_moves_the_head_alone_at_first(model: CellModel) -> None:
     assert not torch.equal(head, model.head.weight)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_train_returns_the_best_epoch_and_stops_early(model: CellModel) -> None:
     heads, losses = [], iter([0.5, 0.3, 0.9, 0.8, 0.1])
 
