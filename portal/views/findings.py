@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from portal.access import SignedIn
 from portal.rendering import wants_json
 from portal.views.reading_actions import Key
+from server.accounts import service as accounts
 from server.deps import RuntimeDep, SessionDep
 from server.reviews import amending, findings, glass, phrases
 from server.reviews.schemas import FindingsView, GlassInput, PhraseView
@@ -67,6 +68,7 @@ def ask_for_glass(
 ) -> Response:
     """Sign that the smear cannot be read, and ask for the glass slide."""
     asked = GlassInput(password=password, reason=reason, note=note, case_version=case_version)
+    accounts.compare_ahead(session, runtime, who.user_id, password)
     address = f"/reports/{glass.ask(session, who, runtime, case_id, asked)}"
     if wants_json(request):
         return JSONResponse({"location": address})

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import wants_json
+from server.accounts import service as accounts
 from server.cases import service as cases
 from server.deps import RuntimeDep, SessionDep
 from server.reviews import activity, looking, undoing
@@ -131,6 +132,7 @@ def sign(
         decisions=_decisions(flag or [], dismissed or [], reason or []),
         case_version=case_version,
     )
+    accounts.compare_ahead(session, runtime, who.user_id, password)
     activity.was_active(session, who, case_id, keys=keys, clicks=clicks)
     report_id = reviews.sign(session, who, runtime, case_id, signing)
     address = f"/reports/{report_id}"
