@@ -12,7 +12,7 @@ from portal.access import SignedIn
 from portal.rendering import wants_json
 from portal.views.reading_actions import Key
 from server.accounts import service as accounts
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.reviews import amending, findings, glass, phrases
 from server.reviews.schemas import FindingsView, GlassInput, PhraseView
 from server.settings import ServerSettings
@@ -20,7 +20,7 @@ from shared.contracts.errors import DataInvalidError
 from shared.contracts.findings import Adequacy, Part, Presence, Scale, Species, Stage, Term
 from shared.contracts.report import GlassReason, ReportStatus
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 ASSUMED_WHITE_CELLS: Final = 8.0
 """10⁹/l, where a patient's own count is not known: the convention for parasites beside white cells."""
 
