@@ -1,4 +1,4 @@
-// The gallery: doubt first, then class by class. The accessible twin of the boxes in the field.
+// The gallery: doubt first, then class by class.
 import { el } from './store.js';
 import { Thumbnails } from './thumbnails.js';
 
@@ -133,7 +133,7 @@ export class Gallery {
     }
   }
 
-  /** Bring the next group that was not on screen to the top; without one, the group after (or before) the focus. */
+  /** To the next group not seen yet, else to the one after (or before) the focus. */
   nextGroup(step = 1) {
     const { groups } = this.store;
     const here = groups.indexOf(this.store.groupOf(this.store.focus));
@@ -144,7 +144,7 @@ export class Gallery {
     this.groups.get(group.key).scrollIntoView({ block: 'start' });
   }
 
-  /** The cell one row below (or above) the focus, by where it is on the screen. */
+  /** The cell a row below (or above) the focus. */
   rowFrom(step) {
     const here = this.tiles.get(this.store.focus)?.getBoundingClientRect();
     if (!here) return null;

@@ -1,4 +1,4 @@
-// Which class groups were on the screen: the first row of a group, its images there, for a moment, in a visible page.
+// Which class groups were on the screen: their first cell, with its image, for a moment, in a visible page.
 const MOMENT = 250;
 
 export function watchGroups(root, store, queue, address) {
@@ -34,7 +34,7 @@ export function watchGroups(root, store, queue, address) {
       if (first && group.dataset.group !== 'unsure' && !store.seen.has(group.dataset.group)) observer.observe(first);
     }
   };
-  // An image that comes late is looked at again; so is everything when the page comes back to the front.
+  // Looked at again: an image that comes late; all, when the page comes back to the front.
   root.addEventListener('load', (event) => {
     const key = event.target.closest('[data-group]')?.dataset.group;
     if (inView.has(key)) wait(key);
