@@ -1,17 +1,21 @@
 """What endpoints and views ask for by annotation."""
 
-from collections.abc import Iterator
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
+from fastapi.routing import APIRoute
 from sqlmodel import Session
 
 from server.runtime import Runtime
 from server.vault.port import Vault
 
 
-def get_runtime(connection: HTTPConnection) -> Runtime:
+# Those that wait for nothing are coroutines: a plain function would be sent to another thread and back.
+async def get_runtime(connection: HTTPConnection) -> Runtime:
     """Return the runtime of the application that answers."""
     runtime: Runtime = connection.app.state.runtime
     return runtime
@@ -38,9 +42,35 @@ WritingSessionDep = Annotated[Session, Depends(get_writing_session, scope="funct
 """For a GET that must write (most do not)."""
 
 
-def get_vault(runtime: RuntimeDep) -> Vault:
+async def get_vault(runtime: RuntimeDep) -> Vault:
     """Return the vault."""
     return runtime.vault
 
 
 VaultDep = Annotated[Vault, Depends(get_vault)]
+
+
+class CommittingRoute(APIRoute):
+    """A route that commits in the thread that did the work, at once.
+
+    The transaction's own end comes only when the answer was checked and put into bytes, two changes of thread later;
+    on SQLite nobody else can write until then.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # Any: FastAPI's signature
+        super().__init__(path, _committing(endpoint), **options)
+
+
+def _committing(endpoint: Callable[..., Any]) -> Callable[..., Any]:  # Any: of any endpoint
+    if inspect.iscoroutinefunction(endpoint):
+        return endpoint
+
+    @wraps(endpoint)
+    def run(**asked: Any) -> Any:  # Any: what the endpoint asks for and answers
+        answer = endpoint(**asked)
+        for given in asked.values():
+            if isinstance(given, Session):
+                given.commit()
+        return answer
+
+    return run

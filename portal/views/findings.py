@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from portal.access import SignedIn
 from portal.rendering import wants_json
 from portal.views.reading_actions import Key
-from server.deps import RuntimeDep, SessionDep
+from server.accounts import service as accounts
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.reviews import amending, findings, glass, phrases
 from server.reviews.schemas import FindingsView, GlassInput, PhraseView
 from server.settings import ServerSettings
@@ -19,7 +20,7 @@ from shared.contracts.errors import DataInvalidError
 from shared.contracts.findings import Adequacy, Part, Presence, Scale, Species, Stage, Term
 from shared.contracts.report import GlassReason, ReportStatus
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 ASSUMED_WHITE_CELLS: Final = 8.0
 """10⁹/l, where a patient's own count is not known: the convention for parasites beside white cells."""
 
@@ -68,6 +69,7 @@ def ask_for_glass(
 ) -> Response:
     """Sign that the smear cannot be read, and ask for the glass slide."""
     asked = GlassInput(password=password, reason=reason, note=note, case_version=case_version, opinions=opinion or [])
+    accounts.compare_ahead(session, runtime, who.user_id, password)
     address = f"/reports/{glass.ask(session, who, runtime, case_id, asked)}"
     if wants_json(request):
         return JSONResponse({"location": address})

@@ -70,6 +70,7 @@ def login(
         )
     try:
         with runtime.database.session() as session:
+            sign_in.compare_ahead(session, runtime, username, password, client_of(request))
             begun = sign_in.begin(session, runtime, username, password, client_of(request))
     except (UnauthenticatedError, TooManyAttemptsError) as refused:
         return refuse(request, "login/form.html", refused, back=next, username=username)

@@ -9,13 +9,13 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from portal.access import SignedIn
 from portal.rendering import page, wants_json
 from portal.views.reading_actions import CellIds, Key
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 from server.reviews import opinions, second_opinions
 from server.reviews.schemas import ChangeResult
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 OpinionText = Annotated[str, Form(max_length=20000)]
 EstimateClass = Annotated[list[CellClass] | None, Form()]
 EstimatePercent = Annotated[list[str] | None, Form()]

@@ -1,6 +1,7 @@
 """The reading room: one case on one screen."""
 
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from server.cases import service as cases
 from server.cases.lifecycle import READABLE
 from server.cases.pictures import OVERLAP, TILE, TilePlace
 from server.cases.schemas import CaseView, Comparison
+from server.cases.views import reading_order
 from server.deps import RuntimeDep, SessionDep
 from server.reviews import findings, looking, phrases, second_opinions
 from server.reviews import service as reviews
@@ -25,6 +27,9 @@ from server.reviews.second_opinions import OpinionView
 from shared.contracts.ontology import CLASS_INFO, CORE_FIVE, CellClass
 
 router = APIRouter()
+
+FIRST_IMAGES: Final = 14
+"""As many as the gallery's script asks for first (`thumbnails.js`)."""
 
 ImageNames = Annotated[list[str], Query(min_length=1, max_length=64)]
 
@@ -77,6 +82,7 @@ def case_page(request: Request, session: SessionDep, runtime: RuntimeDep, who: S
         opinions=opinions,
         asked=next((one for one in opinions if one.kind == "second" and one.saved_at is None), None),
         readable=case.state in READABLE,
+        first_images=first_images(case),
         impression=reviews.impression(session, who, case_id),
         key_classes=KEY_CLASSES,
         estimate_classes=ESTIMATED,
@@ -145,6 +151,18 @@ def proposal(case: CaseView) -> str:
     counted = sum(share.count for share in case.differential.values())
     found = [words.flag_line(flag) for flag in case.flags if flag.kind == "morphology"]
     return f"Differential of {counted} white cells as tabled" + (f": {', '.join(found)}." if found else ".")
+
+
+def first_images(case: CaseView) -> str:
+    """Return the address of the pictures that the gallery shows first, as its script asks for them; empty: none.
+
+    The gallery begins with the doubtful cells of all classes; where the AI is hidden all cells are one group.
+    """
+    cells = case.cells
+    if not (case.blind and case.blind.hides_ai):
+        cells = sorted(cells, key=lambda cell: (not cell.doubtful, reading_order(cell)[cell.doubtful :]))
+    names = [cell.blob for cell in cells if cell.blob][:FIRST_IMAGES]
+    return f"/cases/{case.case_id}/images?{urlencode({'name': names}, doseq=True)}" if names else ""
 
 
 def decision_limits(case: CaseView) -> dict[str, float]:

@@ -9,15 +9,16 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import wants_json
+from server.accounts import service as accounts
 from server.cases import service as cases
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.reviews import activity, looking, undoing
 from server.reviews import service as reviews
 from server.reviews.schemas import ChangeResult, FlagDecisionInput, Readiness, SignInput
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 Key = Annotated[str, Form(min_length=8, max_length=100)]
 CellIds = Annotated[list[str], Form(min_length=1, max_length=2000)]
 
@@ -134,6 +135,7 @@ def sign(
         case_version=case_version,
         opinions=opinion or [],
     )
+    accounts.compare_ahead(session, runtime, who.user_id, password)
     activity.was_active(session, who, case_id, keys=keys, clicks=clicks)
     report_id = reviews.sign(session, who, runtime, case_id, signing)
     address = f"/reports/{report_id}"

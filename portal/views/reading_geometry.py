@@ -7,13 +7,13 @@ from pydantic import Field
 
 from portal.access import SignedIn
 from portal.views.reading_actions import Key
-from server.deps import RuntimeDep
+from server.deps import CommittingRoute, RuntimeDep
 from server.reviews import geometry
 from server.reviews.schemas import ChangeResult, NewBox
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 MarkedId = Annotated[str, Form(pattern=r"^r[0-9a-f]{12}$")]
 Side = Annotated[int, Field(ge=0, le=1_000_000)]
 Sides = Annotated[list[Side], Form(min_length=4, max_length=8)]

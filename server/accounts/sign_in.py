@@ -58,6 +58,17 @@ class StepOverError(UnauthenticatedError):
     """The time between the steps was too long, or the sign-in was finished elsewhere."""
 
 
+def compare_ahead(session: Session, runtime: Runtime, username: str, password: str, client: Client) -> None:
+    """Compare the password before ``session`` begins its transaction (`service.compare_ahead`).
+
+    Raises:
+        TooManyAttemptsError: too many attempts from this address failed; nothing is compared.
+    """
+    with runtime.database.session(read_only=True) as reading:
+        throttle.require_room(reading, client.address)
+    service.compare_name_ahead(session, runtime, username, password)
+
+
 def begin(session: Session, runtime: Runtime, username: str, password: str, client: Client) -> Begun:
     """Take name and password.
 

@@ -91,6 +91,7 @@ def is_unsure(cell: CaseCell) -> bool:
 
 
 def reading_order(view: CellView) -> tuple[int, int, float, float, int]:
+    """Return what `cell_views` sorts by."""
     set_size = 1 if view.added_by else len(view.prediction_set) or _EMPTY_SET_RANK
     margin = view.ai_probability if view.margin is None else view.margin
     return view.current_class.order, -set_size, margin, -view.ood_score, view.number

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from server.models import FindingChange, FlagDecision, LabelChange, Phrase, Review, User
@@ -30,6 +31,12 @@ def changes(session: Session, case_id: str) -> Sequence[LabelChange]:
     """Return every change of the case, oldest first."""
     query = select(LabelChange).where(LabelChange.case_id == case_id)
     return session.exec(query.order_by(col(LabelChange.at), col(LabelChange.id))).all()
+
+
+def standing_changes(session: Session, case_id: str) -> int:
+    """Return how many changes of the case were not taken back."""
+    query = select(func.count()).select_from(LabelChange)
+    return session.exec(query.where(LabelChange.case_id == case_id, col(LabelChange.undone).is_(False))).one()
 
 
 def changes_by_request(session: Session, case_id: str, prefix: str) -> Sequence[LabelChange]:

@@ -100,7 +100,7 @@ def result(session: Session, case: Case, rows: list[CaseCell], wanted: Collectio
         cells=cases.cell_views_of(session, rows, wanted),
         gone=sorted(cell.cell_id for cell in rows if cell.cell_id in wanted and not cell.stands),
         differential=cases.differential_of(rows),
-        changes=sum(not change.undone for change in repository.changes(session, case.id)),
+        changes=repository.standing_changes(session, case.id),
     )
 
 

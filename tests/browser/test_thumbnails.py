@@ -45,6 +45,15 @@ def test_pictures_come_many_in_one_answer(room: Room) -> None:
     assert len(asked) <= 1 + -(-len(room.case().cells) // 48)
 
 
+def test_first_pictures_are_asked_for_by_the_page_and_not_again_by_its_script(room: Room) -> None:
+    first = room.page.locator('link[rel="preload"][as="fetch"]').get_attribute("href")
+    asked: list[str] = []
+    room.page.on("request", lambda request: asked.append(request.url.partition("/cases/")[2]))
+    room.page.reload()
+    _all_shown(room)
+    assert [f"/cases/{path}" for path in asked].count(first or "") == 1
+
+
 def test_pictures_come_one_by_one_where_that_fails(room: Room) -> None:
     asked = _asked(room)
     room.page.route("**/images?*", lambda route: route.fulfill(status=503, body=""))

@@ -8,6 +8,7 @@ import pytest
 import time_machine
 
 from server.accounts import service
+from server.accounts.passwords import hash_password
 from server.accounts.roles import Role
 from server.accounts.schemas import COMMAND_LINE
 from server.audit import service as audit
@@ -169,3 +170,40 @@ def test_rights_over_people(runtime: Runtime) -> None:
         with pytest.raises(ForbiddenError):
             service.list_users(session, principal(Role.HEMATOLOGIST))
         assert [user.username for user in service.list_users(session, principal(Role.HOSPITAL_IT, "b"))] == []
+
+
+def test_password_is_compared_before_the_transaction_begins(runtime: Runtime) -> None:
+    with runtime.database.session() as session:
+        user_id = add_user(session, "ada")
+    with runtime.database.session() as session:
+        service.compare_ahead(session, runtime, user_id, PASSWORD)
+        assert not session.in_transaction()
+        service.check_password(session, user_id, PASSWORD)
+    for given, asked in ((PASSWORD, "a wrong password"), ("a wrong password", "a wrong password")):
+        with runtime.database.session() as session:
+            service.compare_name_ahead(session, runtime, "ada", given)
+            with pytest.raises(UnauthenticatedError):
+                service.check_password(session, user_id, asked)
+    with runtime.database.session() as session:
+        assert session.get_one(User, user_id).failed_logins == 2
+
+
+def test_comparison_ahead_is_worth_nothing_once_the_password_is_another(runtime: Runtime) -> None:
+    with runtime.database.session() as session:
+        user_id = add_user(session, "ada")
+    with runtime.database.session() as session:
+        service.compare_ahead(session, runtime, user_id, PASSWORD)
+        with runtime.database.session() as other:
+            other.get_one(User, user_id).password_hash = hash_password("another good password")
+        with pytest.raises(UnauthenticatedError):
+            service.check_password(session, user_id, PASSWORD)
+
+
+def test_locked_account_is_refused_whatever_was_compared_ahead(runtime: Runtime) -> None:
+    with runtime.database.session() as session:
+        user_id = add_user(session, "ada")
+    with runtime.database.session() as session:
+        service.compare_ahead(session, runtime, user_id, PASSWORD)
+        fail(runtime, 5)
+        with pytest.raises(UnauthenticatedError, match="wait"):
+            service.check_password(session, user_id, PASSWORD)

@@ -22,7 +22,6 @@ export function showDifferential(store) {
         + (total && cls !== 'platelet' ? `, ${(100 * n / total).toFixed(1)} per 100 white cells` : ''))));
     document.getElementById('changes').textContent = changeWords(store);
   };
-  store.addEventListener('differential', draw);
   store.addEventListener('cells', draw);
   draw();
 }

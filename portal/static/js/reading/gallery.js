@@ -1,4 +1,4 @@
-// The gallery: doubt first, then class by class. The accessible twin of the boxes in the field.
+// The gallery: doubt first, then class by class.
 import { el } from './store.js';
 import { Thumbnails } from './thumbnails.js';
 
@@ -9,6 +9,7 @@ export class Gallery {
     this.root = root;
     this.store = store;
     this.tiles = new Map();
+    this.groups = new Map();
     this.pictures = new Thumbnails(root, `/cases/${store.case.case_id}`);
     this.draw();
     root.addEventListener('click', (event) => this.click(event));
@@ -69,27 +70,39 @@ export class Gallery {
     if (cell.provisional) words.push('provisional');
     if (cell.added_by) words.push(`marked by ${cell.added_by}`);
     else if (cell.changed_by) words.push(`set by ${cell.changed_by}`);
-    tile.className = `tile c-${cell.current_class}${cell.doubtful ? ' doubtful' : ''}${cell.changed_by ? ' human' : ''}`;
-    tile.setAttribute('aria-label', words.join(', '));
-    tile.title = words.join(', ');
+    const title = words.join(', ');
+    const look = `tile c-${cell.current_class}${cell.doubtful ? ' doubtful' : ''}${cell.changed_by ? ' human' : ''}`;
+    tile.classList.remove('moved');
+    if (tile.look === look + title) return tile;
+    tile.look = look + title;
+    tile.className = look;
+    tile.ariaLabel = tile.title = title;
     tile.querySelector('.tag').textContent = this.store.mark(cell.current_class);
     return tile;
+  }
+
+  group(key) {
+    const plain = { unsure: 'unsure', all: 'all cells' }[key];
+    const id = `group-${key}`;
+    if (!this.groups.has(key)) {
+      this.groups.set(key, el('div', { role: 'group', 'aria-labelledby': id, 'data-group': key },
+        el('div', { class: 'group-head', id, title: 'Choose the whole group (e)' },
+          ...(key === 'all' ? [] : [el('span', { class: `chip c-${plain ? 'unidentified' : key}` }, plain ? '??' : this.store.mark(key))]),
+          el('span', {}, plain ?? this.store.name(key)), el('b'), el('span', { class: 'yet' })),
+        el('div', { class: 'tiles' })));
+    }
+    return this.groups.get(key);
   }
 
   draw(moved = []) {
     const hadFocus = this.root.contains(document.activeElement);
     const top = this.root.scrollTop;
-    const groups = this.store.groups.map((group) => {
-      const plain = { unsure: 'unsure', all: 'all cells' }[group.key];
-      const name = plain ?? this.store.name(group.key);
-      const id = `group-${group.key}`;
-      return el('div', { role: 'group', 'aria-labelledby': id, 'data-group': group.key },
-        el('div', { class: 'group-head', id, title: 'Choose the whole group (e)' },
-          ...(group.key === 'all' ? [] : [el('span', { class: plain ? 'chip c-unidentified' : `chip c-${group.key}` }, plain ? '??' : this.store.mark(group.key))]),
-          el('span', {}, name), el('b', {}, String(group.cells.length)), el('span', { class: 'yet' })),
-        el('div', { class: 'tiles' }, ...group.cells.map((cell) => this.tile(cell))));
-    });
-    this.root.replaceChildren(...groups);
+    place(this.root, this.store.groups.map((group) => {
+      const shown = this.group(group.key);
+      shown.querySelector('b').textContent = group.cells.length;
+      place(shown.lastElementChild, group.cells.map((cell) => this.tile(cell)));
+      return shown;
+    }));
     this.root.scrollTop = top;
     for (const id of moved) this.tiles.get(id)?.classList.add('moved');
     this.mark(moved.includes(this.store.focus), hadFocus);
@@ -112,35 +125,40 @@ export class Gallery {
   }
 
   markSeen() {
-    const unseen = new Set(this.store.mine ? this.store.unseen : []);
+    const unseen = this.store.mine ? this.store.unseen : [];
     for (const group of this.root.children) {
-      const yet = unseen.has(group.dataset.group);
+      const yet = unseen.includes(group.dataset.group);
       group.classList.toggle('unseen', yet);
       group.querySelector('.yet').textContent = yet ? 'not seen yet' : '';
     }
   }
 
-  /** Bring the next group that was not on screen to the top; without one, the group after (or before) the focus. */
+  /** To the next group not seen yet, else to the one after (or before) the focus. */
   nextGroup(step = 1) {
-    const keys = this.store.groups.map((group) => group.key);
-    const here = keys.indexOf(this.store.groupOf(this.store.focus)?.key);
+    const { groups } = this.store;
+    const here = groups.indexOf(this.store.groupOf(this.store.focus));
     const [unseen] = step > 0 && this.store.mine ? this.store.unseen : [];
-    const key = unseen ?? keys[(here + step + keys.length) % keys.length];
-    const group = this.store.groups.find((one) => one.key === key);
+    const group = groups.find((one) => one.key === unseen) ?? groups[(here + step + groups.length) % groups.length];
     if (!group) return;
     this.store.select(group.cells[0].cell_id, { from: 'keys' });
-    this.root.querySelector(`[data-group="${key}"]`).scrollIntoView({ block: 'start' });
+    this.groups.get(group.key).scrollIntoView({ block: 'start' });
   }
 
-  /** The cell one row below (or above) the focus, by where it is on the screen. */
+  /** The cell a row below (or above) the focus. */
   rowFrom(step) {
     const here = this.tiles.get(this.store.focus)?.getBoundingClientRect();
     if (!here) return null;
     const others = this.store.sequence.map((id) => [id, this.tiles.get(id).getBoundingClientRect()]);
-    const beyond = others.filter(([, box]) => (step > 0 ? box.top > here.top + 2 : box.top < here.top - 2));
+    const beyond = others.filter(([, box]) => step * (box.top - here.top) > 2);
     if (!beyond.length) return null;
-    const row = beyond.reduce((best, [, box]) => (step > 0 ? Math.min(best, box.top) : Math.max(best, box.top)), step > 0 ? Infinity : -Infinity);
+    const row = Math[step > 0 ? 'min' : 'max'](...beyond.map(([, box]) => box.top));
     return beyond.filter(([, box]) => Math.abs(box.top - row) < 2)
       .sort(([, a], [, b]) => Math.abs(a.left - here.left) - Math.abs(b.left - here.left))[0][0];
   }
+}
+
+/** Give `parent` these children, moving only what stands elsewhere. */
+function place(parent, children) {
+  for (const child of [...parent.children]) if (!children.includes(child)) child.remove();
+  children.forEach((child, at) => child === parent.children[at] || parent.insertBefore(child, parent.children[at]));
 }

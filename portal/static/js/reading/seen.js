@@ -1,13 +1,10 @@
-// Which class groups were on the screen: the first row of a group, its images there, for a moment, in a visible page.
+// Which class groups were on the screen: their first cell, with its image, for a moment, in a visible page.
 const MOMENT = 250;
 
 export function watchGroups(root, store, queue, address) {
   if (!store.mine) return;
   const timers = new Map();
   const inView = new Set();
-  const noted = () => {
-    store.emit('seen');
-  };
   const see = (key) => {
     timers.delete(key);
     const group = root.querySelector(`[data-group="${key}"]`);
@@ -15,7 +12,7 @@ export function watchGroups(root, store, queue, address) {
     if (document.hidden || !inView.has(key) || !first?.complete || !first.naturalWidth || store.seen.has(key)) return;
     store.seen.add(key);
     queue.add(`${address}/seen`, { group: [key] }, { quiet: true });
-    noted();
+    store.emit('seen');
   };
   const wait = (key) => {
     if (key === 'unsure' || store.seen.has(key) || timers.has(key)) return;
@@ -25,12 +22,8 @@ export function watchGroups(root, store, queue, address) {
     for (const entry of entries) {
       const key = entry.target.closest('[data-group]')?.dataset.group;
       if (!key) continue;
-      if (entry.isIntersecting) {
-        inView.add(key);
-        wait(key);
-      } else {
-        inView.delete(key);
-      }
+      inView[entry.isIntersecting ? 'add' : 'delete'](key);
+      if (entry.isIntersecting) wait(key);
     }
   }, { root, threshold: 0.6 });
   const observe = () => {
@@ -41,10 +34,10 @@ export function watchGroups(root, store, queue, address) {
       if (first && group.dataset.group !== 'unsure' && !store.seen.has(group.dataset.group)) observer.observe(first);
     }
   };
-  // An image that comes late is looked at again; so is everything when the page comes back to the front.
+  // Looked at again: an image that comes late; all, when the page comes back to the front.
   root.addEventListener('load', (event) => {
     const key = event.target.closest('[data-group]')?.dataset.group;
-    if (key && inView.has(key)) wait(key);
+    if (inView.has(key)) wait(key);
   }, true);
   document.addEventListener('visibilitychange', () => inView.forEach(wait));
   store.addEventListener('drawn', observe);

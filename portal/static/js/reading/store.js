@@ -40,7 +40,7 @@ export class Store extends EventTarget {
   regroup() {
     const byDoubt = (a, b) => {
       const [x, y] = [this.doubt(a), this.doubt(b)];
-      return x.map((value, i) => value - y[i]).find((difference) => difference !== 0) ?? 0;
+      return x.map((value, i) => value - y[i]).find(Boolean) ?? 0;
     };
     const all = [...this.cells.values()];
     const groups = [];
@@ -97,7 +97,7 @@ export class Store extends EventTarget {
     const known = ids.filter((id) => this.cells.has(id));
     if (!known.length) return;
     this.chosen = new Set(add ? [...this.chosen, ...known] : known);
-    if (!this.chosen.has(this.focus) || !known.includes(this.focus)) this.focus = known[0];
+    if (!known.includes(this.focus)) this.focus = known[0];
     this.anchor = this.focus;
     this.emit('select', { from });
   }
@@ -172,7 +172,6 @@ export class Store extends EventTarget {
     this.differential = result.differential;
     this.version = result.case_version;
     this.redraw(result.cells.map((cell) => cell.cell_id));
-    this.emit('differential');
   }
 
   replace(caseView) {
@@ -190,7 +189,6 @@ export class Store extends EventTarget {
     this.past = [];
     this.future = [];
     this.redraw([]);
-    this.emit('differential');
     this.emit('replaced');
   }
 

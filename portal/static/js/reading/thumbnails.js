@@ -37,7 +37,7 @@ export class Thumbnails {
     this.asked += 1;
     const parts = await this.parts(images.map((image) => this.names.get(image)));
     images.forEach((image, at) => {
-      // What did not come is asked for by itself, as any picture is: the browser then says why.
+      // What did not come is asked for by itself: the browser then says why.
       image.src = parts[at] ?? `${this.address}/blobs/${encodeURIComponent(this.names.get(image))}`;
     });
     this.asked -= 1;
