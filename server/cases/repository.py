@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import func, or_, true
+from sqlalchemy import ColumnElement, exists, func, literal, or_, true
 from sqlalchemy.orm import QueryableAttribute, defer, load_only
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
@@ -19,6 +19,8 @@ from server.models import (
     Case,
     CaseCell,
     CaseField,
+    ConsultPerson,
+    ConsultThread,
     Hospital,
     Node,
     Opinion,
@@ -214,6 +216,21 @@ def has_worked(session: Session, case_id: str, user_id: str) -> bool:
     """Whether somebody has claimed a case, changed it or given an opinion on it: the audit knows."""
     query = select(AuditEntry.id).where(AuditEntry.subject == f"case:{case_id}", AuditEntry.actor == f"user:{user_id}")
     return session.exec(query.limit(1)).first() is not None
+
+
+def was_told(session: Session, case_id: str, user_id: str) -> bool:
+    """Whether somebody has read a colleague's question on a case: it says what the colleague thinks of it."""
+    return session.exec(select(told(literal(case_id), user_id))).one()
+
+
+def told(case_id: ColumnElement[str], user_id: str) -> ColumnElement[bool]:
+    """Return the condition that somebody has read a question on a case."""
+    return exists().where(
+        col(ConsultThread.case_id) == case_id,
+        col(ConsultPerson.thread_id) == col(ConsultThread.id),
+        col(ConsultPerson.user_id) == user_id,
+        col(ConsultPerson.read_at).is_not(None),
+    )
 
 
 @dataclass(frozen=True)

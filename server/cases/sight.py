@@ -87,4 +87,5 @@ def _is_for(session: Session, asked: Opinion, principal: Principal, case: Case) 
     if asked.reader_id is not None:
         return asked.reader_id == principal.user_id
     involved = principal.user_id in {asked.asked_by, case.claimed_by}
-    return not involved and not repository.has_worked(session, case.id, principal.user_id)
+    known = (repository.has_worked, repository.was_told)
+    return not involved and not any(knows(session, case.id, principal.user_id) for knows in known)

@@ -70,7 +70,8 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
     """Ask a colleague (None: anyone) for an opinion on a case that this reader holds; return its id.
 
     Raises:
-        ConflictError: one is asked already, or the colleague has worked on the case, or is the asker.
+        ConflictError: one is asked already, or the colleague has worked on the case, has read a question on it, or
+            is the asker.
         NotFoundError: there is no such hematologist.
     """
     case = cases.held_case(session, principal, case_id)
@@ -82,6 +83,8 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
             raise NotFoundError("There is no such hematologist; choose one from the list.")
         if of == principal.user_id or cases.has_worked(session, case_id, of):
             raise ConflictError(f"{colleague.display_name} has worked on this case: ask somebody who has not.")
+        if cases.was_told(session, case_id, of):
+            raise ConflictError(f"{colleague.display_name} has read a question on this case: ask somebody who has not.")
     words = "".join(letter for letter in question if letter.isprintable() or letter == "\n").strip()
     if len(words) > QUESTION_LIMIT:
         raise DataInvalidError(f"The question is longer than {QUESTION_LIMIT} letters; shorten it.")
