@@ -173,6 +173,15 @@ def test_who_reads_while_a_letter_is_on_its_way_is_told_of_what_comes_after(ward
     assert len(mail.letters) == 2
 
 
+def test_what_no_database_keeps_is_left_out_of_a_question(ward: Ward) -> None:
+    with ward.centre.runtime.database.session() as session:
+        ask(session, ward, text="A \x00blast?\n\x07Or not\u202e?")
+        (thread,) = service.threads(session, ward.second_reader, ward.case_id)
+        assert [one.text for one in thread.messages] == ["A blast?\nOr not?"]
+        with pytest.raises(UsageError, match="Write something"):
+            ask(session, ward, text="\x00 \x07", key="key-2")
+
+
 def test_letters_go_by_smtp_from_the_outbox_and_wait_for_a_server_that_is_away(ward: Ward, tmp_path: Path) -> None:
     database = ward.centre.runtime.database
     with smtp_server(tmp_path / "mail", "starttls", sign_in=True) as (inbox, given):
