@@ -134,19 +134,24 @@ class Analyser:
 
         Raises:
             NothingToDoError: there is nothing else to look at, or no cell in it.
-            NotFoundError, DataInvalidError: the smear or its images are not kept here any more.
+            NotFoundError, DataInvalidError: the smear or its images are not kept here any more, or the model is
+                another: a report names one.
         """
         smear = self._store.load(smear_id)
         if not (0 <= fields <= len(smear.fields) and 0 <= cells <= len(smear.cells)):
             raise DataInvalidError("The smear was analysed anew since it was sent; send it as a case of its own.")
         if white(smear.cells[cells:]) < wanted:
+            if self.model.card.version != smear.model_version:
+                raise DataInvalidError(
+                    "The model has changed since this smear was analysed; send it as a case of its own."
+                )
             smear = self._look_on(smear, wanted + white(smear.cells[:cells]))
         if len(smear.cells) == cells:
             raise NothingToDoError("All fields of this smear that the hospital keeps have been looked at already.")
         log.info("smear.looked_further", smear_id=smear_id, cells=len(smear.cells) - cells)
         return Further(
             first_field=fields, first_cell=cells, fields=len(smear.fields), cells=len(smear.cells),
-            model_version=self.model.card.version,
+            model_version=smear.model_version,
         )  # fmt: skip
 
     def _look_on(self, smear: Smear, white: int) -> Smear:

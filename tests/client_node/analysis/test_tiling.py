@@ -10,9 +10,10 @@ from client_node.analysis.store import SmearStore
 from client_node.analysis.tiling import CORE, MARGIN, fields, tiles
 from client_node.home import NodeHome
 from client_node.policy import write_default_policy
+from shared.contracts.errors import DataInvalidError
 from shared.contracts.ontology import CellClass
 from shared.vision.slides import Slide
-from tests.client_node.analysis.factories import draw_field
+from tests.client_node.analysis.factories import draw_field, save
 from tests.client_node.analysis.models import install_model
 from tests.shared.vision.slide_files import dicom_slide, tiled_tiff
 
@@ -73,6 +74,27 @@ def test_a_slide_is_looked_at_further_until_enough_cells_are_found(tmp_path: Pat
     assert len(set(origins)) == len(origins), "no field is looked at twice"
     again = analyser.look_further(smear.id, 4, fields=len(smear.fields), cells=len(smear.cells))
     assert again == found, "what was found and is not sent yet is not looked for again"
+
+
+def test_smear_is_not_looked_at_further_with_another_model(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home, finds=True)
+    analyser, folder = Analyser(home), tmp_path / "smear"
+    save(folder / "1.png", PATCH)
+    (smear,) = analyser.analyze([folder]).smears
+    save(folder / "2.png", draw_field(0, [(N, 150, 120)], seed=2)[0][:360, :500])
+    sent = {"fields": len(smear.fields), "cells": len(smear.cells)}
+    install_model(home, "test-2", finds=True)
+    analyser.reload()
+    with pytest.raises(DataInvalidError, match="model has changed"):
+        analyser.look_further(smear.id, 1, **sent)
+    install_model(home, "test-1", finds=True)
+    analyser.reload()
+    found = analyser.look_further(smear.id, 1, **sent)
+    install_model(home, "test-2", finds=True)
+    analyser.reload()
+    assert analyser.look_further(smear.id, 1, **sent) == found, "what the same model found may still be sent"
+    assert found.model_version == smear.model_version == "test-1"
 
 
 def test_a_coarse_slide_is_cut_into_smaller_tiles() -> None:
