@@ -40,6 +40,7 @@ class _MoreCall(BaseModel):
     wanted: int
     fields: int
     cells: int
+    most: int | None = None
 
 
 class AnalyserServer:
@@ -93,7 +94,7 @@ class AnalyserServer:
             stack.enter_context(self._lease.urgent())
             stack.enter_context(self._one)
             found = self._analyser.look_further(
-                request.smear_id, request.wanted, fields=request.fields, cells=request.cells
+                request.smear_id, request.wanted, fields=request.fields, cells=request.cells, most=request.most
             )
         return found.model_dump(mode="json")
 

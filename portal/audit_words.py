@@ -59,6 +59,7 @@ ACTIONS: Final = {
     "case.more_came": "sent more cells",
     "case.more_refused": "sent no more cells",
     "case.more_failed": "sent cells that were not taken in",
+    "case.more_lapsed": "gave up waiting for more cells",
     "consult.asked": "asked a colleague",
     "consult.answered": "answered a question",
     "consult.resolved": "closed a question",

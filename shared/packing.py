@@ -40,6 +40,8 @@ Tensors = dict[str, NDArray[np.float32]]
 MAGIC: Final = b"HVPACK1\n"
 STEP: Final = 0.1
 """Of a row's root mean square: 3 % of the change is rounded away at 5.4 bits a value."""
+USUAL_BITS: Final = 5.5
+"""A value, with the rows' steps and the header: what a round's change takes."""
 PRETRAINED: Final = "tail."
 """Begin of the names of a `CellModel`'s tensors that learn from a pretrained value."""
 _FAMILY: Final = MAGIC[:6]
@@ -65,6 +67,11 @@ class Reference:
             whole.update(f"{name}\0{array.shape}\0".encode())
             whole.update(np.ascontiguousarray(array, "<f4").data)
         return cls(tensors, whole.hexdigest())
+
+
+def usual_bytes(half: int) -> int:
+    """Return about how many bytes a round's tensors take packed that are ``half`` bytes long as fp16."""
+    return round(half * USUAL_BITS / 16)
 
 
 def pretrained(start: Mapping[str, NDArray[np.float32]]) -> Reference:

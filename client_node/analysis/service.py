@@ -126,30 +126,36 @@ class Analyser:
             raise DataInvalidError(f"None of the images can be read ({first}): export them again as JPEG, PNG or TIFF.")
         return AnalysisOutput(smears=tuple(smears))
 
-    def look_further(self, smear_id: str, wanted: int, *, fields: int, cells: int) -> Further:
+    def look_further(self, smear_id: str, wanted: int, *, fields: int, cells: int, most: int | None = None) -> Further:
         """Look at further fields of a kept smear, and keep them with it, until it has ``wanted`` white cells more.
 
         ``fields`` and ``cells`` are how many the centre has: what was found once and never got there counts. So it may
-        be called again after a crash.
+        be called again after a crash. A field that would make it more than ``most`` white cells is left out.
 
         Raises:
-            NothingToDoError: there is nothing else to look at, or no cell in it.
-            NotFoundError, DataInvalidError: the smear or its images are not kept here any more.
+            NothingToDoError: there is nothing else to look at, or no cell in it, or too many are in the next field.
+            NotFoundError, DataInvalidError: the smear or its images are not kept here any more, or the model is
+                another: a report names one.
         """
         smear = self._store.load(smear_id)
         if not (0 <= fields <= len(smear.fields) and 0 <= cells <= len(smear.cells)):
             raise DataInvalidError("The smear was analysed anew since it was sent; send it as a case of its own.")
         if white(smear.cells[cells:]) < wanted:
-            smear = self._look_on(smear, wanted + white(smear.cells[:cells]))
+            if self.model.card.version != smear.model_version:
+                raise DataInvalidError(
+                    "The model has changed since this smear was analysed; send it as a case of its own."
+                )
+            before = white(smear.cells[:cells])
+            smear = self._look_on(smear, wanted + before, most=None if most is None else most + before)
         if len(smear.cells) == cells:
             raise NothingToDoError("All fields of this smear that the hospital keeps have been looked at already.")
         log.info("smear.looked_further", smear_id=smear_id, cells=len(smear.cells) - cells)
         return Further(
             first_field=fields, first_cell=cells, fields=len(smear.fields), cells=len(smear.cells),
-            model_version=self.model.card.version,
+            model_version=smear.model_version,
         )  # fmt: skip
 
-    def _look_on(self, smear: Smear, white: int) -> Smear:
+    def _look_on(self, smear: Smear, white: int, *, most: int | None) -> Smear:
         traces, home = self._store.traces(smear.id), NodeHome(self._home)
         work = Work(
             id=smear.id, fields=list(smear.fields), cells=list(smear.cells), traces=traces,
@@ -157,10 +163,16 @@ class Analyser:
         )  # fmt: skip
         # So that what is found is numbered on from what there is.
         work.waiting = [Waiting(cell.field, cell.box, cell.source, traces[cell.id]) for cell in smear.cells]
-        most = load_analysis_policy(self._home).slide_fields
-        for source in sources(home, smear, traces, most=most):
+        for source in sources(home, smear, traces, most=load_analysis_policy(self._home).slide_fields):
+            so_far = (len(work.fields), len(work.cells))
             with suppress(DataInvalidError):
                 self._take_more(work, source)
+            if most is not None and work.white() > most:
+                # What a field holds is known once it was looked at, and half a field is none.
+                work.back_to(*so_far)
+                if len(work.cells) == len(smear.cells):
+                    raise NothingToDoError("The next field holds more cells than the hospital's policy lets go.")
+                break
             if work.white() >= white:
                 break
         return self._commit_more(work, smear) if len(work.cells) > len(smear.cells) else smear

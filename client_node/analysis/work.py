@@ -70,6 +70,13 @@ class Work:
         self.empty.append(min(gamut.strangeness(one, seen) for one in self.gamuts))
         return self.empty[-1]
 
+    def back_to(self, fields: int, cells: int) -> None:
+        """Forget all fields and cells but the first so many; those cells are read."""
+        for number in range(cells, len(self.waiting)):
+            self.traces.pop(cell_id(number), None)
+        del self.fields[fields:], self.cells[cells:], self.waiting[cells:]
+        self.crops.clear()
+
     def white(self) -> int:
         """How many white cells there are, taking those that nothing was read of yet for such."""
         known = sum(cell.cls.info.counts for cell in self.cells)

@@ -96,14 +96,19 @@ def _look_and_pack(home: NodeHome, centre: Centre, request: MoreRequest, parcel:
     smear = bundle.load_smear(home, case.smear_id)
     begin = Outbox(home).cells_sent(request.case_id) or request.has_cells
     later = sum(cell.cls.info.counts for cell in smear.cells[begin : request.has_cells])
-    load_policy(home).check_more(request.case_id, wanted=request.cells, sent_more=later)
+    policy = load_policy(home)
+    policy.check_more(request.case_id, wanted=request.cells, sent_more=later)
     centre.answer_more(request.request_id, MoreAnswer(taken=True))
     header = {
         "op": "more", "smear_id": case.smear_id, "wanted": request.cells,
-        "fields": request.has_fields, "cells": request.has_cells,
+        "fields": request.has_fields, "cells": request.has_cells, "most": policy.cases.most_more_cells - later,
     }  # fmt: skip
     answer, _ = ipc.call(ipc.socket_path(home.path, "analyser"), header, timeout=_ANALYSIS_SECONDS)
     found = Further.model_validate(answer)
+    # What was found for an earlier request and never sent is among it: it may be more than was asked for.
+    leaving = bundle.load_smear(home, case.smear_id).cells[found.first_cell : found.cells]
+    leaving_white = sum(cell.cls.info.counts for cell in leaving)
+    policy.check_more(request.case_id, wanted=leaving_white, sent_more=later)
     partial = home.parcels / f".{parcel.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "blobs").mkdir(mode=0o700, parents=True)

@@ -1,8 +1,9 @@
 """Asking a colleague about a case, and what goes on in a case while its page is open."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, Query, Request
+from pydantic import StringConstraints
 from sse_starlette import EventSourceResponse
 
 from portal.access import SignedIn
@@ -14,9 +15,12 @@ from server.consult.schemas import About, Asked, ThreadView
 from server.deps import RuntimeDep, SessionDep
 
 router = APIRouter()
+_PLAIN: Final = "^[!-~]+$"
+"""An id or a key that a page has made: it goes into the database as it is."""
 Text = Annotated[str, Form(min_length=1, max_length=4000)]
-People = Annotated[list[str], Form(max_length=20)]
-Key = Annotated[str, Form(min_length=8, max_length=100)]
+Person = Annotated[str, StringConstraints(pattern=_PLAIN)]
+People = Annotated[list[Person], Form(max_length=20)]
+Key = Annotated[str, Form(min_length=8, max_length=100, pattern=_PLAIN)]
 
 
 @router.get("/cases/{case_id}/events", name="case_events")
@@ -49,7 +53,7 @@ def ask(
     people: People,
     idempotency_key: Key,
     cell_id: Annotated[str | None, Form(max_length=100)] = None,
-    field: Annotated[int | None, Form()] = None,
+    field: Annotated[int | None, Form(ge=0, lt=2**31)] = None,
     box: Annotated[list[int] | None, Form(min_length=4, max_length=4)] = None,
 ) -> list[ThreadView]:
     """Put a question to colleagues, on a cell, a region of a field, or the whole case."""
@@ -67,7 +71,7 @@ def reply(
     thread_id: str,
     text: Text,
     idempotency_key: Key,
-    people: Annotated[list[str] | None, Form(max_length=20)] = None,
+    people: Annotated[list[Person] | None, Form(max_length=20)] = None,
 ) -> list[ThreadView]:
     """Answer."""
     consult.reply(session, who, case_id, thread_id, Asked(text=text, people=people or [], key=idempotency_key))

@@ -22,6 +22,7 @@ from server.consult import service as consult
 from server.deps import RuntimeDep, SessionDep
 from shared.contracts.case import Priority
 from shared.contracts.errors import UsageError
+from shared.text import typed
 
 router = APIRouter()
 MOST_ROWS = 1000
@@ -49,14 +50,14 @@ class WorklistQuery(BaseModel):
     def as_filter(self) -> WorklistFilter:
         """Return what the service understands."""
         return WorklistFilter(
-            hospital_id=self.hospital or None,
-            flag=self.flag or None,
+            hospital_id=typed(self.hospital) or None,
+            flag=typed(self.flag) or None,
             priority=Priority(self.priority) if self.priority else None,
-            reader=self.reader[:100],
+            reader=typed(self.reader)[:100],
             late=bool(self.late),
             asked=bool(self.asked),
             state=self.state,
-            search=self.search.strip()[:100],
+            search=typed(self.search)[:100],
             sort=Sort(self.sort or "urgency"),
             descending=bool(self.down),
         )

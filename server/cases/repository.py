@@ -19,6 +19,8 @@ from server.models import (
     Case,
     CaseCell,
     CaseField,
+    ConsultPerson,
+    ConsultThread,
     Hospital,
     Node,
     Opinion,
@@ -175,13 +177,14 @@ def open_opinion(session: Session, case_id: str, *, lock: bool = False) -> Opini
 def opinions_to_give(session: Session, reader_id: str, *, case_id: str | None = None) -> Sequence[Opinion]:
     """Return the second opinions, of one case or of all, that are asked of a reader, or of anyone and could be theirs.
 
-    What is asked of anyone is no matter of whoever asked, holds the case or has worked on it.
+    What is asked of anyone is no matter of whoever asked, holds the case, has worked on it or was told of it.
     """
     anyone = and_(
         col(Opinion.reader_id).is_(None),
         col(Opinion.asked_by).is_distinct_from(reader_id),
         col(Case.claimed_by).is_distinct_from(reader_id),
         ~_worked(col(Case.id), reader_id),
+        ~_told(col(Case.id), reader_id),
     )
     query = select(Opinion).join(Case, col(Case.id) == col(Opinion.case_id))
     query = query.where(*OPEN_SECOND, or_(col(Opinion.reader_id) == reader_id, anyone))
@@ -247,6 +250,20 @@ def _worked(case_id: SQLColumnExpression[str], user_id: str) -> ColumnElement[bo
         col(earlier.case_id) == case_id, col(earlier.kind) == OpinionKind.SECOND, col(earlier.reader_id) == user_id
     )
     return or_(acted, asked)
+
+
+def was_told(session: Session, case_id: str, user_id: str) -> bool:
+    """Whether somebody has read a colleague's question on a case: it says what the colleague thinks of it."""
+    return session.exec(select(_told(literal(case_id), user_id))).one()
+
+
+def _told(case_id: SQLColumnExpression[str], user_id: str) -> ColumnElement[bool]:
+    return exists().where(
+        col(ConsultThread.case_id) == case_id,
+        col(ConsultPerson.thread_id) == col(ConsultThread.id),
+        col(ConsultPerson.user_id) == user_id,
+        col(ConsultPerson.read_at).is_not(None),
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from server.cases.access import scope_of
 from server.cases.schemas import SavedViewView, WorklistFilter
 from server.models import SavedView
 from shared.contracts.errors import ConflictError, NotFoundError, UsageError
+from shared.text import typed
 
 MOST: Final = 20
 LONGEST_NAME: Final = 40
@@ -79,7 +80,7 @@ def _own(existing: list[SavedView], view_id: str) -> SavedView:
 
 
 def _free(name: str, others: list[SavedView]) -> str:
-    name = " ".join(name.split())
+    name = typed(" ".join(name.split()))
     if not 0 < len(name) <= LONGEST_NAME:
         raise UsageError(f"Give the view a name of 1 to {LONGEST_NAME} letters.")
     if any(other.name.casefold() == name.casefold() for other in others):

@@ -366,6 +366,11 @@ def has_worked(session: Session, case_id: str, user_id: str) -> bool:
     return repository.has_worked(session, case_id, user_id)
 
 
+def was_told(session: Session, case_id: str, user_id: str) -> bool:
+    """Whether somebody has read a colleague's question on a case, and so cannot read it blind."""
+    return repository.was_told(session, case_id, user_id)
+
+
 def holds(case: Case, principal: Principal) -> bool:
     """Whether this person can change the case now."""
     return case.state in READABLE and case.claimed_by == principal.user_id

@@ -10,7 +10,7 @@ from server.cases.bundle import BundleRefusedError
 from server.cases.images import is_image
 from server.vault.port import Vault
 from shared.contracts.canonical import canonical_bytes
-from shared.contracts.errors import DataInvalidError, SignatureInvalidError
+from shared.contracts.errors import DataInvalidError, NotFoundError, SignatureInvalidError
 from shared.contracts.supplement import SignedSupplement, SupplementBody
 from shared.crypto.signing import VerifyKey
 from shared.storage import ObjectStore
@@ -68,6 +68,8 @@ def _manifest(store: ObjectStore, expected: Expected) -> SignedSupplement:
     place = bundle.supplement_prefix(expected.hospital_id, expected.case_id, expected.request_id)
     try:
         return SignedSupplement.model_validate_json(store.get(f"{place}/manifest.json", most=bundle.MANIFEST_LIMIT))
+    except NotFoundError:
+        raise BundleRefusedError("incomplete", "What came has no manifest; ask again.") from None
     except (ValidationError, DataInvalidError):
         raise BundleRefusedError("manifest_invalid", "What came cannot be read; update the node's software.") from None
 

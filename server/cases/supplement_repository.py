@@ -5,7 +5,8 @@ from collections.abc import Collection
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from server.models import CaseSupplement
+from server.models import Case, CaseSupplement
+from shared.contracts.case import CaseState
 from shared.contracts.errors import NotFoundError
 from shared.contracts.supplement import MoreState
 
@@ -41,10 +42,22 @@ def of_case(session: Session, case_id: str) -> list[CaseSupplement]:
     return list(session.exec(query.order_by(col(CaseSupplement.asked_at).desc())).all())
 
 
-def waiting_for(session: Session, *, node_id: str, states: Collection[MoreState]) -> list[CaseSupplement]:
-    """Return what a node has to do, the oldest first."""
-    query = select(CaseSupplement).where(CaseSupplement.node_id == node_id, col(CaseSupplement.state).in_(states))
-    return list(session.exec(query.order_by(col(CaseSupplement.asked_at))).all())
+def waiting_for(
+    session: Session, *, node_id: str, states: Collection[MoreState], cases: Collection[CaseState]
+) -> list[CaseSupplement]:
+    """Return what a node has to do, the oldest first: requests in ``states`` for cases in ``cases``."""
+    query = (
+        select(CaseSupplement)
+        .join(Case, col(Case.id) == col(CaseSupplement.case_id))
+        .where(CaseSupplement.node_id == node_id, col(CaseSupplement.state).in_(states), col(Case.state).in_(cases))
+        .order_by(col(CaseSupplement.asked_at))
+    )
+    return list(session.exec(query).all())
+
+
+def in_states(session: Session, states: Collection[MoreState]) -> list[CaseSupplement]:
+    """Return all requests in ``states``."""
+    return list(session.exec(select(CaseSupplement).where(col(CaseSupplement.state).in_(states))).all())
 
 
 def stamp(session: Session, case_id: str) -> str:

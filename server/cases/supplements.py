@@ -20,7 +20,7 @@ from server.cases.grants import VALID, check_names
 from server.cases.lifecycle import READABLE
 from server.cases.schemas import MoreView
 from server.cases.sight import sight_of
-from server.models import Case, CaseCell, CaseField, CaseSupplement
+from server.models import Case, CaseCell, CaseField, CaseSupplement, Node
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reviews import looking
@@ -36,11 +36,15 @@ from shared.statistics import differential
 from shared.storage import ObjectStore
 
 TAKE_IN: Final = "cases.supplement"
+DROP: Final = "cases.supplement_drop"
 PROTOCOL: Final = 3
 """From this of the heartbeat on, a node looks for requests."""
+LONGEST: Final = timedelta(hours=24)
+"""After this a request that got no further ends."""
 SILENT: Final = timedelta(minutes=5)
 """After this the page says that nothing was heard."""
 _OPEN: Final = frozenset({MoreState.ASKED, MoreState.TAKEN, MoreState.SENT})
+_DROPPED: Final = frozenset({MoreState.REFUSED, MoreState.FAILED})
 _log = structlog.get_logger(__name__)
 
 
@@ -48,9 +52,11 @@ def ask(session: Session, principal: Principal, case_id: str, *, cells: int = 10
     """Ask for so many white cells more; one request at a time.
 
     Raises:
-        ConflictError: the reader does not hold the case, or a request is under way.
+        ConflictError: the reader does not hold the case, its node is shut out, or a request is under way.
     """
     case = cases.held_case(session, principal, case_id)
+    if not _is_approved(repository.node(session, case.node_id)):
+        raise ConflictError("The hospital's node that sent this case is shut out: it sends no more cells.")
     if any(row.state in _OPEN for row in rows.of_case(session, case_id)):
         raise ConflictError("More cells were asked for already; wait for the hospital's answer.")
     row = CaseSupplement(
@@ -78,7 +84,7 @@ def stamp(session: Session, case_id: str) -> str:
 
 def waiting_for(session: Session, vault: Vault, *, node_id: str) -> tuple[SignedMoreRequest, ...]:
     """Return the signed requests that a node is to work on."""
-    found = rows.waiting_for(session, node_id=node_id, states={MoreState.ASKED, MoreState.TAKEN})
+    found = rows.waiting_for(session, node_id=node_id, states={MoreState.ASKED, MoreState.TAKEN}, cases=READABLE)
     requests = [
         MoreRequest(
             request_id=row.id,
@@ -109,7 +115,8 @@ def grant(session: Session, store: ObjectStore, *, node_id: str, request_id: str
     """Return one short-lived PUT address a part of a supplement."""
     row = _of_node(session, node_id, request_id)
     check_names(request.names)
-    if row.state is not MoreState.TAKEN:
+    case = repository.get(session, row.case_id, scope=row.hospital_id, light=True)
+    if row.state is not MoreState.TAKEN or case is None or case.state not in READABLE:
         raise ConflictError("Nothing more is taken for this request.")
     place, now = bundle.supplement_prefix(row.hospital_id, row.case_id, row.id), utc_now()
     urls = {name: store.presign_put(f"{place}/{name}", expires=VALID) for name in request.names}
@@ -135,19 +142,66 @@ def take_in(runtime: Runtime, request_id: str) -> MoreState | None:
             return row.state if row else None
         expected, node_key = _expected(session, row)
     if node_key is None:
-        with runtime.database.session() as session:
-            reason = "The hospital's node is not approved (any more); nothing was taken in."
-            _end(session, rows.locked(session, request_id), MoreState.FAILED, reason)
-        return MoreState.FAILED
+        return _fail(runtime, request_id, "The hospital's node is not approved (any more); nothing was taken in.")
     try:
         checked = supplement_bundle.read(runtime.store, runtime.vault, expected, node_key)
     except BundleRefusedError as refused:
-        with runtime.database.session() as session:
-            _end(session, rows.locked(session, request_id), MoreState.FAILED, refused.message)
         _log.warning("case.more_refused", request_id=request_id, code=refused.reason_code)
-        return MoreState.FAILED
+        return _fail(runtime, request_id, refused.message)
     with runtime.database.session() as session:
         return _join(session, rows.locked(session, request_id), checked, expected)
+
+
+def _fail(runtime: Runtime, request_id: str, reason: str) -> MoreState:
+    with runtime.database.session() as session:
+        row = rows.locked(session, request_id)
+        if row.state is MoreState.SENT:
+            _end(session, row, MoreState.FAILED, reason)
+        return row.state
+
+
+def lapse(runtime: Runtime) -> int:
+    """End the requests of which nothing comes any more, each with its reason; return how many."""
+    with runtime.database.session(read_only=True) as session:
+        over = [row.id for row in rows.in_states(session, _OPEN) if _why_over(session, row)]
+    ended = 0
+    for request_id in over:
+        with runtime.database.session() as session:
+            row = rows.locked(session, request_id)
+            if row.state in _OPEN and (reason := _why_over(session, row)):
+                _end(session, row, MoreState.FAILED, reason, actor="system", action="case.more_lapsed")
+                ended += 1
+    return ended
+
+
+def drop(runtime: Runtime, request_id: str) -> None:
+    """Remove from the store what was uploaded for a request of which nothing was taken in. Safe to repeat."""
+    with runtime.database.session(read_only=True) as session:
+        row = rows.get(session, request_id)
+        if row is None or row.state not in _DROPPED:
+            return
+        place = bundle.supplement_prefix(row.hospital_id, row.case_id, row.id)
+    for key in list(runtime.store.list(f"{place}/")):
+        runtime.store.delete(key)
+
+
+def _why_over(session: Session, row: CaseSupplement) -> str:
+    """Return why nothing comes of a request any more; empty: something may."""
+    if not _is_approved(repository.node(session, row.node_id)):
+        return "The hospital's node was shut out before more cells came."
+    case = repository.get(session, row.case_id, scope=row.hospital_id, light=True)
+    if case is None or case.state not in READABLE:
+        return _left_out(case)
+    return "Nothing came for a day; ask again." if utc_now() - row.changed_at >= LONGEST else ""
+
+
+def _left_out(case: Case | None) -> str:
+    state = "gone" if case is None else case.state.value.replace("_", " ")
+    return f"The case was {state} before more cells came; they were left out."
+
+
+def _is_approved(node: Node | None) -> bool:
+    return node is not None and node.state is EnrolmentState.APPROVED
 
 
 def _expected(session: Session, row: CaseSupplement) -> tuple[supplement_bundle.Expected, VerifyKey | None]:
@@ -171,8 +225,7 @@ def _join(
         return row.state
     case = cases.case_for_hospital(session, hospital_id=row.hospital_id, case_id=row.case_id)
     if case.state not in READABLE:
-        reason = f"The case was {case.state.value.replace('_', ' ')} before more cells came; they were left out."
-        _end(session, row, MoreState.FAILED, reason)
+        _end(session, row, MoreState.FAILED, _left_out(case))
         return row.state
     smear, names = checked.body.smear, frozenset(blob.name for blob in checked.signed.manifest.blobs)
     for index, field in enumerate(smear.fields, start=expected.fields):
@@ -223,9 +276,13 @@ def _of_node(session: Session, node_id: str, request_id: str) -> CaseSupplement:
     return row
 
 
-def _end(session: Session, row: CaseSupplement, state: MoreState, reason: str) -> None:
+def _end(
+    session: Session, row: CaseSupplement, state: MoreState, reason: str, *, actor: str = "", action: str = ""
+) -> None:
     row.state, row.reason, row.changed_at = state, reason, utc_now()
-    _record(session, row, f"node:{row.node_id}", f"case.more_{state.value}", {"reason": reason})
+    # Only then no address that was given out is of use any more.
+    outbox.add(session, DROP, {"request_id": row.id}, wait=VALID)
+    _record(session, row, actor or f"node:{row.node_id}", action or f"case.more_{state.value}", {"reason": reason})
 
 
 def _record(

@@ -22,6 +22,7 @@ from server.models.base import utc_now
 from server.models.consult import MessageKind
 from server.outbox import service as outbox
 from shared.contracts.errors import NotFoundError, UsageError
+from shared.text import typed
 
 NOTIFY: Final = "consult.notify"
 _RECENT: Final = timedelta(hours=1)
@@ -161,7 +162,7 @@ def _own_thread(session: Session, principal: Principal, case_id: str, thread_id:
 
 def _say(session: Session, principal: Principal, thread: ConsultThread, asked: Asked) -> list[str]:
     """Keep a message, have everybody named take part, and tell them; return who was named."""
-    text = asked.text.strip()
+    text = typed(asked.text, lines=True)
     if not text:
         raise UsageError("Write something first.")
     named = [person.id for person in (colleagues.reader(session, one) for one in dict.fromkeys(asked.people))]

@@ -22,6 +22,7 @@ def notify(runtime: Runtime, payload: dict[str, Any]) -> None:
     cannot be sent just now raises, and the outbox tries again.
     """
     message_id, user_id = payload["message_id"], payload["user_id"]
+    looked_at = utc_now()  # who reads while the letter is on its way is told of what comes after it
     with runtime.database.session(read_only=True) as session:
         letter = _letter(session, runtime, message_id, user_id)
     if letter is None:
@@ -35,7 +36,7 @@ def notify(runtime: Runtime, payload: dict[str, Any]) -> None:
         message = repository.message(session, message_id)
         part = repository.person(session, message.thread_id, user_id, lock=True) if message else None
         if part is not None:
-            part.noticed_at = utc_now()
+            part.noticed_at = looked_at
     _log.info("consult.told", message_id=message_id, user_id=user_id)
 
 

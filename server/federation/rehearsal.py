@@ -15,11 +15,13 @@ from server.federation.forecast import SiteAnswer
 from server.federation.privacy import Measure
 from server.federation.schemas import RunPlan
 from server.federation.seals import SealCheck
+from server.federation.wire import older_nodes
 from server.models.base import utc_now
 from server.models.federation import DryRun
 from server.runtime import Runtime
 from shared.contracts.errors import ConflictError, DataInvalidError, HematovisionError, RunFailedError
 from shared.contracts.training import DryRunReply, DryRunRequest, Recipe
+from shared.packing import usual_bytes
 
 _ANSWER_SECONDS: Final = 45.0
 _GATHER_SECONDS: Final = 15.0
@@ -57,14 +59,16 @@ def _ask(runtime: Runtime, dry_run_id: str, question: _Question, fleet: Fleet, g
     sites = _gathered(book, fleet, gather_seconds)
     if not sites:
         raise RunFailedError("No hospital's node is connected; see the nodes page.")
+    masked = question.plan.privacy.measure is Measure.SECURE_AGGREGATION
+    packed = not masked and not older_nodes(book.protocols(), sites)
     request = DryRunRequest(
         rounds=question.plan.rounds,
         base_sha256=question.base_sha256,
         recipe=question.recipe,
         participants=len(sites),
-        tensor_bytes=question.tensor_bytes,
+        tensor_bytes=usual_bytes(question.tensor_bytes) if packed else question.tensor_bytes,
         privacy=question.plan.privacy.asked,
-        masked=question.plan.privacy.measure is Measure.SECURE_AGGREGATION,
+        masked=masked,
     )
     ask = Ask(request, b"").fresh()
     sealed, waiting = SealCheck.of(book.signing_keys(), ask), set(sites)

@@ -163,6 +163,8 @@ class _Conductor:
 
     def _keep(self, plan: Plan, number: int, result: Result, closed: Closed) -> Result:
         checkpoints.save(self._runtime.store, plan.run_id, number, result.tensors, result.state)
+        for note in closed.notes:  # of a round that is kept: noise spends nothing where no model leaves the centre
+            self._book.event("round", note)
         self._book.end_round(number, epsilon=closed.epsilon)
         return result
 
@@ -211,13 +213,11 @@ class _Conductor:
         return self._keep(plan, number, aggregation.result(), closed)
 
     def _close(self, number: int, closed: Closed) -> None:
-        """Write down what the strategy made of the updates."""
+        """Write down whose updates the strategy left out."""
         for hospital, reason in closed.refused.items():
             self._book.set_aside(number, hospital, reason, refused=True)
         for hospital, reason in closed.left_out.items():
             self._book.set_aside(number, hospital, reason, refused=False)
-        for note in closed.notes:
-            self._book.event("round", note)
 
     def _finish(self, plan: Plan, tensors: Tensors) -> str:
         self._book.evaluating()

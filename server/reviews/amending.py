@@ -17,6 +17,7 @@ from server.reports import service as reports
 from server.reviews import second_opinions
 from shared.contracts.errors import ConflictError, DataInvalidError
 from shared.contracts.report import Amendment, ReportStatus
+from shared.text import typed
 
 KINDS: Final = {
     ReportStatus.APPENDED: "An addition; what was signed stands",
@@ -40,7 +41,7 @@ def begin(session: Session, principal: Principal, case_id: str, *, kind: ReportS
         raise ConflictError("A second opinion is asked of you, blind to the first reader: another amends the report.")
     if case.state not in FINISHED:
         raise ConflictError("Only a signed report can be amended; this case is being read.")
-    said = "".join(letter for letter in reason if letter.isprintable()).strip()
+    said = typed(reason)
     if kind not in KINDS:
         raise DataInvalidError("Say what the new version is: an addition, a changed interpretation or a correction.")
     if not 0 < len(said) <= REASON_LIMIT:

@@ -16,6 +16,7 @@ from server.reviews.schemas import FindingsView, FindingView, SetBy
 from shared.contracts.errors import ConflictError, DataInvalidError
 from shared.contracts.findings import TEXT_LIMIT, Findings, Part, Scale, Term
 from shared.reporting.findings import statements
+from shared.text import typed
 
 GRADE: Final = "grade"
 TEXT: Final = "text"
@@ -179,7 +180,7 @@ def _cleaned(item: str, value: JsonValue) -> JsonValue:
         return value
     if not isinstance(value, str):
         raise DataInvalidError("A comment is text. Reload the page and write it again.")
-    text = "".join(letter for letter in value if letter.isprintable() or letter == "\n").strip()
+    text = typed(value, lines=True)
     return text or None
 
 

@@ -11,6 +11,7 @@ from server.reviews import repository
 from server.reviews.schemas import PhraseView
 from shared.contracts.errors import ConflictError, DataInvalidError, NotFoundError
 from shared.contracts.findings import TEXT_LIMIT, Part
+from shared.text import typed
 
 IMPRESSION: Final = "impression"
 PLACES: Final = (*(part.value for part in Part), IMPRESSION)
@@ -55,7 +56,7 @@ def phrases(session: Session, principal: Principal) -> list[PhraseView]:
 def keep(session: Session, principal: Principal, place: str, text: str) -> PhraseView:
     """Keep a phrase for this reader; one that is kept already is not kept twice."""
     require_reader(principal)
-    cleaned = "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+    cleaned = typed(text, lines=True)
     if place not in PLACES:
         raise DataInvalidError("There is no such place for a phrase. Reload the page.")
     if not 0 < len(cleaned) <= TEXT_LIMIT:

@@ -71,7 +71,8 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
     """Ask a colleague (None: anyone) for an opinion on a case that this reader holds; return its id.
 
     Raises:
-        ConflictError: one is asked already, or the colleague has worked on the case, was asked before, or is the asker.
+        ConflictError: one is asked already, or the colleague has worked on the case, has read a question on it, was
+            asked before, or is the asker.
         NotFoundError: there is no such hematologist.
     """
     case = cases.held_case(session, principal, case_id)
@@ -81,6 +82,8 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
         colleague = repository.reader(session, of)
         if colleague is None:
             raise NotFoundError("There is no such hematologist; choose one from the list.")
+        if cases.was_told(session, case_id, of):
+            raise ConflictError(f"{colleague.display_name} has read a question on this case: ask somebody who has not.")
         if of == principal.user_id or cases.has_worked(session, case_id, of):
             raise ConflictError(
                 f"{colleague.display_name} has worked on this case or was asked about it before: ask somebody else."

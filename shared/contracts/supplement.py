@@ -49,7 +49,7 @@ class MoreState(StrEnum):
     REFUSED = "refused"
     """By the hospital, or for want of more to look at."""
     FAILED = "failed"
-    """What came could not be taken in."""
+    """What came could not be taken in, or nothing came."""
 
 
 class MoreAnswer(Contract):

@@ -154,6 +154,37 @@ def test_what_others_do_shows_without_losing_place_focus_or_choice(listed: Room)
     close(listed.network, made)
 
 
+def test_list_that_could_not_be_asked_for_is_asked_for_again(listed: Room) -> None:
+    page, made = listed.page, add(listed.network, listed.case_id, 2)
+    page.goto("/worklist?state=open&search=" + made[0][:7])
+    expect(page.locator(".rows tbody tr")).to_have_count(2)
+    page.wait_for_timeout(2500)  # the stream is open, and what it missed was asked for
+    page.route("**/worklist/lines*", lambda route: route.abort())
+    page.route("**/worklist/rows*", lambda route: route.abort())
+    with listed.network.centre.runtime.database.session() as session:
+        cases.claim(session, listed.network.people["second"], made[0])
+    expect(page.get_by_text("The list is not up to date")).to_be_visible(timeout=15_000)
+    page.unroute("**/worklist/lines*")
+    page.unroute("**/worklist/rows*")
+    expect(page.locator(f"#row-{made[0]} .reader")).to_contain_text("Dr. M. Osei reading", timeout=20_000)
+    close(listed.network, made)
+
+
+def test_more_lines_at_once_than_are_told_at_once(listed: Room) -> None:
+    page, made = listed.page, add(listed.network, listed.case_id, 250)
+    page.goto("/worklist?state=open&search=" + made[0][:7])
+    expect(page.locator(".rows tbody tr")).to_have_count(worklist.PAGE)
+    page.wait_for_timeout(2500)
+    told: list[int] = []
+    page.on("response", lambda answer: told.append(answer.status))
+    with listed.network.centre.runtime.database.session() as session:
+        people = listed.network.people
+        worklist.assign(session, people["reader"], made, people["second"].user_id)
+    expect(page.locator(".reader", has_text="Dr. M. Osei")).to_have_count(worklist.PAGE, timeout=20_000)
+    assert 422 not in told
+    close(listed.network, made)
+
+
 def test_view_is_saved_opens_by_itself_is_changed_and_deleted(listed: Room) -> None:
     page = listed.page
     page.locator("#priority").select_option("urgent")

@@ -54,12 +54,12 @@ class LiveCentre:
         """Do the worker's part of a commit."""
         ingest.ingest(self.runtime, hospital_id=hospital_id, case_id=case_id)
 
-    def reader(self) -> Principal:
-        """Return a hematologist."""
+    def reader(self, name: str = "reader") -> Principal:
+        """Return a new hematologist."""
         with self.runtime.database.session() as session:
-            user_id = add_user(session, "reader", Role.HEMATOLOGIST)
+            user_id = add_user(session, name, Role.HEMATOLOGIST)
         return Principal(
-            user_id=user_id, username="reader", display_name="Dr. reader", role=Role.HEMATOLOGIST, hospital_id=None
+            user_id=user_id, username=name, display_name=f"Dr. {name}", role=Role.HEMATOLOGIST, hospital_id=None
         )
 
     @property

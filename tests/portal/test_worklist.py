@@ -53,6 +53,28 @@ def test_changed_lines_are_told_if_they_still_fit(reader: Browser, network: Netw
     assert reader.get(f"/worklist/lines?case_id={case_id}&reader=me").json()["rows"] == []
 
 
+def test_what_no_database_keeps_is_left_out_of_a_search_and_of_a_name(reader: Browser, network: Network) -> None:
+    (case_id,) = network.cases
+    told = reader.get(f"/worklist/rows?search=%00{case_id[:6]}%07&flag=%00&hospital=%00&reader=%00").json()
+    assert [row["id"] for row in told["rows"]] == [case_id]
+    reader.post("/worklist/views", {"name": "Ho\x00t\x07", "filters": "priority=stat&search=%00a"})
+    with network.centre.runtime.database.session() as session:
+        (view,) = saved_views.views_of(session, network.people["reader"])
+    assert (view.name, view.wanted.search) == ("Hot", "a")
+
+
+def test_question_about_a_field_that_no_smear_has_is_refused(reader: Browser, network: Network) -> None:
+    (case_id,) = network.cases
+    asked: dict[str, str | list[str]] = {
+        "text": "x", "people": network.people["second"].user_id, "idempotency_key": "k" * 12,
+        "field": "0", "box": ["0", "0", "1", "1"],
+    }  # fmt: skip
+    wrong = {"field": str(10**30), "people": "\x00", "idempotency_key": "\x00" * 9}
+    for name, value in [*wrong.items(), ("field", "-1")]:
+        assert reader.post(f"/cases/{case_id}/consult", asked | {name: value}).status_code == 422, name
+    assert reader.post(f"/cases/{case_id}/consult", asked).status_code == 200
+
+
 def test_default_view_opens_and_an_explicit_address_is_left_alone(reader: Browser) -> None:
     assert reader.get("/worklist").status_code == 200
     made = reader.post("/worklist/views", {"name": "Hot", "filters": "priority=stat&sort=due", "default": "true"})

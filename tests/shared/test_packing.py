@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from shared.contracts.errors import DataInvalidError
-from shared.packing import MAGIC, Reference, check_packed, is_packed, pack, pretrained, unpack
+from shared.packing import MAGIC, Reference, check_packed, is_packed, pack, pretrained, unpack, usual_bytes
 from shared.tensors import TensorSpec
 
 RANDOM = np.random.default_rng(0)
@@ -48,6 +48,14 @@ def forged(header: object = None, steps: bytes | None = None, coded: bytes | Non
         MAGIC, struct.pack("<I", len(written)), written,
         its_steps if steps is None else steps, its_coded if coded is None else coded,
     ])  # fmt: skip
+
+
+def test_usual_size_is_what_a_real_sized_change_takes() -> None:
+    shape = (512, 1024)
+    packed = pack(
+        {"head.w": RANDOM.normal(size=shape).astype(np.float32)}, Reference.of({"head.w": np.zeros(shape, np.float32)})
+    )
+    assert usual_bytes(2 * 512 * 1024) == pytest.approx(len(packed), rel=0.03)
 
 
 def test_a_row_loses_three_percent_of_what_changed_in_it() -> None:

@@ -10,9 +10,10 @@ from client_node.analysis.store import SmearStore
 from client_node.analysis.tiling import CORE, MARGIN, fields, tiles
 from client_node.home import NodeHome
 from client_node.policy import write_default_policy
+from shared.contracts.errors import DataInvalidError, NothingToDoError
 from shared.contracts.ontology import CellClass
 from shared.vision.slides import Slide
-from tests.client_node.analysis.factories import draw_field
+from tests.client_node.analysis.factories import draw_field, save
 from tests.client_node.analysis.models import install_model
 from tests.shared.vision.slide_files import dicom_slide, tiled_tiff
 
@@ -73,6 +74,48 @@ def test_a_slide_is_looked_at_further_until_enough_cells_are_found(tmp_path: Pat
     assert len(set(origins)) == len(origins), "no field is looked at twice"
     again = analyser.look_further(smear.id, 4, fields=len(smear.fields), cells=len(smear.cells))
     assert again == found, "what was found and is not sent yet is not looked for again"
+
+
+def test_no_field_is_taken_that_holds_more_than_may_leave(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home, finds=True)
+    analyser, folder = Analyser(home), tmp_path / "smear"
+    save(folder / "1.png", PATCH)
+    (smear,) = analyser.analyze([folder]).smears
+    sent = {"fields": len(smear.fields), "cells": len(smear.cells)}
+    assert sent == {"fields": 1, "cells": 2}
+    for number in (2, 3):
+        save(folder / f"{number}.png", draw_field(0, [(N, 150, 120), (N, 400, 200)], seed=number)[0][:360, :500])
+    with pytest.raises(NothingToDoError, match="more cells than the hospital's policy"):
+        analyser.look_further(smear.id, 1, **sent, most=1)
+    found = analyser.look_further(smear.id, 3, **sent, most=3)
+    assert (found.fields, found.cells) == (2, 4)
+    found = analyser.look_further(smear.id, 3, **sent, most=4)
+    assert (found.fields, found.cells) == (3, 6), "what was left out is found the next time"
+    whole = SmearStore(home).load(smear.id)
+    assert [cell.field for cell in whole.cells] == [0, 0, 1, 1, 2, 2]
+    assert set(SmearStore(home).traces(smear.id)) == {cell.id for cell in whole.cells}
+
+
+def test_smear_is_not_looked_at_further_with_another_model(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_model(home, finds=True)
+    analyser, folder = Analyser(home), tmp_path / "smear"
+    save(folder / "1.png", PATCH)
+    (smear,) = analyser.analyze([folder]).smears
+    save(folder / "2.png", draw_field(0, [(N, 150, 120)], seed=2)[0][:360, :500])
+    sent = {"fields": len(smear.fields), "cells": len(smear.cells)}
+    install_model(home, "test-2", finds=True)
+    analyser.reload()
+    with pytest.raises(DataInvalidError, match="model has changed"):
+        analyser.look_further(smear.id, 1, **sent)
+    install_model(home, "test-1", finds=True)
+    analyser.reload()
+    found = analyser.look_further(smear.id, 1, **sent)
+    install_model(home, "test-2", finds=True)
+    analyser.reload()
+    assert analyser.look_further(smear.id, 1, **sent) == found, "what the same model found may still be sent"
+    assert found.model_version == smear.model_version == "test-1"
 
 
 def test_a_coarse_slide_is_cut_into_smaller_tiles() -> None:

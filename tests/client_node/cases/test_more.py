@@ -1,16 +1,19 @@
 """Count 100 more: a reader asks, the hospital's node looks further and sends, and the case has more cells."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from sqlmodel import select
 
+from client_node.cases import bundle
 from client_node.cases.context import read_context
 from client_node.cases.intake import send_flagged
 from client_node.cases.ledger import Ledger
@@ -26,7 +29,7 @@ from server.cases import service as cases
 from server.cases import supplements
 from server.cases.schemas import CaseView, MoreView
 from server.models import AuditEntry, CaseSupplement, Node
-from server.reviews import looking
+from server.reviews import looking, second_opinions
 from server.reviews import service as reviews
 from shared.contracts.analysis import AnalysisOutput
 from shared.contracts.canonical import canonical_bytes
@@ -55,13 +58,12 @@ class Counting:
 
     def scan(self, *classes: CellClass, first: int) -> None:
         """Have the scanner add pictures of cells to the smear's folder."""
-        for number, cls in enumerate(classes, start=first):
-            save(self.folder / f"{number:04d}.png", cell_image(cls, seed=number))
+        scan(self.folder, *classes, first=first)
 
-    def ask(self) -> MoreView:
+    def ask(self, cells: int = 100) -> MoreView:
         """Ask for more, as the reader does."""
         with self.centre.runtime.database.session() as session:
-            return supplements.ask(session, self.reader, self.case_id)
+            return supplements.ask(session, self.reader, self.case_id, cells=cells)
 
     def send(self) -> int:
         """Do the node's part."""
@@ -88,14 +90,44 @@ class Counting:
 
 @pytest.fixture
 def counting(tmp_path: Path, object_store: StoreAddress) -> Iterator[Counting]:
+    folder = tmp_path / "smear"
+    scan(folder, *FIRST, first=1)
+    with at_work(tmp_path, object_store, folder, kind="gallery") as made:
+        yield made
+
+
+@pytest.fixture
+def in_fields(tmp_path: Path, object_store: StoreAddress, smears: Path) -> Iterator[Counting]:
+    """The same with real fields: two of a smear are at the centre."""
+    folder = tmp_path / "smear"
+    photograph(folder, smears, range(2))
+    with at_work(tmp_path, object_store, folder, kind="fields") as made:
+        yield made
+
+
+def photograph(folder: Path, smears: Path, numbers: range) -> None:
+    """Have the microscope's camera add real fields to a smear's folder."""
+    folder.mkdir(exist_ok=True)
+    fields = sorted((smears / "bccd").rglob("*.jpg"))
+    for number in numbers:
+        shutil.copy(fields[number], folder / f"{number:04d}.jpg")
+
+
+def scan(folder: Path, *classes: CellClass, first: int) -> None:
+    """Have the scanner add pictures of cells to a smear's folder."""
+    for number, cls in enumerate(classes, start=first):
+        save(folder / f"{number:04d}.png", cell_image(cls, seed=number))
+
+
+@contextmanager
+def at_work(tmp_path: Path, object_store: StoreAddress, folder: Path, *, kind: str) -> Iterator[Counting]:
+    """Yield a node whose analyser runs and a centre where the smear in ``folder`` is claimed by a reader."""
     with live_centre(tmp_path / "server", object_store) as centre:
         home = joined(centre, tmp_path / "home")
-        install_model(home.path)
+        install_model(home.path, finds=kind == "fields")
         with analyser(home) as socket:
-            folder = tmp_path / "smear"
             made = Counting(centre, home, folder, centre.reader(), "")
-            made.scan(*FIRST, first=1)
-            answer, _ = call(socket, {"op": "analyze", "paths": [str(folder)], "options": {"kind": "gallery"}})
+            answer, _ = call(socket, {"op": "analyze", "paths": [str(folder)], "options": {"kind": kind}})
             smears = AnalysisOutput.model_validate(answer["output"]).smears
             (queued,) = send_flagged(home, smears, read_context(None))
             made.case_id = queued.case_id
@@ -171,6 +203,57 @@ def test_further_cells_join_the_case_and_what_the_reader_did_stays(counting: Cou
     assert whats[-1] == f"supplements/{came.request_id}/manifest.json"
     assert counting.send() == 0
     assert list(counting.home.parcels.glob("HV-*.*")) == []
+
+
+@pytest.mark.data
+def test_further_fields_join_the_case_behind_its_own(in_fields: Counting, smears: Path) -> None:
+    runtime, before = in_fields.centre.runtime, in_fields.case()
+    assert {cell.field for cell in before.cells} == {0, 1}
+    second = in_fields.centre.reader("second")
+    with runtime.database.session() as session:
+        second_opinions.ask(
+            session, in_fields.reader, in_fields.case_id, of=second.user_id, question="", hides_ai=False
+        )
+    for more in (range(2, 4), range(4, 5)):  # twice, so that what came stands behind what came before
+        photograph(in_fields.folder, smears, more)
+        in_fields.ask()
+        assert in_fields.send() == 1
+        assert in_fields.take_in() is MoreState.CAME, in_fields.newest().reason
+        assert in_fields.newest().fields == len(more)
+    after = in_fields.case()
+    kept = bundle.load_smear(in_fields.home, Outbox(in_fields.home).get(in_fields.case_id).smear_id)
+    assert len(after.fields) == len(kept.fields) == 5
+    assert {cell.cell_id: (cell.field, cell.box) for cell in after.cells} == {
+        cell.id: (cell.field, cell.box) for cell in kept.cells
+    }
+    assert {cell.field for cell in after.cells} >= {0, 1, 2, 4}
+    assert [(field.width, field.height) for field in after.fields] == [
+        (field.width, field.height) for field in kept.fields
+    ]
+    with runtime.database.session(read_only=True) as session:
+        shown = [
+            cases.blob(session, runtime, in_fields.reader, in_fields.case_id, f"field-{index}.jpg")[0]
+            for index in range(5)
+        ]
+        seen = cases.case_view(session, second, in_fields.case_id)
+    assert len(set(shown)) == 5
+    assert seen.blind is not None
+    assert {cell.cell_id for cell in before.cells} <= {cell.cell_id for cell in seen.cells}
+
+
+def test_more_than_the_policy_lets_go_is_not_sent_though_it_is_found_already(counting: Counting) -> None:
+    counting.scan(*[_C.LYMPHOCYTE] * 3, first=601)
+    lost = counting.ask()
+    counting.send()
+    store, hospital = counting.centre.runtime.store, counting.home.config().hospital_id
+    store.delete(f"cases/{hospital}/{counting.case_id}/supplements/{lost.request_id}/manifest.json")
+    assert counting.take_in() is MoreState.FAILED
+    policy = counting.home.policy_file
+    policy.write_text(policy.read_text().replace("most_more_cells = 400", "most_more_cells = 2"))
+    counting.ask(cells=1)
+    assert counting.send() == 0
+    assert counting.newest().reason == "The hospital's policy allows 2 cells more of a smear at most."
+    assert len(counting.case().cells) == len(FIRST)
 
 
 def test_hospital_refuses_with_its_reason(counting: Counting) -> None:

@@ -149,6 +149,39 @@ def test_nobody_is_told_who_does_not_want_it_or_knows(ward: Ward, why: str) -> N
     assert mail.letters == []
 
 
+def test_who_reads_while_a_letter_is_on_its_way_is_told_of_what_comes_after(ward: Ward) -> None:
+    runtime, second = ward.centre.runtime, ward.second_reader
+
+    class SlowMail(MemoryMail):
+        """A mail server during whose work the letter's reader looks at the case."""
+
+        def send(self, letter: Letter) -> None:
+            super().send(letter)
+            if len(self.letters) == 1:
+                with runtime.database.session() as session:
+                    service.seen(session, second, ward.case_id)
+
+    mail = SlowMail()
+    slow = replace(runtime, mail=mail)
+    with runtime.database.session() as session:
+        accounts.set_notices(session, second, email="s@h.example", wanted=True)
+        thread_id = ask(session, ward)
+    tasks.notify(slow, pending(slow)[-1])
+    with runtime.database.session() as session:
+        service.reply(session, ward.reader, ward.case_id, thread_id, say(ward, "Please.", key="key-2", people=[]))
+    tasks.notify(slow, pending(slow)[-1])
+    assert len(mail.letters) == 2
+
+
+def test_what_no_database_keeps_is_left_out_of_a_question(ward: Ward) -> None:
+    with ward.centre.runtime.database.session() as session:
+        ask(session, ward, text="A \x00blast?\n\x07Or not\u202e?")
+        (thread,) = service.threads(session, ward.second_reader, ward.case_id)
+        assert [one.text for one in thread.messages] == ["A blast?\nOr not?"]
+        with pytest.raises(UsageError, match="Write something"):
+            ask(session, ward, text="\x00 \x07", key="key-2")
+
+
 def test_letters_go_by_smtp_from_the_outbox_and_wait_for_a_server_that_is_away(ward: Ward, tmp_path: Path) -> None:
     database = ward.centre.runtime.database
     with smtp_server(tmp_path / "mail", "starttls", sign_in=True) as (inbox, given):

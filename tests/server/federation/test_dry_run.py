@@ -9,16 +9,18 @@ from server.accounts.roles import Role
 from server.federation import dry_run, repository, service
 from server.federation.fleet import Answer
 from server.federation.forecast import DryRunView
+from server.federation.privacy import Measure, RunPrivacy
 from server.federation.rehearsal import rehearse
 from server.federation.schemas import RunPlan
 from server.federation.states import RunState, SiteState
 from server.models import AuditEntry, DryRun, Node, OutboxEntry, RoundRecord, Run, SiteRound
 from server.models.base import utc_now
 from server.runtime import Runtime
+from shared.contracts.enrolment import PACKED_PROTOCOL
 from shared.contracts.errors import ConflictError, ForbiddenError, NothingToDoError, RunFailedError
 from shared.contracts.training import DryRunReply, DryRunRequest, Refusal
 from tests.server.federation.fleet import RECIPE, MemoryFleet, Site, says
-from tests.server.federation.world import COORDINATOR, census, node_of, person
+from tests.server.federation.world import COORDINATOR, census, node_of, person, speaks
 
 PLAN = RunPlan(rounds=4, local_epochs=2)
 
@@ -93,6 +95,28 @@ def test_hospital_that_fails_is_named_with_what_is_wrong(
     assert (view.sites[1].takes_part, reason in view.sites[1].reason) == (takes_part, True)
     assert (view.ended, view.willing) == (True, 1)
     assert "secret" not in view.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("south", "measure", "size"),
+    [
+        (PACKED_PROTOCOL, Measure.NONE, 424),
+        (1, Measure.NONE, 1234),
+        (PACKED_PROTOCOL, Measure.SECURE_AGGREGATION, 1234),
+    ],
+)
+def test_size_is_the_packed_one_where_all_who_are_asked_read_it(
+    runtime: Runtime, south: int, measure: Measure, size: int
+) -> None:
+    speaks(runtime.database, {"north": PACKED_PROTOCOL, "south": south})
+    key = _asked(runtime)
+    with runtime.database.session() as session:
+        plan = PLAN.model_copy(update={"privacy": RunPrivacy(measure=measure)})
+        session.get_one(DryRun, key).plan = plan.model_dump(mode="json")
+    fleet = _rehearse(runtime, key, {number: _would(number, takes_part=True, examples=5) for number in (1, 2)})
+    assert [ask.request.tensor_bytes for _, _, ask in fleet.asked if isinstance(ask.request, DryRunRequest)] == [
+        size
+    ] * 2
 
 
 def test_node_that_is_away_is_not_asked_and_last_seen_is_told(runtime: Runtime) -> None:

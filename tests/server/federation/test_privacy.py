@@ -29,10 +29,11 @@ from shared.contracts.training import (
     EvaluateRequest,
     FinderMetrics,
     Recipe,
+    Refusal,
     TrainReply,
     TrainRequest,
 )
-from tests.server.federation.fleet import RECEIVED, RECIPE, MemoryFleet, Site, new_run, trains
+from tests.server.federation.fleet import RECEIVED, RECIPE, MemoryFleet, Site, new_run, says, trains
 from tests.server.federation.masked import masks
 from tests.server.federation.world import COORDINATOR, census, new_database, new_node, node_of
 
@@ -248,3 +249,14 @@ def test_noise_at_the_centre_is_in_the_model_and_what_it_spends_in_the_run(runti
     assert view.epsilon == view.round_views[0].epsilon == pytest.approx(spent)
     assert 7.9 < spent <= 8.0
     assert any(event.text.startswith(f"Noise at the centre, 1 round: ε {spent:.2f}") for event in view.events)
+
+
+def test_round_that_failed_is_not_said_to_have_spent_anything(runtime: Runtime) -> None:
+    run_id = new_run(runtime, rounds=1, privacy=RunPrivacy(measure=Measure.CENTRAL_DP))
+    refuses = says(2, Refusal(code="policy_refused", reason="Not today.").model_dump_json())
+    with pytest.raises(HematovisionError, match="Only 1 of 2"):
+        conduct(runtime, run_id, MemoryFleet({1: trains(1, step=1.0), 2: refuses}), flower_run_id="7", breath_seconds=0)
+    with runtime.database.session(read_only=True) as session:
+        view = service.run_view(session, COORDINATOR, run_id)
+    assert view.epsilon is None
+    assert not any("spent" in event.text for event in view.events)

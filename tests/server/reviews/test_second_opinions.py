@@ -7,6 +7,8 @@ from server.cases import service as cases
 from server.cases.schemas import CaseView, Sort, WorklistFilter
 from server.cases.views import NO_FLAG
 from server.cases.worklist import assign, lines_of, worklist
+from server.consult import service as consult
+from server.consult.schemas import About, Asked
 from server.models import AuditEntry, Case, Opinion
 from server.reviews import geometry, opinions, second_opinions, service
 from server.reviews.schemas import NewBox
@@ -234,6 +236,26 @@ def test_whoever_was_asked_before_cannot_be_asked_again_nor_take_what_is_asked_o
     assert _view(ward).blind is None
     with ward.centre.runtime.database.session() as session, pytest.raises(ConflictError):
         second_opinions.take(session, ward.second_reader, ward.case_id)
+
+
+def test_whoever_has_read_a_question_on_the_case_cannot_be_asked(ward: Ward) -> None:
+    second = ward.second_reader
+    question = Asked(text="I take c1 for a blast. You?", people=[second.user_id], key="key-1")
+    with ward.centre.runtime.database.session() as session:
+        consult.ask(session, ward.reader, ward.case_id, About(), question)
+    opinion_id = asked(ward, of=second)
+    assert _view(ward).blind is not None, "asked, and not read: still blind"
+    with ward.centre.runtime.database.session() as session:
+        with pytest.raises(ConflictError, match="blind"):
+            consult.threads(session, second, ward.case_id)
+        second_opinions.withdraw(session, ward.reader, ward.case_id, opinion_id)
+        consult.seen(session, second, ward.case_id)
+    with pytest.raises(ConflictError, match="has read a question"):
+        asked(ward, of=second)
+    asked(ward, of=None)
+    assert _view(ward).blind is None
+    with ward.centre.runtime.database.session() as session, pytest.raises(ConflictError, match="asked of you"):
+        second_opinions.take(session, second, ward.case_id)
 
 
 def test_the_worklist_tells_whom_an_opinion_is_asked_of(ward: Ward) -> None:

@@ -82,6 +82,8 @@ export class List extends EventTarget {
 
   /** Some lines have changed: they are put where they belong now, or go. */
   async changed(ids) {
+    // As many as are told at once; of more, the list is read anew.
+    if (ids.length > 200) return this.refresh();
     const turn = this.turn;
     const told = await this.get('/worklist/lines', { case_id: ids });
     if (turn !== this.turn) return;

@@ -8,6 +8,7 @@ export function live(list) {
   let all = false;
   let timer = 0;
   let poll = 0;
+  let again = 0;
   let lost = false;
   let opened = false;
 
@@ -24,12 +25,13 @@ export function live(list) {
     const whole = all;
     all = false;
     try {
-      if (whole) await list.refresh();
-      else await list.changed(ids);
+      await (whole ? list.refresh() : list.changed(ids));
       well(true);
     } catch {
       all = true;
       well(false);
+      clearTimeout(again);
+      again = setTimeout(soon, ASK_SECONDS * 1000);
     }
   };
   const soon = () => {
