@@ -132,6 +132,7 @@ def worklist_row(
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         blind=case.awaits_impression,
+        amending=case.amending is not None,
     )
 
 

@@ -172,6 +172,7 @@ def _lines(session: Session, principal: Principal, found: Sequence[rows.Listed],
             line.second_opinion = "asked"
         else:
             line.second_opinion, line.asked_by = "anyone", one.asked_by
+        line.amending = line.amending and line.second_opinion == "asked"
     return lines
 
 
