@@ -68,7 +68,7 @@ def in_all_states(network: Network, drawn: Sequence[DrawnSmear]) -> States:
     with network.centre.runtime.database.session() as session:
         patient = session.get_one(Case, network.cases[0]).patient_pseudonym
         session.get_one(Case, signed).patient_pseudonym = patient
-        comparing.share_references(session, network.people["coordinator"], "c", shares=True)
+        comparing.share_references(session, network.people["admin"], "c", shares=True)
     reader = network.people["reader"]
     _discuss(network, discussed)
     _count_further(network, discussed)
