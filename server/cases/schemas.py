@@ -59,6 +59,8 @@ class WorklistRow(BaseModel):
     for; else empty."""
     asked_by: str | None = None
     """Who asks for it."""
+    amending: bool = False
+    """A signed report of it is being amended; never told to whom a second opinion is asked of."""
 
 
 class WorklistFilter(BaseModel):

@@ -134,6 +134,7 @@ def worklist_row(
         pseudo=case.pseudo,
         synthetic=case.synthetic,
         blind=blind,
+        amending=case.amending is not None,
     )
 
 

@@ -174,6 +174,7 @@ def _lines(session: Session, viewer: Viewer, found: Sequence[rows.Listed]) -> li
             line.second_opinion = "asked"
         else:
             line.second_opinion, line.asked_by = "anyone", one.asked_by
+        line.amending = line.amending and line.second_opinion == "asked"
     return lines
 
 

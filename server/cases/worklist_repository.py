@@ -22,7 +22,7 @@ _SHOWN: Final[tuple[Any, ...]] = (  # Any: SQLModel types a column as its value
 
     Case.id, Case.hospital_id, Case.priority, Case.state, Case.flags, Case.cell_count, Case.doubtful_count,
     Case.received_at, Case.due_at, Case.claimed_by, Case.lease_until, Case.assigned_to, Case.pseudo, Case.synthetic,
-    Case.blind_drawn, Case.blind_read_at,
+    Case.blind_drawn, Case.blind_read_at, Case.amending,
 )  # fmt: skip
 _WAITING: Final = OPEN - {CaseState.CLAIMED, CaseState.IN_REVIEW, CaseState.READY}
 STATES: Final[dict[str, Collection[CaseState] | None]] = {

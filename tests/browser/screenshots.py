@@ -21,8 +21,10 @@ from server.accounts.schemas import Principal
 from server.models import User
 from server.reports import service as reports
 from server.reviews import second_opinions
+from tests.browser import states as do
 from tests.browser.crowd import crowded
 from tests.browser.opinions import asked_case, begun_blind, blind_case, weeks_of_figures, with_overlays
+from tests.browser.states import States, in_all_states
 from tests.browser.world import chromium, seeded, serving, sign_in
 from tests.factories import PASSWORD
 from tests.portal.drawn import draw_smears
@@ -44,13 +46,13 @@ class Shot:
     whole: bool = False
 
 
-def shots(network: Network) -> list[Shot]:
+def shots(network: Network, states: States) -> list[Shot]:
     """Return every picture to take."""
     case, taken, gallery = network.cases[0], network.cases[3], network.cases[4]
     _, second, live = network.runs
-    blind, asked, given = network.cases[-3:]
+    blind, asked, given = network.cases[7:10]
     with network.centre.runtime.database.session(read_only=True) as session:
-        report = reports.list_reports(session, network.people["reader"])[0].id
+        report = reports.versions(session, network.people["reader"], network.cases[2])[0].id
         opinion = second_opinions.opinions(session, network.people["reader"], given)[0].id
     with network.centre.runtime.database.session() as session:
         link, _ = invitations.invite(
@@ -63,6 +65,9 @@ def shots(network: Network) -> list[Shot]:
         Shot("worklist-none", "/worklist?search=nothing", "reader"),
         Shot("worklist-all", "/worklist?state=all", "reader"),
         Shot("worklist-lost", "/worklist", "reader", _no_connection),
+        Shot("worklist-assign", "/worklist", "reader", do.assign_cases),
+        Shot("worklist-chosen", "/worklist", "reader", do.choose_cases),
+        Shot("worklist-view", "/worklist?priority=stat", "reader", do.save_view),
         Shot("reading-unclaimed", f"/cases/{taken}", "reader"),
         Shot("reading-gallery-only", f"/cases/{gallery}", "reader"),
         Shot("reading", f"/cases/{case}", "reader", _read),
@@ -80,6 +85,16 @@ def shots(network: Network) -> list[Shot]:
         Shot("reading-malaria", f"/cases/{case}", "reader", _malaria),
         Shot("reading-glass", f"/cases/{case}", "reader", _glass),
         Shot("reading-sign", f"/cases/{case}", "reader", _ready_to_sign),
+        Shot("reading-consult", f"/cases/{states.discussed}", "reader", do.ask_colleague),
+        Shot("reading-more", f"/cases/{states.discussed}", "reader", do.show_requests),
+        *(
+            Shot(f"reading-found-{name.lower()}", f"/cases/{states.entered}", "reader", do.open_panel(name))
+            for name in ("Red", "Platelets", "Malaria")
+        ),
+        Shot("reading-amending", f"/cases/{states.amended}", "reader"),
+        Shot("reading-amend-sign", f"/cases/{states.amended}", "reader", _open_sign),
+        Shot("reading-conflict", f"/cases/{states.entered}", "reader", _claimed(do.meet_conflict)),
+        Shot("reading-offline", f"/cases/{states.entered}", "reader", _claimed(do.lose_connection)),
         Shot("reading-blind", f"/cases/{blind}", "reader"),
         Shot("reading-blind-save", f"/cases/{blind}", "reader", _open_sign),
         Shot("reading-second", f"/cases/{asked}", "second"),
@@ -90,6 +105,8 @@ def shots(network: Network) -> list[Shot]:
         Shot("insights-reader", "/insights", "reader", whole=True),
         Shot("reports", "/reports", "reader"),
         Shot("report", f"/reports/{report}", "reader", whole=True),
+        Shot("report-findings", f"/reports/{states.reported}", "reader", whole=True),
+        Shot("report-glass", f"/reports/{states.glass}", "reader", whole=True),
         Shot(
             "report-amend",
             f"/reports/{report}",
@@ -139,9 +156,10 @@ def bare() -> list[Shot]:
     ]
 
 
-def crowd_shots(network: Network) -> list[Shot]:
-    """Return the pictures of a centre with a thousand cases, and names as long as there are."""
-    return [
+def crowded_pictured(folder: Path) -> tuple[Network, list[Shot]]:
+    """Return a centre with a thousand cases, and names as long as there are, and its pictures."""
+    network = crowded(folder)
+    return network, [
         Shot("crowd-worklist", "/worklist", "reader"),
         Shot("crowd-reading", f"/cases/{network.cases[0]}", "reader"),
         Shot("crowd-turnaround", "/turnaround", "coordinator", whole=True),
@@ -151,14 +169,14 @@ def crowd_shots(network: Network) -> list[Shot]:
     ]
 
 
-def pictured(folder: Path) -> Network:
-    """Return a centre with all that `shots` shows: also a blind reading, second opinions, and weeks of figures."""
+def pictured(folder: Path) -> tuple[Network, list[Shot]]:
+    """Return a centre with blind readings, opinions, weeks of figures and further states, and its pictures."""
     network = seeded(folder)
     smears = [with_overlays(one) for one in draw_smears() if one.smear.fields and one.smear.flags]
     begun_blind(network, blind_case(network, smears[0]))
     asked_case(network, smears[-1], given=False)
     weeks_of_figures(network, asked_case(network, smears[0], given=True))
-    return network
+    return network, shots(network, in_all_states(network, smears))
 
 
 def _ask(page: Page) -> None:
@@ -177,6 +195,14 @@ def _claim(page: Page) -> None:
         page.get_by_role("button", name="Claim to read").click()
         page.wait_for_selector("#open-sign, #open-blind")
     page.wait_for_selector(".tile")
+
+
+def _claimed(act: Callable[[Page], None]) -> Callable[[Page], None]:
+    def done(page: Page) -> None:
+        _claim(page)
+        act(page)
+
+    return done
 
 
 def _read(page: Page) -> None:
@@ -294,10 +320,6 @@ def _compare(page: Page) -> None:
     page.wait_for_timeout(800)
 
 
-def _amend(page: Page) -> None:
-    page.get_by_role("button", name="Amend…").click()
-
-
 def _red_cells(page: Page) -> None:
     page.wait_for_selector(".tile")
     for key in ("s", "2", "ArrowDown", "3"):
@@ -358,6 +380,7 @@ def take(browser: Browser, address: str, wanted: list[Shot]) -> list[Path]:
                 page.wait_for_timeout(250)
                 target = OUT / f"{shot.name}-{theme}-{width}.png"
                 page.screenshot(path=target, full_page=shot.whole)
+                page.unroute_all()
                 taken.append(_light(target))
             for page in contexts.values():
                 page.context.close()
@@ -388,15 +411,14 @@ def main(words: list[str]) -> None:
         for place in (full, none, many):
             place.mkdir()
         # Seeded before the browser starts: its event loop would forbid the PDF signer's.
-        network, empty, crowd = pictured(full), staffed(none), crowded(many)
+        worlds = (pictured(full), (staffed(none), bare()), crowded_pictured(many))
         taken: list[Path] = []
-        worlds = ((network, shots(network)), (empty, bare()), (crowd, crowd_shots(crowd)))
         with chromium() as browser:
             for world, its in worlds:
                 if asked := wanted(its):
                     with serving(world) as address:
                         taken += take(browser, address, asked)
-        for made in (network, empty, crowd):
+        for made, _ in worlds:
             made.centre.runtime.database.dispose()
     heavy = [picture.name for picture in taken if picture.stat().st_size > MOST_BYTES]
     console.print(f"{len(taken)} pictures in {OUT}" + (f"; above 300 KB: {', '.join(heavy)}" if heavy else ""))

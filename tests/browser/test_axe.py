@@ -9,8 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from tests.browser.crowd import crowded
-from tests.browser.screenshots import Shot, bare, crowd_shots, pictured, shots
+from tests.browser.screenshots import Shot, bare, crowded_pictured, pictured
 from tests.browser.world import CHROMIUM, chromium, serving, sign_in
 from tests.portal.factories import Network, staffed
 
@@ -30,19 +29,18 @@ _STILL: Final = "() => Promise.all(document.getAnimations().map((one) => one.fin
 """Colours are looked at once they have stopped changing."""
 
 
-MADE: Final[dict[str, tuple[Callable[[Path], Network], Callable[[Network], list[Shot]]]]] = {
-    "full": (pictured, shots),
-    "empty": (staffed, lambda _network: bare()),
-    "crowded": (crowded, crowd_shots),
+MADE: Final[dict[str, Callable[[Path], tuple[Network, list[Shot]]]]] = {
+    "full": pictured,
+    "empty": lambda folder: (staffed(folder), bare()),
+    "crowded": crowded_pictured,
 }
 
 
 @pytest.fixture(params=MADE)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Network, list[Shot]]]:
     """A centre and the pages to look at; made before the browser, whose event loop would forbid the PDF signer's."""
-    make, pages = MADE[request.param]
-    network = make(tmp_path)
-    yield network, pages(network)
+    network, pages = MADE[request.param](tmp_path)
+    yield network, pages
     network.centre.runtime.database.dispose()
 
 
@@ -61,6 +59,7 @@ def test_axe_finds_nothing_serious(world: tuple[Network, list[Shot]]) -> None:
             for shot in theirs:
                 open_page(page, address, shot)
                 faults += faults_of(page, shot)
+                page.unroute_all()
             page.context.close()
     assert faults == []
 

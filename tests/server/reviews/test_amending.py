@@ -2,6 +2,7 @@
 
 import pytest
 
+from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.cases.schemas import WorklistFilter
 from server.cases.worklist import worklist
@@ -19,6 +20,7 @@ from shared.reporting.bundle import HL7, open_bundle
 from tests.factories import PASSWORD
 from tests.reading import look_through
 from tests.server.conftest import Ward
+from tests.server.reviews.opinions import asked
 
 
 @pytest.fixture
@@ -193,6 +195,19 @@ def test_amendment_that_changed_nothing_can_be_left(claimed: Ward) -> None:
     _enter(claimed, "grade.spherocytes", 3)
     with claimed.centre.runtime.database.session() as session, pytest.raises(ConflictError):
         amending.leave(session, claimed.reader, claimed.case_id)
+
+
+def test_worklist_says_that_a_case_is_amended_but_not_to_a_blind_second_reader(claimed: Ward) -> None:
+    def amended(who: Principal) -> list[bool]:
+        with claimed.centre.runtime.database.session(read_only=True) as session:
+            return [row.amending for row in worklist(session, who, WorklistFilter()).rows]
+
+    assert amended(claimed.reader) == [False]
+    _sign(claimed)
+    _amend(claimed)
+    assert (amended(claimed.reader), amended(claimed.second_reader)) == ([True], [True])
+    asked(claimed, of=claimed.second_reader)
+    assert (amended(claimed.reader), amended(claimed.second_reader)) == ([True], [False])
 
 
 def test_what_is_not_signed_or_not_said_is_not_amended(claimed: Ward) -> None:
