@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from playwright.sync_api import Page
+from pydantic import JsonValue
 from sqlmodel import Session
 
 from server.accounts.schemas import Principal
@@ -28,7 +29,7 @@ from tests.portal.drawn import DrawnSmear, send_case
 from tests.portal.factories import Network
 from tests.reading import look_through
 
-ENTRIES: Final = {
+ENTRIES: Final[dict[str, JsonValue]] = {
     "grade.anisocytosis": 2,
     "grade.spherocytes": 0,
     "grade.schistocytes": 2,
