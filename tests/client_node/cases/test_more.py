@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
+from client_node.analysis.rules import SITE_FILE
 from client_node.cases import bundle
 from client_node.cases.context import read_context
 from client_node.cases.intake import send_flagged
@@ -44,6 +45,14 @@ from tests.client_node.nodes import joined
 
 _C = CellClass
 FIRST = (*[_C.NEUTROPHIL] * 6, *[_C.LYMPHOCYTE] * 2, *[_C.IMMATURE_GRANULOCYTE] * 4)
+
+SENT_ANYHOW = """
+[rules."lymphocytosis"]
+limit = 0.1
+least_cells = 1
+least_total = 1
+"""
+"""The site's rule for fields of a cell or two, which this model takes for lymphocytes: they are bluest."""
 
 
 @dataclass
@@ -125,6 +134,8 @@ def at_work(tmp_path: Path, object_store: StoreAddress, folder: Path, *, kind: s
     with live_centre(tmp_path / "server", object_store) as centre:
         home = joined(centre, tmp_path / "home")
         install_model(home.path, finds=kind == "fields")
+        if kind == "fields":
+            (home.path / SITE_FILE).write_text(SENT_ANYHOW)
         with analyser(home) as socket:
             made = Counting(centre, home, folder, centre.reader(), "")
             answer, _ = call(socket, {"op": "analyze", "paths": [str(folder)], "options": {"kind": kind}})

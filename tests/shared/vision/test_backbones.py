@@ -169,5 +169,6 @@ def test_page_names_every_backbone_as_it_is() -> None:
         entry = backbones.get(name)
         cells = [cell.strip() for cell in rows[f"`{name}`"].split("|")[2:-1]]
         place = f"`{entry.package}`" if entry.package else f"file, or `{entry.hub}`"
-        frozen = f"{entry.trunk_blocks} of {entry.stages}"
+        launch = f" ({entry.launch_stages})" if entry.launch_stages is not None else ""
+        frozen = f"{entry.trunk_blocks}{launch} of {entry.stages}"
         assert cells == [str(entry.input_size), str(entry.feature_size), frozen, place, entry.licence]
