@@ -167,6 +167,7 @@ def test_list_that_could_not_be_asked_for_is_asked_for_again(listed: Room) -> No
     page.unroute("**/worklist/lines*")
     page.unroute("**/worklist/rows*")
     expect(page.locator(f"#row-{made[0]} .reader")).to_contain_text("Dr. M. Osei reading", timeout=20_000)
+    listed.tell_nothing_of("ERR_FAILED")
     close(listed.network, made)
 
 
