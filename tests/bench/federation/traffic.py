@@ -63,11 +63,13 @@ def measure(bench: Bench) -> Measured:
         size = _bytes(runs[0])
         rows.append(over_seeds(f"{name}: macro-F1 after {_ROUNDS} rounds", values))
         rows.append(row(f"{name}: MB a round and hospital", size / 1e6, None, None, 1, goal=None))
-        series[f"{name}: {size / whole:.1%} of full-model FedAvg"] = [(size / 1e6, float(np.mean(values)))]
+        series[f"{name}: {size / whole:.1%}"] = [(size / 1e6, float(np.mean(values)))]
     low = min(points[0][1] for points in series.values())
     across = Axis("MB a round and hospital", 0, max(points[0][0] for points in series.values()) * 1.1)
     up = Axis("macro-F1 on test groups", int(low * 50) / 50 - 0.02, min(1.0, low + 0.1))
-    plot = lines_svg(series, "Accuracy against bytes", across=across, up=up, name="federation-bytes")
+    plot = lines_svg(
+        series, "Accuracy against bytes (share of full FedAvg)", across=across, up=up, name="federation-bytes"
+    )
     return Measured(rows, plots={"federation-bytes": plot})
 
 
