@@ -10,6 +10,7 @@ export function glassDialog(store, queue, flush) {
     event.preventDefault();
     submit.disabled = true;
     error.hidden = true;
+    if (navigator.onLine) await queue.settled();
     try {
       const { location: letter } = await post(form.action, new FormData(form));
       queue.announce('left', { how: 'signed', to: letter });

@@ -68,7 +68,7 @@ export class List extends EventTarget {
     const turn = this.turn;
     try {
       const told = await this.get('/worklist/rows', { after: this.last.dataset.case });
-      if (turn !== this.turn) return;
+      if (turn !== this.turn) return void this.dispatchEvent(new Event('shown'));
       this.more = told.more;
       for (const row of told.rows) {
         const known = this.find(row.id);
