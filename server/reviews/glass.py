@@ -18,6 +18,7 @@ from server.runtime import Runtime
 from shared.contracts.case import CaseState
 from shared.contracts.errors import ConflictError, DataInvalidError
 from shared.contracts.report import NotGradable, Signature
+from shared.text import typed
 
 MEANING: Final = "I could not read this smear from its images and ask for the glass slide."
 NOTE_LIMIT: Final = 500
@@ -70,7 +71,7 @@ def ask(session: Session, principal: Principal, runtime: Runtime, case_id: str, 
 
 
 def _why(asked: GlassInput) -> NotGradable:
-    note = "".join(letter for letter in asked.note if letter.isprintable() or letter == "\n").strip()
+    note = typed(asked.note, lines=True)
     try:
         return NotGradable(reason=asked.reason, note=note)
     except ValidationError as error:

@@ -24,6 +24,7 @@ from server.reviews.schemas import ChangeResult
 from shared.contracts.errors import ConflictError, DataInvalidError, NotFoundError
 from shared.contracts.ontology import CellClass
 from shared.statistics import differential
+from shared.text import typed
 
 TEXT_LIMIT = 4000
 _ROUNDING = 0.5
@@ -259,7 +260,7 @@ def _result(session: Session, principal: Principal, case: Case, wanted: set[str]
 
 
 def _text(text: str) -> str:
-    cleaned = "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+    cleaned = typed(text, lines=True)
     if len(cleaned) > TEXT_LIMIT:
         raise DataInvalidError(f"The text is longer than {TEXT_LIMIT} letters; shorten it.")
     return cleaned

@@ -21,6 +21,7 @@ from shared.contracts.analysis import Differential
 from shared.contracts.errors import ConflictError, DataInvalidError, NotFoundError
 from shared.contracts.ontology import CellClass, alike
 from shared.statistics import agreement, differential
+from shared.text import typed
 
 QUESTION_LIMIT: Final = 500
 
@@ -88,7 +89,7 @@ def ask(session: Session, principal: Principal, case_id: str, *, of: str | None,
             raise ConflictError(
                 f"{colleague.display_name} has worked on this case or was asked about it before: ask somebody else."
             )
-    words = "".join(letter for letter in question if letter.isprintable() or letter == "\n").strip()
+    words = typed(question, lines=True)
     if len(words) > QUESTION_LIMIT:
         raise DataInvalidError(f"The question is longer than {QUESTION_LIMIT} letters; shorten it.")
     opinion = Opinion(

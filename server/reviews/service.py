@@ -22,6 +22,7 @@ from shared.contracts.case import CaseState
 from shared.contracts.errors import ConflictError, DataInvalidError
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus, Signature
+from shared.text import typed
 
 IMPRESSION_LIMIT = 4000
 
@@ -191,7 +192,7 @@ def _decide(
 
 
 def _impression(text: str, *, required: bool) -> str:
-    cleaned = "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+    cleaned = typed(text, lines=True)
     if required and not cleaned:
         raise DataInvalidError("Write your impression before you sign.")
     if len(cleaned) > IMPRESSION_LIMIT:
