@@ -10,6 +10,7 @@ from client_node.analysis.store import SmearStore
 from client_node.analysis.tiling import CORE, MARGIN, fields, tiles
 from client_node.home import NodeHome
 from client_node.policy import write_default_policy
+from shared.contracts.analysis import Smear
 from shared.contracts.errors import DataInvalidError, NothingToDoError
 from shared.contracts.ontology import CellClass
 from shared.vision.slides import Slide
@@ -76,13 +77,18 @@ def test_a_slide_is_looked_at_further_until_enough_cells_are_found(tmp_path: Pat
     assert again == found, "what was found and is not sent yet is not looked for again"
 
 
-def test_no_field_is_taken_that_holds_more_than_may_leave(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def _one_field(tmp_path: Path) -> tuple[Path, Path, Analyser, Smear, dict[str, int]]:
+    """Return (home, smear's folder, analyser, smear, what of it is sent) after one field was analysed."""
+    home, folder = tmp_path / "home", tmp_path / "smear"
     install_model(home, finds=True)
-    analyser, folder = Analyser(home), tmp_path / "smear"
+    analyser = Analyser(home)
     save(folder / "1.png", PATCH)
     (smear,) = analyser.analyze([folder]).smears
-    sent = {"fields": len(smear.fields), "cells": len(smear.cells)}
+    return home, folder, analyser, smear, {"fields": len(smear.fields), "cells": len(smear.cells)}
+
+
+def test_no_field_is_taken_that_holds_more_than_may_leave(tmp_path: Path) -> None:
+    home, folder, analyser, smear, sent = _one_field(tmp_path)
     assert sent == {"fields": 1, "cells": 2}
     for number in (2, 3):
         save(folder / f"{number}.png", draw_field(0, [(N, 150, 120), (N, 400, 200)], seed=number)[0][:360, :500])
@@ -98,13 +104,8 @@ def test_no_field_is_taken_that_holds_more_than_may_leave(tmp_path: Path) -> Non
 
 
 def test_smear_is_not_looked_at_further_with_another_model(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    install_model(home, finds=True)
-    analyser, folder = Analyser(home), tmp_path / "smear"
-    save(folder / "1.png", PATCH)
-    (smear,) = analyser.analyze([folder]).smears
+    home, folder, analyser, smear, sent = _one_field(tmp_path)
     save(folder / "2.png", draw_field(0, [(N, 150, 120)], seed=2)[0][:360, :500])
-    sent = {"fields": len(smear.fields), "cells": len(smear.cells)}
     install_model(home, "test-2", finds=True)
     analyser.reload()
     with pytest.raises(DataInvalidError, match="model has changed"):
