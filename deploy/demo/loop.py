@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.labelled import Origin
@@ -31,11 +31,9 @@ from deploy.demo.result import (
 )  # fmt: skip
 from deploy.demo.truth import check_flags
 from deploy.demo.waiting import wait_for
+from server.federation.recipe import SMALL
 from shared.contracts.errors import HematovisionError, RunFailedError
 from shared.contracts.ontology import CellClass, rolled_up
-
-SMALL_RECIPE: Final = {"input_size": "112", "frozen_stages": "6"}
-"""So that the demonstration is over in minutes on two cores; docs/recipe.md has its accuracy beside a launch's own."""
 
 _REPORT_MINUTES = 3
 
@@ -86,7 +84,8 @@ class Loop:
 
     def run(self, coordinator: Person, *, rounds: int) -> dict[str, Any]:
         """Launch a run and return its view once it is over."""
-        answer = coordinator.submit("/rounds", rounds=str(rounds), min_sites=str(len(self.hospitals)), **SMALL_RECIPE)
+        small = {name: str(value) for name, value in SMALL.items()}  # to be over in minutes on two cores
+        answer = coordinator.submit("/rounds", rounds=str(rounds), min_sites=str(len(self.hospitals)), **small)
         run_id = answer.url.path.rstrip("/").rsplit("/", 1)[-1]
         seen: dict[int, float] = {}
 

@@ -17,6 +17,7 @@ from deploy.simulate.partition import Sharing
 from deploy.simulate.result import Scale, Simulation
 from deploy.simulate.training import Hospitals, imported, simulate
 from deploy.simulate.updates import Load, measure
+from server.federation.recipe import SMALL
 from server.federation.schemas import RunPlan
 from server.federation.strategies.registry import Parameters, StrategyName, parse
 from shared.cli import JsonOption, emit, run
@@ -27,6 +28,7 @@ from shared.progress import progress
 
 LADDER: Final = (10, 50, 200)
 """One number of hospitals is measured beside these smaller ones, so that growth shows."""
+_SIDE, _FROZEN = SMALL["input_size"], SMALL["frozen_stages"]
 _MOST_TRAINING, _MOST_UPDATES = 500, 2000
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -44,8 +46,8 @@ def simulated(
     trainers: Annotated[int, typer.Option(min=1, max=64, help="How many train at once: the device budget.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, max=100)] = 2,
     local_epochs: Annotated[int, typer.Option(min=1, max=50, help="Passes over a hospital's cells, a round.")] = 1,
-    input_size: Annotated[int, typer.Option(min=32, max=512, help="Side in pixels of what the network sees.")] = 112,
-    frozen_stages: Annotated[int, typer.Option(min=0, max=64, help="Of the network; the later ones learn.")] = 6,
+    input_size: Annotated[int, typer.Option(min=32, max=512, help="Side in pixels of what the network sees.")] = _SIDE,
+    frozen_stages: Annotated[int, typer.Option(min=0, max=64, help="Of the network; the later ones learn.")] = _FROZEN,
     strategy: Annotated[StrategyName, typer.Option(help="As for start.")] = StrategyName.FEDAVG,
     deadline: Annotated[int, typer.Option(min=30, max=86400, help="Seconds a round may take.")] = 86400,
     seed: Annotated[int, typer.Option(min=0, help="Of who gets which cells, and of training.")] = 0,

@@ -21,6 +21,8 @@ FIELDS: Final = tuple(name for name in Recipe.model_fields if name != "classes")
 """What may be chosen, as the contract calls it; the classes come from the censuses."""
 START: Final[Chosen] = MappingProxyType({"ema": 0.99, "input_size": 144, "last_rate": 0.05})
 """Where a launch differs from the contract's own defaults, with the backbone's `launch_stages`; see docs/recipe.md."""
+SMALL: Final[Mapping[str, int]] = MappingProxyType({"input_size": 112, "frozen_stages": 6})
+"""The small recipe of docs/recipe.md: for demonstrations, simulations, and what is compared with each other only."""
 _SHAPE: Final = ("backbone", "input_size", "frozen_stages")
 """What, with the classes, makes one model's tensors fit another."""
 HEAD_EPOCHS: Final = 1
@@ -56,7 +58,11 @@ def going_on(chosen: Chosen, in_use: Recipe | None) -> Chosen:
 
     The tensors of another backbone, input size or cut are others; a run of such starts from the pretrained weights.
     """
-    used = {} if in_use is None else {name: getattr(in_use, name) for name in _SHAPE}
+    if in_use is None:
+        return {}
+    used = {name: getattr(in_use, name) for name in _SHAPE}
+    if used["frozen_stages"] is None:  # said by its number, as a coordinator would
+        used["frozen_stages"] = backbones.get(in_use.backbone).trunk_blocks
     return {} if any(str(chosen.get(name, value)) != str(value) for name, value in used.items()) else used
 
 

@@ -2,11 +2,12 @@
 
 from typing import Final
 
+from server.federation.recipe import SMALL
 from server.federation.strategies.registry import OFFERED, StrategyName
 from tests.bench.federation.arm import Arm, Attack, Sites
 from tests.bench.federation.arms import played, seconds
 from tests.bench.federation.figures import over_seeds
-from tests.bench.federation.skew import CELLS, SMALL, recipe
+from tests.bench.federation.skew import CELLS, recipe
 from tests.bench.model.bench import Bench
 from tests.bench.model.section import Measured, Section
 from tests.bench.model.steps import Json
@@ -28,13 +29,13 @@ def _rounds(*, quick: bool) -> int:
 def honest(seed: int, *, quick: bool) -> Arm:
     """Return the run of the four honest hospitals."""
     sites = Sites(count=_HOSPITALS, alpha=_ALPHA, seed=seed, honest=_HOSPITALS - 1)
-    return Arm(sites, (_rounds(quick=quick),), (*recipe(seed), *SMALL))
+    return Arm(sites, (_rounds(quick=quick),), (*recipe(seed), *SMALL.items()))
 
 
 def attacked(seed: int, attack: Attack | None, strategy: StrategyName, *, quick: bool) -> Arm:
     """Return a run of all five."""
     sites = Sites(count=_HOSPITALS, alpha=_ALPHA, seed=seed)
-    return Arm(sites, (_rounds(quick=quick),), (*recipe(seed), *SMALL), strategy=strategy, attack=attack)
+    return Arm(sites, (_rounds(quick=quick),), (*recipe(seed), *SMALL.items()), strategy=strategy, attack=attack)
 
 
 def arms(*, quick: bool) -> list[Arm]:

@@ -36,10 +36,6 @@ def looks(*, quick: bool) -> tuple[int, ...]:
     return (1, 3, 5, 10) if quick else (1, 3, 5, 10, 15, 20)
 
 
-SMALL: Final = (("input_size", 112), ("frozen_stages", 6))
-"""The small recipe (docs/recipe.md): where forms or strategies are compared with each other, not with a goal."""
-
-
 def recipe(seed: int) -> tuple[tuple[str, int], ...]:
     """Return what a run of a seed chooses over a launch's defaults."""
     return (("local_epochs", ROUND_EPOCHS), ("seed", seed))

@@ -4,13 +4,14 @@ from typing import Final
 
 import numpy as np
 
+from server.federation.recipe import SMALL
 from shared.vision.model import build
 from tests.bench.federation.arm import Arm
 from tests.bench.federation.arms import Played, played, seconds
 from tests.bench.federation.chart import Axis, lines_svg
 from tests.bench.federation.codecs import Codec
 from tests.bench.federation.figures import over_seeds
-from tests.bench.federation.skew import CELLS, SMALL, federated
+from tests.bench.federation.skew import CELLS, federated
 from tests.bench.model.bench import Bench
 from tests.bench.model.rows import row
 from tests.bench.model.section import Measured, Section
@@ -34,8 +35,9 @@ def arms(*, quick: bool) -> dict[str, list[Arm]]:
         _USUAL: [federated(seed, quick=quick) for seed in _seeds(quick=quick)],
         _FEWER[0]: [_arm(seed, Codec.PACKED, _FEWER[1], quick=quick) for seed in _seeds(quick=quick)],
     }
+    small = tuple(SMALL.items())
     for codec in _QUICK if quick else Codec:
-        found[f"small recipe, {codec.value}"] = [_arm(seed, codec, SMALL, quick=quick) for seed in _seeds(quick=quick)]
+        found[f"small recipe, {codec.value}"] = [_arm(seed, codec, small, quick=quick) for seed in _seeds(quick=quick)]
     return found
 
 

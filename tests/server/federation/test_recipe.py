@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.federation.recipe import FIELDS, Value, as_chosen, going_on, make_recipe, read_recipe
+from server.federation.recipe import FIELDS, SMALL, Value, as_chosen, going_on, make_recipe, read_recipe
 from server.federation.start import fits
 from shared.contracts.errors import NotFoundError, UsageError
 from shared.contracts.ontology import CellClass
@@ -27,24 +27,25 @@ def test_a_launch_freezes_what_its_backbone_says_unless_told() -> None:
     assert make_recipe(CLASSES, {}, {"frozen_stages": None}).frozen_stages is None
 
 
-SMALL = Recipe(classes=CLASSES, input_size=96, frozen_stages=None)
+OLDER = Recipe(classes=CLASSES, input_size=96, frozen_stages=None)
 
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ({}, (96, None)),
-        ({"ema": 0.5, "backbone": "tf_efficientnet_lite0"}, (96, None)),
-        ({"input_size": "96"}, (96, None)),
+        ({}, (96, 6)),
+        ({"ema": 0.5, "backbone": "tf_efficientnet_lite0"}, (96, 6)),
+        ({"input_size": "96"}, (96, 6)),
+        ({"frozen_stages": "6"}, (96, 6)),
         ({"input_size": 112}, (112, 5)),
         ({"frozen_stages": 4}, (144, 4)),
         ({"backbone": "tf_efficientnet_lite1"}, (144, 5)),
     ],
 )
 def test_a_run_goes_on_from_the_model_in_use_unless_its_coordinator_parts_from_it(
-    chosen: dict[str, Value], expected: tuple[int, int | None]
+    chosen: dict[str, Value], expected: tuple[int, int]
 ) -> None:
-    recipe = make_recipe(CLASSES, chosen, going_on(chosen, SMALL))
+    recipe = make_recipe(CLASSES, chosen, going_on(chosen, OLDER))
     assert (recipe.input_size, recipe.frozen_stages) == expected
     assert going_on(chosen, None) == {}
 
@@ -55,8 +56,9 @@ def test_a_short_round_has_no_epoch_for_the_head_alone(epochs: int, expected: in
     assert make_recipe(CLASSES, {"local_epochs": epochs, "head_epochs": 1}).head_epochs == 1
 
 
-def test_the_page_names_every_field() -> None:
+def test_the_page_names_every_field_and_the_small_recipe() -> None:
     page = (Path(__file__).parents[3] / "docs" / "recipe.md").read_text()
+    assert "".join(f"{name} = {value}\n" for name, value in SMALL.items()) in page
     table = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     assert sorted(name.strip(" `") for cell in table for name in cell.split(",")) == sorted(FIELDS)
 
