@@ -46,6 +46,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--no-first-run",
 ]
+_LAST_ANSWERS_S = 5
 
 
 def seeded(folder: Path, *, cases_wanted: int = 7) -> Network:
@@ -131,7 +132,9 @@ def serving(network: Network) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     app = create_app(network.centre.runtime)
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_level="critical", ws="none", timeout_graceful_shutdown=_LAST_ANSWERS_S
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
@@ -142,9 +145,9 @@ def serving(network: Network) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
+        # Not at once: a request torn off in another thread's transaction would raise into whatever test comes next.
         server.should_exit = True
-        server.force_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=2 * _LAST_ANSWERS_S)
 
 
 @contextmanager
