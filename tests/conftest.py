@@ -20,6 +20,14 @@ __all__ = ["broker_url", "juicefs_gateway", "object_store", "supervisor"]
 # Hypothesis keeps what it learns of our constants, below the working folder if not told otherwise.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "hematovision-hypothesis"))
 
+# As products log: without the locals of a traceback. To draw those of one error in a page takes 15 seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 _SERVER_FIXTURES = {"broker_url", "juicefs_gateway", "object_store"}
 LONGEST = (
     "tests/e2e/test_loop.py",
