@@ -41,9 +41,13 @@ STAGES = (
 )
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of the tests: this tree first, one thread a process, the real smears where they are."""
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of the tests: this tree first, one thread a process, the real smears where they are.
+
+    Whatever they leave, killed processes too, is below ``folder``.
+    """
     env = dict(os.environ)
+    env["TMPDIR"] = str(folder)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")]))
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
     env["OMP_NUM_THREADS"] = "1"
@@ -57,8 +61,10 @@ def environment() -> dict[str, str]:
 
 def run_stage(stage: Stage, report: Path, arguments: list[str]) -> int:
     """Run one stage, writing its JUnit report, and return pytest's exit code."""
-    command = [sys.executable, "-m", "pytest", *stage.options, f"--junitxml={report}", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, env=environment()) as pytest:
+    # A short path: sockets of real servers lie below it, and their names end at some hundred characters.
+    kept = f"--basetemp={report.with_suffix('')}"
+    command = [sys.executable, "-m", "pytest", *stage.options, kept, f"--junitxml={report}", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(report.parent)) as pytest:
         while True:
             try:
                 return pytest.wait()
@@ -102,10 +108,10 @@ def main(arguments: list[str]) -> int:
     console = Console(stderr=False, highlight=False)
     codes: list[int] = []
     reasons: dict[str, list[str]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="hematovision-tests-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hv-tests-", ignore_cleanup_errors=True) as folder:
         for number, stage in enumerate(STAGES, start=1):
             console.rule(f"stage {number} of {len(STAGES)}: {stage.title}")
-            report = Path(folder) / f"stage{number}.xml"
+            report = Path(folder) / f"{number}.xml"
             codes.append(run_stage(stage, report, arguments))
             for reason, tests in skipped(report).items():
                 reasons[reason] += tests

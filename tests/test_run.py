@@ -35,8 +35,9 @@ def test_skips_are_read_from_a_report(tmp_path: Path) -> None:
     assert skipped(tmp_path / "absent.xml") == {}
 
 
-def test_environment_puts_this_tree_first() -> None:
-    env = environment()
+def test_environment_puts_this_tree_first_and_leaves_nothing_elsewhere(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    assert env["TMPDIR"] == str(tmp_path)
     assert env["PYTHONPATH"].split(":")[0] == str(Path(__file__).parents[1])
     assert env["OMP_NUM_THREADS"] == "1"
 
