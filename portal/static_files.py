@@ -21,6 +21,7 @@ from starlette.types import Scope
 STATIC: Final = Path(__file__).parent / "static"
 PACKED: Final = frozenset({".js", ".css", ".svg"})
 FOR_EVER: Final = "public, max-age=31536000, immutable"
+_CONDITIONS: Final = ("if-none-match", "if-modified-since", "range")
 _VERSIONED: Final = re.compile(r"^(v-[0-9a-f]{12})/")
 
 
@@ -52,19 +53,36 @@ class CompressedFiles(StaticFiles):
         super().__init__(directory=directory)
         self._version = version
         self._packed: dict[tuple[str, float], bytes] = {}
+        self._ready: dict[str, tuple[bytes, dict[str, str]]] = {}
         self._lock = threading.Lock()
 
     def get_path(self, scope: Scope) -> str:
         """Return the file's path, without the version that an address names."""
         return _VERSIONED.sub("", super().get_path(scope))
 
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return what an address names; compressed files of this version are ready to send: they cannot change."""
+        headers = Headers(scope=scope)
+        if scope["method"] != "GET" or not self._is_present(scope) or any(name in headers for name in _CONDITIONS):
+            return await super().get_response(path, scope)
+        if "gzip" in headers.get("accept-encoding", "") and path in self._ready:
+            content, kept = self._ready[path]
+            return Response(content, headers=kept)
+        response = await super().get_response(path, scope)
+        if response.headers.get("content-encoding") == "gzip":
+            self._ready[path] = bytes(response.body), dict(response.headers)
+        return response
+
+    def _is_present(self, scope: Scope) -> bool:
+        named = _VERSIONED.match(super().get_path(scope))
+        return named is not None and named[1] == self._version
+
     def file_response(
         self, full_path: os.PathLike[str] | str, stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         """Return the file, its compressed form, or that it is the one the browser has."""
         plain = super().file_response(full_path, stat_result, scope, status_code)
-        named = _VERSIONED.match(super().get_path(scope))
-        if named and named[1] == self._version:
+        if self._is_present(scope):
             plain.headers["cache-control"] = FOR_EVER
         if Path(full_path).suffix not in PACKED:
             return plain

@@ -44,6 +44,20 @@ def test_what_the_browser_has_is_not_sent_again(client: TestClient, tmp_path: Pa
     assert (changed.status_code, changed.text) == (200, "let a = 2;\n" * 50)
 
 
+def test_script_of_this_version_is_sent_from_memory_with_the_same_headers(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text("let a = 1;\n" * 100)
+    app = Starlette()
+    app.mount("/static", CompressedFiles(directory=tmp_path, version="v-0123456789ab"))
+    client = TestClient(app)
+    first = client.get("/static/v-0123456789ab/a.js")
+    (tmp_path / "a.js").unlink()  # whoever asks the disk again finds nothing
+    again = client.get("/static/v-0123456789ab/a.js")
+    assert (again.status_code, again.text, again.headers) == (200, first.text, first.headers)
+    assert client.get("/static/v-0123456789ab/b.js").status_code == 404
+    assert client.get("/static/v-0123456789ab/a.js", headers={"Accept-Encoding": "identity"}).status_code == 404
+    assert client.get("/static/a.js").status_code == 404
+
+
 def test_address_with_the_version_is_kept_for_ever_and_one_of_before_is_not(tmp_path: Path) -> None:
     (tmp_path / "a.js").write_text("let a = 1;\n")
     version = version_of(tmp_path)
