@@ -26,6 +26,16 @@ NAV: Final = (
     ("audit", "/audit", "Audit", "a"),
 )
 
+FIRST_MODULES: Final = (
+    "reading/first.js",
+    "elements.js",
+    "reading/gallery.js",
+    "reading/panels.js",
+    "reading/store.js",
+    "reading/thumbnails.js",
+)
+"""What the reading room's cells are drawn with; its other scripts come after them."""
+
 
 def build_environment() -> Environment:
     """Return the template environment: escaping always on, a forgotten variable is an error."""
@@ -42,7 +52,9 @@ def build_environment() -> Environment:
     environment.globals.update(CLASS_INFO=CLASS_INFO, CellClass=CellClass, heat=charts.heat, interval=charts.interval)
     environment.globals.update(trend=charts.trend, kappa_mark=charts.kappa_mark)
     environment.globals["READING_KEYS"] = reading_keys.GROUPS
-    environment.globals["READING_MODULES"] = sorted(path.name for path in (STATIC / "js" / "reading").glob("*.js"))
+    environment.globals["FIRST_MODULES"] = FIRST_MODULES
+    modules = {f"reading/{path.name}" for path in (STATIC / "js" / "reading").glob("*.js")}
+    environment.globals["LATER_MODULES"] = sorted(modules - {*FIRST_MODULES})
     return environment
 
 

@@ -54,6 +54,17 @@ def test_first_pictures_are_asked_for_by_the_page_and_not_again_by_its_script(ro
     assert [f"/cases/{path}" for path in asked].count(first or "") == 1
 
 
+def test_room_takes_keys_though_its_first_pictures_do_not_come(room: Room) -> None:
+    room.page.route("**/images?*", lambda _route: None)  # never answered
+    room.page.reload()
+    room.page.wait_for_selector(".boxes g")
+    expect(room.page.locator("#selected b")).to_be_visible()
+    assert room.page.locator(".tile img").evaluate_all(SHOWN) == 0
+    before = room.page.locator("#selected b").inner_text()
+    room.page.keyboard.press("j")
+    expect(room.page.locator("#selected b")).not_to_have_text(before)
+
+
 def test_pictures_come_one_by_one_where_that_fails(room: Room) -> None:
     asked = _asked(room)
     room.page.route("**/images?*", lambda route: route.fulfill(status=503, body=""))

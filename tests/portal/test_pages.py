@@ -1,6 +1,8 @@
 """Pages as people and scripts get them."""
 
+import base64
 import hashlib
+import os
 import re
 from pathlib import Path
 from urllib.parse import urlencode
@@ -11,6 +13,7 @@ from sqlalchemy import text
 
 import portal
 from portal.main import create_app
+from portal.rendering import FIRST_MODULES
 from portal.security import HEADERS
 from portal.sessions import SESSION_COOKIE
 from server.reviews import opinions, second_opinions
@@ -171,6 +174,24 @@ def test_entry_that_is_nested_too_deep_is_refused_like_any_that_cannot_be_read(
     assert all("could not be read" in answer.text for answer in answers)
 
 
+def test_page_names_first_what_the_cells_are_drawn_with_and_every_script_once(
+    reader: Browser, network: Network
+) -> None:
+    page = reader.get(f"/cases/{network.cases[0]}").text
+    named = re.findall(r'<link rel="modulepreload"[^>]* href="/static/v-[0-9a-f]+/js/([^"]+)"', page)
+    scripts = STATIC / "js"
+    assert named[: len(FIRST_MODULES)] == list(FIRST_MODULES)
+    assert sorted(named) == sorted(
+        {*FIRST_MODULES, *(f"reading/{one.name}" for one in (scripts / "reading").glob("*.js"))}
+    )
+    imported = {
+        os.path.normpath(scripts / name / ".." / found)
+        for name in FIRST_MODULES
+        for found in re.findall(r"from '([^']+)'", (scripts / name).read_text())
+    }
+    assert imported <= {str(scripts / name) for name in FIRST_MODULES}
+
+
 def test_images_come_decrypted_and_are_not_shared(reader: Browser, network: Network) -> None:
     answer = reader.get(f"/cases/{network.cases[0]}/blobs/cell-c1.png")
     assert answer.content.startswith(b"\x89PNG")
@@ -182,13 +203,10 @@ def test_many_images_come_in_one_answer_as_each_would_by_itself(reader: Browser,
     names = ["cell-c2.png", "no-such.png", "cell-c1.png"]
     answer = reader.get(f"/cases/{case}/images?{urlencode({'name': names}, doseq=True)}")
     assert answer.headers["cache-control"].startswith("private")
-    found, at = list[bytes](), 0
-    while at < len(answer.content):
-        length = int.from_bytes(answer.content[at : at + 4], "big")
-        found.append(answer.content[at + 4 : at + 4 + length])
-        at += 4 + length
+    second, missing, first = answer.json()
     alone = [reader.get(f"/cases/{case}/blobs/{name}").content for name in (names[0], names[2])]
-    assert found == [alone[0], b"", alone[1]]
+    assert [base64.b64decode(one.removeprefix("data:image/png;base64,")) for one in (second, first)] == alone
+    assert missing == ""
     assert reader.get(f"/cases/{case}/images").status_code == 422
     assert reader.get(f"/cases/{case}/images?{urlencode({'name': ['x'] * 65}, doseq=True)}").status_code == 422
 

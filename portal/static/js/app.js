@@ -19,7 +19,6 @@ export async function post(url, fields = {}) {
     method: 'POST',
     body,
     headers: { 'X-CSRF-Token': csrf(), Accept: 'application/json' },
-    credentials: 'same-origin',
   });
   const json = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, json);

@@ -41,7 +41,6 @@ async function send(form, submitter) {
       method: 'POST',
       body: new URLSearchParams(new FormData(form)),
       headers: { 'X-CSRF-Token': csrf(), Accept: 'application/json' },
-      credentials: 'same-origin',
     });
     if (answer.status === 401) location.reload();
     else if (!answer.ok) tell(form, (await answer.json().catch(() => ({}))).message ?? 'That did not work. Try again.');

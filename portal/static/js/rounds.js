@@ -1,5 +1,6 @@
 // A run while it runs: charts by uPlot, figures and log book over server-sent events.
 import { say } from './app.js';
+import { el, svg } from './elements.js';
 
 const page = document.querySelector('[data-run]');
 const id = page.dataset.run;
@@ -15,7 +16,7 @@ const dark = () => matchMedia('(prefers-color-scheme: dark)').matches ? document
 const stroke = (i) => STROKES[i % STROKES.length][dark() ? 1 : 0];
 const dash = (i) => STROKES[i % STROKES.length][2];
 const ink = (name) => {
-  const probe = document.createElement('span');
+  const probe = el('span');
   probe.style.color = `var(${name})`;
   document.body.append(probe);
   const colour = getComputedStyle(probe).color;
@@ -69,19 +70,8 @@ function draw(name, series, { range = upFromZero, values, incrs } = {}) {
 }
 
 function key(label, colour, strokes) {
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  const line = document.createElementNS('http://www.w3.org/2000/svg', 'line');
-  svg.setAttribute('viewBox', '0 0 18 8');
-  svg.setAttribute('aria-hidden', 'true');
-  for (const [name, value] of Object.entries({ x1: 0, x2: 18, y1: 4, y2: 4, stroke: colour, 'stroke-width': 2, 'stroke-dasharray': strokes.join(' ') })) line.setAttribute(name, value);
-  svg.append(line);
-  return [svg, label];
-}
-
-function item(tag, parts) {
-  const made = document.createElement(tag);
-  made.append(...parts);
-  return made;
+  const line = svg('line', { x1: 0, x2: 18, y1: 4, y2: 4, stroke: colour, 'stroke-width': 2, 'stroke-dasharray': strokes.join(' ') });
+  return [svg('svg', { viewBox: '0 0 18 8', 'aria-hidden': 'true' }, line), label];
 }
 
 function charts() {
@@ -96,20 +86,14 @@ function charts() {
     { label: 'received', stroke: ink('--accent'), dash: [], points: run.round_views.map((view) => view.bytes_up / 1e6) },
   ];
   draw('bytes', traffic);
-  document.getElementById('legend-bytes').replaceChildren(...traffic.map((one) => item('span', key(one.label, one.stroke, one.dash))));
-  document.getElementById('legend').replaceChildren(...hospitals().map(([, name], i) => item('li', key(name, stroke(i), dash(i)))));
+  document.getElementById('legend-bytes').replaceChildren(...traffic.map((one) => el('span', {}, ...key(one.label, one.stroke, one.dash))));
+  document.getElementById('legend').replaceChildren(...hospitals().map(([, name], i) => el('li', {}, ...key(name, stroke(i), dash(i)))));
 }
 
 function log(event) {
   if (document.querySelector(`[data-event="${event.id}"]`)) return;
-  const line = document.createElement('li');
-  line.dataset.event = event.id;
-  line.className = 'fresh';
-  const time = document.createElement('time');
-  time.dateTime = event.at;
-  time.textContent = new Date(event.at).toISOString().slice(11, 19);
-  line.append(time, item('span', [event.text]));
-  document.getElementById('log').prepend(line);
+  const time = el('time', { datetime: event.at }, new Date(event.at).toISOString().slice(11, 19));
+  document.getElementById('log').prepend(el('li', { class: 'fresh', 'data-event': event.id }, time, el('span', {}, event.text)));
 }
 
 // The words and tables are the server's: the page is fetched again and its live parts taken over, one fetch at a time.
@@ -121,7 +105,7 @@ async function refresh() {
   fetching = true;
   while (again) {
     again = false;
-    const answer = await fetch(location.href, { credentials: 'same-origin' }).catch(() => null);
+    const answer = await fetch(location.href).catch(() => null);
     if (answer?.redirected) return location.reload();
     if (answer?.ok) {
       const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');

@@ -1,4 +1,4 @@
-// Reading blind: where text and estimate are written, kept as a draft, and the reading is saved for good.
+// Reading blind: its text and estimate, kept as a draft and saved for good; then what was thought, beside the AI's.
 import { post, say } from '../app.js';
 import { Shelf } from './shelf.js';
 
@@ -61,4 +61,25 @@ export function blindSaving(store, queue, { expired }) {
   };
   document.getElementById('open-blind')?.addEventListener('click', open);
   return open;
+}
+
+/** What was thought blind: the cells that are named otherwise now, to show or to name so again. */
+export function opinionPanel(store, acts) {
+  const differing = () => Object.entries(store.impression)
+    .filter(([id, label]) => store.cells.has(id) && store.cells.get(id).current_class !== label).map(([id]) => id);
+  const show = document.getElementById('impression-show');
+  const take = document.getElementById('impression-take');
+  const draw = () => {
+    const count = differing().length;
+    for (const button of [show, take]) if (button) button.disabled = !count;
+    const words = document.getElementById('impression-differs');
+    if (words) words.textContent = count ? `${count} ${count === 1 ? 'cell is' : 'cells are'} named otherwise now.` : 'Every cell that you named is named so now.';
+  };
+  show?.addEventListener('click', () => store.selectMany(differing(), { from: 'flag' }));
+  take?.addEventListener('click', () => {
+    const ids = differing();
+    for (const label of new Set(ids.map((id) => store.impression[id]))) acts.reclassify(label, ids.filter((id) => store.impression[id] === label));
+  });
+  store.addEventListener('cells', draw);
+  draw();
 }

@@ -1,5 +1,5 @@
 // Choosing many cells by mouse: a rubber band over the gallery, and dragging the chosen onto a class.
-import { el } from './store.js';
+import { el } from '../elements.js';
 
 const FAR = 4;
 

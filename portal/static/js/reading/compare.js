@@ -1,6 +1,6 @@
 // Cells side by side: the chosen ones, the same class in this patient's earlier signed cases, and signed references.
 import { Refused } from '../app.js';
-import { el } from './store.js';
+import { el } from '../elements.js';
 
 const MOST = 12;
 

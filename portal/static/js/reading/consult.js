@@ -1,7 +1,7 @@
 // Questions to colleagues: a drawer with the case's threads, and the form for a new one.
 import { post, say } from '../app.js';
+import { el } from '../elements.js';
 import { Mentions } from './mentions.js';
-import { el } from './store.js';
 
 const when = (text) => new Date(text).toLocaleString('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
 

@@ -1,5 +1,5 @@
 // The differential, live: exact intervals as the server computes them, what the reader changed, nRBC per 100.
-import { el, svg } from './store.js';
+import { el, svg } from '../elements.js';
 
 const CORE = ['neutrophil', 'lymphocyte', 'monocyte', 'eosinophil', 'basophil'];
 const round = (value) => (value >= 10 || Number.isInteger(value) ? Math.round(value) : value.toFixed(1));

@@ -1,6 +1,6 @@
 // Findings beside the differential: shown at once, sent by the queue like every act, taken back by a step of their own.
 import { say, typing } from '../app.js';
-import { el } from './store.js';
+import { el } from '../elements.js';
 
 const PAUSE = 500;
 const touch = (item) => `finding/${item}`;

@@ -1,5 +1,5 @@
 // The gallery: doubt first, then class by class.
-import { el } from './store.js';
+import { el } from '../elements.js';
 import { Thumbnails } from './thumbnails.js';
 
 const SIZES = { least: 44, most: 128, step: 4 };
@@ -12,6 +12,7 @@ export class Gallery {
     this.groups = new Map();
     this.pictures = new Thumbnails(root, `/cases/${store.case.case_id}`);
     this.draw();
+    this.begun = this.pictures.begin();
     root.addEventListener('click', (event) => this.click(event));
     store.addEventListener('cells', (event) => this.draw(event.detail.moved));
     store.addEventListener('select', (event) => this.mark(event.detail.from !== 'viewer' && event.detail.from !== 'band'));

@@ -1,6 +1,6 @@
 // Who set a cell's class, when, and from what; nothing is ever left out.
 import { Refused, say } from '../app.js';
-import { el } from './store.js';
+import { el } from '../elements.js';
 
 const WORDS = {
   class: (line, store) => (line.previous === line.label ? `accepted as ${store.name(line.label)}` : `${store.name(line.previous)} → ${store.name(line.label)}`),

@@ -1,12 +1,13 @@
-// The reading room's composition root: store, queue, panels and keys.
+// The reading room's composition root: what `first.js` began with, queue, panels and keys.
 import { dialogOpen, post, say, typing } from '../app.js';
+import { el } from '../elements.js';
 import { Acts } from './acts.js';
 import { dragging, rubberBand } from './choosing.js';
 import { compare } from './compare.js';
 import { showDifferential } from './differential.js';
 import { Drawing } from './drawing.js';
 import { Findings } from './findings.js';
-import { Gallery } from './gallery.js';
+import { data, gallery, store } from './first.js';
 import { glassDialog } from './glass.js';
 import { showHistory } from './history.js';
 import { Light } from './light.js';
@@ -14,30 +15,23 @@ import { Consult } from './consult.js';
 import { follow } from './live.js';
 import { CellMenu } from './menu.js';
 import { More } from './more.js';
-import { resizable } from './panels.js';
 import { phraseLists } from './phrases.js';
 import { Queue } from './queue.js';
 import { watchGroups } from './seen.js';
 import { Activity } from './activity.js';
-import { blindSaving } from './blind.js';
-import { opinionPanel } from './opinions.js';
+import { blindSaving, opinionPanel } from './blind.js';
 import { Overlay, secondEye } from './secondeye.js';
 import { signing } from './sign.js';
-import { el, Store } from './store.js';
 import { Trouble } from './trouble.js';
 import { Viewer } from './viewer.js';
 
-const data = JSON.parse(document.getElementById('room-data').textContent);
-const store = new Store(data);
 const address = `/cases/${store.case.case_id}`;
 const queue = new Queue(store.case.case_id, store.userId);
 const saved = document.getElementById('saved');
 const classes = document.getElementById('classes');
 const line = document.getElementById('selected');
 
-resizable(document.getElementById('panels'));
 const viewer = new Viewer(document.getElementById('viewport'), store);
-const gallery = new Gallery(document.getElementById('gallery'), store);
 const light = new Light(document.querySelector('.room'));
 const acts = new Acts(store, queue, address);
 const trouble = new Trouble(store, queue, address);

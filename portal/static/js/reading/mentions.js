@@ -1,12 +1,11 @@
 // After an @ the names of colleagues, to choose by arrows and enter or by mouse.
+import { el } from '../elements.js';
+
 export class Mentions {
   constructor(box, people) {
     this.field = box.querySelector('textarea');
     this.people = people;
-    this.list = document.createElement('ul');
-    this.list.setAttribute('role', 'listbox');
-    this.list.setAttribute('aria-label', 'Colleagues to mention');
-    this.list.hidden = true;
+    this.list = el('ul', { role: 'listbox', 'aria-label': 'Colleagues to mention', hidden: true });
     box.append(this.list);
     this.field.addEventListener('input', () => this.look());
     this.field.addEventListener('keydown', (event) => this.key(event));
@@ -23,13 +22,7 @@ export class Mentions {
     this.word = /(?:^|\s)@([^@\n]{0,30})$/.exec(before)?.[1];
     const wanted = this.word?.toLowerCase();
     const found = wanted === undefined ? [] : this.people.filter(({ name }) => name.toLowerCase().includes(wanted) && name.toLowerCase() !== wanted).slice(0, 6);
-    this.list.replaceChildren(...found.map(({ name }, at) => {
-      const item = document.createElement('li');
-      item.setAttribute('role', 'option');
-      item.setAttribute('aria-selected', String(at === 0));
-      item.textContent = name;
-      return item;
-    }));
+    this.list.replaceChildren(...found.map(({ name }, at) => el('li', { role: 'option', 'aria-selected': String(at === 0) }, name)));
     this.list.hidden = !found.length;
   }
 

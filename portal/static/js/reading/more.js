@@ -1,6 +1,6 @@
 // "Count 100 more": what was asked of the hospital's node, what came, and when.
 import { post, say } from '../app.js';
-import { el } from './store.js';
+import { el } from '../elements.js';
 
 const clock = (text) => new Date(text).toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' });
 const cells = (count) => `${count} ${count === 1 ? 'cell' : 'cells'} more`;

@@ -1,6 +1,6 @@
 // Pieces of text to insert into a comment or the impression; a reader keeps own ones.
 import { post, say } from '../app.js';
-import { el } from './store.js';
+import { el } from '../elements.js';
 
 export function phraseLists(phrases) {
   const lists = [...document.querySelectorAll('details.phrases')];

@@ -1,7 +1,7 @@
 // Signing out: the draft is kept, unsent acts go first, what was not looked at blocks, the version the reader saw is signed.
 import { post, say } from '../app.js';
+import { el } from '../elements.js';
 import { Shelf } from './shelf.js';
-import { el } from './store.js';
 
 export function signing(store, queue, { expired, show, before }) {
   const address = `/cases/${store.case.case_id}`;
@@ -34,28 +34,28 @@ export function signing(store, queue, { expired, show, before }) {
     const cells = [...store.cells.values()];
     const changed = cells.filter((cell) => cell.changed_by).length;
     document.getElementById('sign-summary').textContent = `${cells.length} cells, ${changed} set or accepted by hand.`;
-    const blocked = block();
     error.hidden = true;
     if (!impression.value && !corrected()) impression.value = proposal;
     else if (impression.value === proposal && corrected()) impression.value = '';
     draft.textContent = impression.value && impression.value === proposal
       ? 'Proposed from the counts, as nothing was corrected: change it as you see fit.' : 'The draft is kept as you write.';
     dialog.showModal();
-    if (blocked) document.getElementById('sign-show').focus();
-    else (impression.value ? document.getElementById('password') : impression).focus();
+    block();
   };
+  const box = document.getElementById('sign-blocked');
+  // A group that came on the screen just before counts a moment later.
+  store.addEventListener('seen', () => box.hidden || block());
 
-  /** Say what was not looked at; true where that blocks the signature. */
+  /** Say what was not looked at and blocks the signature; go to what is next. */
   function block() {
     const [doubtful, unseen] = [store.doubtful, store.unseen];
     const reasons = [];
     if (doubtful.length) reasons.push(`${store.words(doubtful)} ${doubtful.length === 1 ? 'is' : 'are'} doubtful and not reviewed: set the class, or accept it (a).`);
     if (unseen.length) reasons.push(`Not on your screen yet: ${unseen.map((cls) => store.name(cls)).join(', ')}.`);
-    const box = document.getElementById('sign-blocked');
     box.hidden = !reasons.length;
     box.querySelector('ul').replaceChildren(...reasons.map((reason) => el('li', {}, reason)));
-    submit.disabled = reasons.length > 0;
-    return reasons.length > 0;
+    submit.disabled = !box.hidden;
+    (submit.disabled ? document.getElementById('sign-show') : impression.value ? document.getElementById('password') : impression).focus();
   }
   document.getElementById('sign-show').addEventListener('click', () => {
     dialog.close();

@@ -216,24 +216,3 @@ export class Store extends EventTarget {
     return ids.length === 1 ? `cell ${this.cells.get(ids[0])?.number ?? ''}`.trim() : `${ids.length} cells`;
   }
 }
-
-/** Make an element: tag, attributes, children. */
-export function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  set(node, attributes);
-  node.append(...children);
-  return node;
-}
-
-export function svg(tag, attributes = {}, ...children) {
-  const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
-  set(node, attributes);
-  node.append(...children);
-  return node;
-}
-
-function set(node, attributes) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? '' : value);
-  }
-}

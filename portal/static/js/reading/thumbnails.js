@@ -7,8 +7,8 @@ export class Thumbnails {
   constructor(root, address) {
     this.address = address;
     this.names = new Map();
+    this.first = [];
     this.waiting = [];
-    this.size = FIRST;
     this.asked = 0;
     this.near = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries) {
@@ -22,15 +22,22 @@ export class Thumbnails {
 
   show(image, name) {
     this.names.set(image, name);
-    this.near.observe(image);
+    if (this.first) this.first.push(image);
+    else this.near.observe(image);
+  }
+
+  /** All that the gallery begins with were told of: what stands first needs no look at where it stands. */
+  async begin() {
+    const { first } = this;
+    this.first = null;
+    for (const image of first.splice(FIRST)) this.near.observe(image);
+    if (first.length) await this.fetch(first);
+    await Promise.allSettled(first.map((image) => image.decode()));
   }
 
   /** Two answers at a time: the second is made while the first is drawn. */
   next() {
-    while (this.waiting.length && this.asked < 2) {
-      this.fetch(this.waiting.splice(0, this.size));
-      this.size = MOST;
-    }
+    while (this.waiting.length && this.asked < 2) this.fetch(this.waiting.splice(0, MOST));
   }
 
   async fetch(images) {
@@ -38,7 +45,7 @@ export class Thumbnails {
     const parts = await this.parts(images.map((image) => this.names.get(image)));
     images.forEach((image, at) => {
       // What did not come is asked for by itself: the browser then says why.
-      image.src = parts[at] ?? `${this.address}/blobs/${encodeURIComponent(this.names.get(image))}`;
+      image.src = parts[at] || `${this.address}/blobs/${encodeURIComponent(this.names.get(image))}`;
     });
     this.asked -= 1;
     this.next();
@@ -46,22 +53,10 @@ export class Thumbnails {
 
   async parts(names) {
     try {
-      const answer = await fetch(`${this.address}/images?${new URLSearchParams(names.map((name) => ['name', name]))}`, { credentials: 'same-origin' });
-      return answer.ok ? split(await answer.arrayBuffer()) : [];
+      const answer = await fetch(`${this.address}/images?${new URLSearchParams(names.map((name) => ['name', name]))}`);
+      return answer.ok ? await answer.json() : [];
     } catch {
       return [];
     }
   }
-}
-
-/** Addresses of the pictures in an answer: of each its length, then itself; none for an empty one. */
-function split(buffer) {
-  const found = [];
-  for (let at = 0, view = new DataView(buffer); at < buffer.byteLength;) {
-    const length = view.getUint32(at);
-    const bytes = new Uint8Array(buffer, at + 4, length);
-    found.push(length ? URL.createObjectURL(new Blob([bytes], { type: bytes[0] === 0x89 ? 'image/png' : 'image/jpeg' })) : undefined);
-    at += 4 + length;
-  }
-  return found;
 }

@@ -1,6 +1,6 @@
 // When the centre did not take an act, the session ended, or another tab or reader was faster: said, and a way on.
 import { say } from '../app.js';
-import { el } from './store.js';
+import { el } from '../elements.js';
 
 export class Trouble {
   constructor(store, queue, address) {

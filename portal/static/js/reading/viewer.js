@@ -1,5 +1,5 @@
 // The field in OpenSeadragon, its boxes in one SVG above it. A smear without fields shows the chosen cell instead.
-import { svg } from './store.js';
+import { el, svg } from '../elements.js';
 
 const SCALES = { px: [10, 20, 50, 100, 200, 500, 1000], µm: [1, 2, 5, 10, 20, 50, 100, 200, 500] };
 const LEAST_BAR = 60;
@@ -38,8 +38,8 @@ export class Viewer {
     this.osd.innerTracker.keyDownHandler = null;
     this.osd.innerTracker.keyHandler = null;
     this.layer = svg('svg', { class: 'boxes', 'aria-hidden': 'true' });
-    this.scale = Object.assign(document.createElement('div'), { className: 'scalebar', hidden: true });
-    this.note = Object.assign(document.createElement('div'), { className: 'viewer-note', hidden: true });
+    this.scale = el('div', { class: 'scalebar', hidden: true });
+    this.note = el('div', { class: 'viewer-note', hidden: true });
     this.root.append(this.layer, this.scale, this.note);
     for (const event of ['open', 'update-viewport', 'resize']) this.osd.addHandler(event, () => this.draw());
     this.osd.addHandler('open', () => this.opened());

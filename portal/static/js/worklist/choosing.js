@@ -1,5 +1,6 @@
 // Cases chosen in the list, by keys and by mouse, and given to a colleague.
 import { post, say } from '../app.js';
+import { el } from '../elements.js';
 
 export class Choice {
   constructor(list) {
@@ -148,14 +149,7 @@ export class Assigning {
       return;
     }
     document.getElementById('assigned-done').textContent = done.length ? `${what}. These are as they were, and still chosen:` : 'Nothing was changed:';
-    document.getElementById('assigned-failed').replaceChildren(...failed.map((one) => {
-      const item = document.createElement('li');
-      const name = document.createElement('b');
-      name.className = 'mono';
-      name.textContent = one.case_id;
-      item.append(name, ` ${one.reason}`);
-      return item;
-    }));
+    document.getElementById('assigned-failed').replaceChildren(...failed.map((one) => el('li', {}, el('b', { class: 'mono' }, one.case_id), ` ${one.reason}`)));
     document.getElementById('assigned').showModal();
   }
 }

@@ -35,7 +35,7 @@ export class List extends EventTarget {
   }
 
   async get(path, further) {
-    const answer = await fetch(`${path}?${this.query(further)}`, { headers: { Accept: 'application/json' }, credentials: 'same-origin' });
+    const answer = await fetch(`${path}?${this.query(further)}`, { headers: { Accept: 'application/json' } });
     if (answer.status === 401) location.reload();
     if (!answer.ok) throw new Error(String(answer.status));
     return answer.json();
