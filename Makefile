@@ -35,7 +35,7 @@ browser: ## install Debian's chromium and poppler where they are missing
 demo: setup ## run the whole platform on this machine: make demo ARGS="--data ../shared/data"
 	@$(BIN)/hematovision-demo $(ARGS)
 
-test: setup browser ## run every test (about 25 minutes on 2 cores)
+test: setup browser ## run every test (about 20 minutes on 2 cores)
 	@$(BIN)/python -m tests.run $(ARGS)
 
 chaos: setup ## kill every process of a federation in turn (about half an hour); build/kill-table.jsonl says what happened
