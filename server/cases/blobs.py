@@ -43,8 +43,8 @@ def reader(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple
     return read_one
 
 
-def read_many(runtime: Runtime, case: Case, names: Sequence[str], *, actor: str) -> list[tuple[bytes, str] | None]:
-    """Return the plain contents and media types of a case's images, in the order asked for; None: it cannot be had.
+def read_many(runtime: Runtime, case: Case, names: Sequence[str], *, actor: str) -> list[bytes]:
+    """Return the plain contents of a case's images, in the order asked for; empty where one cannot be had.
 
     Whoever then asks for that one by itself is told why.
     """
@@ -57,11 +57,11 @@ def read_many(runtime: Runtime, case: Case, names: Sequence[str], *, actor: str)
         return [first, *pool.map(lambda name: _or_nothing(read_one, name), names[1:])]
 
 
-def _or_nothing(read_one: Callable[[str], tuple[bytes, str]], name: str) -> tuple[bytes, str] | None:
+def _or_nothing(read_one: Callable[[str], tuple[bytes, str]], name: str) -> bytes:
     try:
-        return read_one(name)
+        return read_one(name)[0]
     except (NotFoundError, DataInvalidError):
-        return None
+        return b""
 
 
 def keep_marked(runtime: Runtime, case: Case, plain: bytes, *, actor: str) -> str:

@@ -145,15 +145,13 @@ def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str,
     return blobs.read(runtime, case, name, actor=principal.actor)
 
 
-def images(
-    session: Session, runtime: Runtime, principal: Principal, case_id: str, names: Sequence[str]
-) -> list[tuple[bytes, str] | None]:
-    """Return many of a case's images at once, decrypted in memory, with their media types; None: it cannot be had."""
+def images(session: Session, runtime: Runtime, principal: Principal, case_id: str, names: Sequence[str]) -> list[bytes]:
+    """Return many of a case's images at once, decrypted in memory; empty where one cannot be had."""
     case = visible_case(session, principal, case_id, light=True)
     sight = sight_of(session, principal, case)
     shown = [name for name in names if not name.startswith(SOMETIMES_HIDDEN) or sight.shows_image(name)]
     found = dict(zip(shown, blobs.read_many(runtime, case, shown, actor=principal.actor), strict=True))
-    return [found.get(name) for name in names]
+    return [found.get(name, b"") for name in names]
 
 
 def field_tile(

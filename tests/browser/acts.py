@@ -7,6 +7,7 @@ from playwright.sync_api import Page
 
 from server.accounts.schemas import Principal
 from server.models import User
+from tests.browser.room import READY
 from tests.factories import PASSWORD
 from tests.portal.factories import Network
 
@@ -16,7 +17,7 @@ def ask(page: Page) -> None:
 
 
 def why(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.keyboard.press(".")
     page.keyboard.press("y")
     page.wait_for_timeout(500)
@@ -26,7 +27,7 @@ def claim(page: Page) -> None:
     if page.get_by_role("button", name="Claim to read").count():
         page.get_by_role("button", name="Claim to read").click()
         page.wait_for_selector("#open-sign, #open-blind")
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
 
 
 def claimed(act: Callable[[Page], None]) -> Callable[[Page], None]:
@@ -128,7 +129,7 @@ def ready_to_sign(page: Page) -> None:
 
 
 def choose_many(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     tiles = page.locator("[data-group]:not([data-group=unsure]) .tile")
     tiles.first.click()
     tiles.nth(5).click(modifiers=["Shift"])
@@ -142,7 +143,7 @@ def mark(page: Page) -> None:
 
 
 def menu(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.locator(".tile").nth(3).click(button="right")
 
 
@@ -153,27 +154,27 @@ def compare(page: Page) -> None:
 
 
 def red_cells(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     for key in ("s", "2", "ArrowDown", "3"):
         page.keyboard.press(key)
     page.locator("#saved", has_text="saved").wait_for()
 
 
 def malaria(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.get_by_role("tab", name="Malaria").click()
     page.locator("#panel-malaria").get_by_label("Seen", exact=True).check()
     page.wait_for_timeout(700)
 
 
 def glass(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.keyboard.press("Shift+G")
     page.wait_for_selector("#glass[open]")
 
 
 def history(page: Page) -> None:
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     if not page.locator(".tile.human").count():
         read(page)
     page.locator(".tile.human").first.click()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
-from tests.browser.room import Room
+from tests.browser.room import READY, Room
 from tests.browser.world import chromium, serving, sign_in
 from tests.portal.drawn import DrawnSmear, draw_smears, send_case
 from tests.portal.factories import Network, add_hospital, staffed
@@ -67,7 +67,7 @@ def open_room(network: Network, browser: Browser, address: str) -> Iterator[Open
         if claim:
             page.get_by_role("button", name="Claim to read").click()
             page.wait_for_selector("#open-sign")
-        page.wait_for_selector(".tile")
+        page.wait_for_selector(READY)
         if smear.smear.fields:
             page.wait_for_selector(".boxes g")
         return made

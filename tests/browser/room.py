@@ -9,6 +9,9 @@ from server.cases.schemas import CaseView, CellView
 from shared.contracts.ontology import CellClass
 from tests.portal.factories import Network
 
+READY = '.tile[aria-selected="true"]'
+"""The room takes keys and pointers: its first cell is chosen."""
+
 
 @dataclass
 class Room:

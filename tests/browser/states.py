@@ -24,6 +24,7 @@ from server.reviews.schemas import GlassInput, SignInput
 from shared.contracts.case import Priority
 from shared.contracts.report import GlassReason, ReportStatus
 from shared.contracts.supplement import MoreAnswer, MoreState
+from tests.browser.room import READY
 from tests.factories import PASSWORD
 from tests.portal.drawn import DrawnSmear, send_case
 from tests.portal.factories import Network
@@ -160,7 +161,7 @@ def _sign(network: Network, case_id: str) -> str:
 
 def ask_colleague(page: Page) -> None:
     """Open the questions, and begin one that mentions somebody."""
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.keyboard.press("Shift+C")
     page.locator(".thread").first.wait_for()
     page.locator("#ask-text").fill("Please look at cell 12 too, @")
@@ -202,7 +203,7 @@ def save_view(page: Page) -> None:
 
 def lose_connection(page: Page) -> None:
     """Go on without the centre; what waits is dropped again with the answer to it."""
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.route("**/cells", lambda route: route.abort())
     _change_two(page)
     page.locator("#saved", has_text="wait").wait_for()
@@ -211,7 +212,7 @@ def lose_connection(page: Page) -> None:
 def meet_conflict(page: Page) -> None:
     """Have the centre refuse a change, as it does where another reader was faster."""
     said = {"message": "The cell was split by Dr. M. Osei."}
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.route("**/cells", lambda route: route.fulfill(status=409, json=said))
     _change_two(page)
     page.locator("#conflict[open]").wait_for()

@@ -6,7 +6,7 @@ from playwright.sync_api import Browser, Page, expect
 from server.cases import supplements
 from server.models import CaseSupplement
 from shared.contracts.supplement import MoreAnswer, MoreState
-from tests.browser.room import Room
+from tests.browser.room import READY, Room
 from tests.browser.world import CHROMIUM, sign_in
 
 pytestmark = [
@@ -37,7 +37,7 @@ def test_question_on_a_cell_is_answered_live_and_marked_until_it_is_seen(
     line = second.locator(f"#row-{room.case_id}")
     expect(line.locator(".asks")).to_be_visible()
     line.locator("a.row").click()
-    second.wait_for_selector(".tile")
+    second.wait_for_selector(READY)
     expect(second.locator("#open-consult")).to_have_class("btn quiet unread")
     second.keyboard.press("Shift+C")
     expect(second.locator(".thread .new")).to_be_visible()

@@ -8,7 +8,7 @@ from server.models import FindingChange
 from server.reviews import findings
 from server.reviews.schemas import FindingsView
 from shared.contracts.case import CaseState
-from tests.browser.room import Room
+from tests.browser.room import READY, Room
 from tests.browser.world import CHROMIUM
 from tests.factories import PASSWORD
 
@@ -133,7 +133,7 @@ def test_malaria_asks_for_the_species_and_reckons_by_the_patients_own_count(room
 def test_two_tabs_show_the_same_findings(room: Room) -> None:
     second = room.page.context.new_page()
     second.goto(f"/cases/{room.case_id}")
-    second.wait_for_selector(".tile")
+    second.wait_for_selector(READY)
     _press(room.page, "s", "3")
     room.saved()
     row = second.locator('[data-item="grade.anisocytosis"] [data-grade="3"]')

@@ -9,6 +9,7 @@ from server.cases import service as cases
 from server.reviews import second_opinions
 from shared.contracts.ontology import CellClass
 from tests.browser.opinions import asked_case, blind_case, weeks_of_figures, with_overlays
+from tests.browser.room import READY
 from tests.browser.world import CHROMIUM, sign_in
 from tests.portal.drawn import DrawnSmear, send_case
 from tests.portal.factories import Network, add_hospital
@@ -115,7 +116,7 @@ def test_second_opinion_is_asked_given_blind_and_decided_on(network: Network, vi
     first = visit("reader", f"/cases/{case_id}")
     first.keyboard.press("c")
     first.wait_for_selector("#open-sign")
-    first.wait_for_selector(".tile")
+    first.wait_for_selector(READY)
     first.keyboard.press("8")  # a blast, which the second must not see
     _saved(first)
     first.get_by_role("button", name="Ask for a second opinion…").click()
@@ -126,7 +127,7 @@ def test_second_opinion_is_asked_given_blind_and_decided_on(network: Network, vi
     second = visit("second", "/worklist")
     expect(second.get_by_text("second opinion asked of you by Dr. A. Reader").first).to_be_visible()
     second.goto(f"/cases/{case_id}")
-    second.wait_for_selector(".tile")
+    second.wait_for_selector(READY)
     assert second.locator(".tile.human").count() == 0
     assert second.locator('[data-group="blast"]').count() == 0
     second.keyboard.press("Shift+D")
@@ -158,7 +159,7 @@ def test_second_opinion_is_asked_given_blind_and_decided_on(network: Network, vi
 def test_opinion_asked_of_anyone_is_taken_on_by_a_key(network: Network, visit: Visit, smear: DrawnSmear) -> None:
     case_id = asked_case(network, smear, given=False, of=None)
     page = visit("second", f"/cases/{case_id}")
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     page.keyboard.press("c")
     page.wait_for_selector("#open-blind")
     page.keyboard.press("1")
@@ -168,7 +169,7 @@ def test_opinion_asked_of_anyone_is_taken_on_by_a_key(network: Network, visit: V
 def test_what_the_model_saw_is_off_until_asked(network: Network, visit: Visit, smear: DrawnSmear) -> None:
     case_id = send_case(network, "a", smear)
     page = visit("reader", f"/cases/{case_id}")
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     overlay = page.locator("#overlay")
     expect(overlay).to_be_hidden()
     page.keyboard.press(".")

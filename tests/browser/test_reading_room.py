@@ -12,7 +12,7 @@ from server.models.base import utc_now
 from shared.contracts.case import CaseState
 from shared.contracts.ontology import CellClass
 from tests.browser.conftest import OpenRoom
-from tests.browser.room import Room
+from tests.browser.room import READY, Room
 from tests.browser.world import CHROMIUM
 from tests.factories import PASSWORD
 from tests.portal.drawn import DrawnSmear
@@ -120,7 +120,7 @@ def test_class_group_is_seen_once_on_screen_and_kept_over_a_reload(open_room: Op
     assert noted.value.ok
     expect(seen).not_to_have_class(UNSEEN)
     page.reload()
-    page.wait_for_selector(".tile")
+    page.wait_for_selector(READY)
     assert not _shown(seen)
     expect(seen).not_to_have_class(UNSEEN)
 
@@ -362,7 +362,7 @@ def test_second_tab_shows_what_the_first_one_does(room: Room) -> None:
     cell = room.chosen()
     second = room.page.context.new_page()
     second.goto(f"/cases/{room.case_id}")
-    second.wait_for_selector(".tile")
+    second.wait_for_selector(READY)
     room.page.keyboard.press("x")
     room.saved()
     expect(second.locator(f'.tile[data-cell="{cell}"] .tag')).to_have_text("AR")

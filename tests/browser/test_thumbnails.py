@@ -1,9 +1,9 @@
 """The gallery's pictures: many in one answer, and one by one where that fails."""
 
 import pytest
-from playwright.sync_api import Request, expect
+from playwright.sync_api import Request, Route, expect
 
-from tests.browser.room import Room
+from tests.browser.room import READY, Room
 from tests.browser.world import CHROMIUM
 
 pytestmark = [
@@ -52,6 +52,18 @@ def test_first_pictures_are_asked_for_by_the_page_and_not_again_by_its_script(ro
     room.page.reload()
     _all_shown(room)
     assert [f"/cases/{path}" for path in asked].count(first or "") == 1
+
+
+def test_keys_that_were_pressed_before_the_room_was_there_count(room: Room) -> None:
+    held: list[Route] = []
+    room.page.route("**/main.js", lambda route: held.append(route))
+    room.page.reload(wait_until="commit")
+    room.page.wait_for_selector(".tile")
+    second = room.page.locator(".tile").nth(1).get_attribute("data-cell")
+    room.page.keyboard.press("j")
+    assert room.page.locator(READY).count() == 0
+    held[0].continue_()
+    expect(room.page.locator(f'.tile[data-cell="{second}"]')).to_have_attribute("aria-selected", "true")
 
 
 def test_room_takes_keys_though_its_first_pictures_do_not_come(room: Room) -> None:

@@ -9,20 +9,21 @@ export class Refused extends Error {
   }
 }
 
-/** POST a form by fetch and return its JSON; a refusal throws `Refused`, no connection throws a TypeError. */
+/** The JSON at an address; a refusal throws `Refused`, no connection throws a TypeError. */
+export async function get(url, options) {
+  const answer = await fetch(url, { headers: { Accept: 'application/json' }, ...options });
+  const json = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Refused(answer.status, json);
+  return json;
+}
+
+/** POST a form and return the answer's JSON, as `get`. */
 export async function post(url, fields = {}) {
   const body = fields instanceof FormData ? new URLSearchParams(fields) : new URLSearchParams();
   if (!(fields instanceof FormData)) {
     for (const [name, value] of Object.entries(fields)) [value].flat().forEach((one) => body.append(name, one));
   }
-  const answer = await fetch(url, {
-    method: 'POST',
-    body,
-    headers: { 'X-CSRF-Token': csrf(), Accept: 'application/json' },
-  });
-  const json = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(answer.status, json);
-  return json;
+  return get(url, { method: 'POST', body, headers: { 'X-CSRF-Token': csrf(), Accept: 'application/json' } });
 }
 
 export function say(text, { seconds = 4 } = {}) {

@@ -9,6 +9,7 @@ from tests.bench.portal.centre import centre
 from tests.bench.portal.opening import CELLS, FIELDS
 from tests.bench.portal.section import Measured, Options, Section, middle, most
 from tests.bench.portal.smears import smear
+from tests.browser.room import READY
 from tests.browser.world import chromium, sign_in
 from tests.portal.drawn import send_case
 
@@ -37,7 +38,7 @@ def measure(options: Options) -> Measured:
             page.goto(f"{served.address}/cases/{served.network.cases[-1]}")
             page.get_by_role("button", name="Claim to read").click()
             page.wait_for_selector("#open-sign")
-            page.wait_for_selector(".tile")
+            page.wait_for_selector(READY)
             painted, acks = pressed(page, options.keys)
     say(f"keys: {len(painted)} painted, {len(acks)} acknowledged")
     return Measured(

@@ -1,5 +1,5 @@
 // Cells side by side: the chosen ones, the same class in this patient's earlier signed cases, and signed references.
-import { Refused } from '../app.js';
+import { get } from '../app.js';
 import { el } from '../elements.js';
 
 const MOST = 12;
@@ -17,9 +17,7 @@ export async function compare(dialog, store, address) {
   for (const list of [earlier, library]) list.replaceChildren(el('p', { class: 'muted' }, 'One moment…'));
   dialog.showModal();
   try {
-    const answer = await fetch(`${address}/compare?label=${cell.current_class}`, { headers: { Accept: 'application/json' } });
-    const body = await answer.json();
-    if (!answer.ok) throw new Refused(answer.status, body);
+    const body = await get(`${address}/compare?label=${cell.current_class}`);
     fill(earlier, body.earlier, store, 'No earlier signed case of this patient shows such a cell.');
     fill(library, body.references, store, 'No hospital shares a signed cell of this class.');
   } catch (problem) {

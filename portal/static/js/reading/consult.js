@@ -1,5 +1,5 @@
 // Questions to colleagues: a drawer with the case's threads, and the form for a new one.
-import { post, say } from '../app.js';
+import { get, post, say } from '../app.js';
 import { el } from '../elements.js';
 import { Mentions } from './mentions.js';
 
@@ -57,12 +57,8 @@ export class Consult {
   }
 
   async load() {
-    try {
-      const answer = await fetch(`${this.address}/consult`, { headers: { Accept: 'application/json' } });
-      if (answer.ok) this.show(await answer.json());
-    } catch {
-      // The stream tells again when the connection is back.
-    }
+    // Without a connection the stream tells again when it is back.
+    await get(`${this.address}/consult`).then((told) => this.show(told), () => {});
   }
 
   async saw() {

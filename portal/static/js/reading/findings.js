@@ -1,5 +1,5 @@
 // Findings beside the differential: shown at once, sent by the queue like every act, taken back by a step of their own.
-import { say, typing } from '../app.js';
+import { get, say, typing } from '../app.js';
 import { el } from '../elements.js';
 
 const PAUSE = 500;
@@ -117,10 +117,8 @@ export class Findings {
   }
 
   async reload() {
-    try {
-      const answer = await fetch(`${this.address}/findings`, { headers: { Accept: 'application/json' } });
-      if (answer.ok) this.take(await answer.json());
-    } catch { /* it comes with the next answer */ }
+    // Without a connection it comes with the next answer.
+    await get(`${this.address}/findings`).then((view) => this.take(view), () => {});
   }
 
   set(item, value, words) {

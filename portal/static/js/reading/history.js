@@ -1,5 +1,5 @@
 // Who set a cell's class, when, and from what; nothing is ever left out.
-import { Refused, say } from '../app.js';
+import { get, say } from '../app.js';
 import { el } from '../elements.js';
 
 const WORDS = {
@@ -19,10 +19,7 @@ export async function showHistory(dialog, store, address) {
   list.replaceChildren(el('li', { class: 'muted' }, 'One moment…'));
   dialog.showModal();
   try {
-    const answer = await fetch(`${address}/history`, { headers: { Accept: 'application/json' } });
-    const body = await answer.json();
-    if (!answer.ok) throw new Refused(answer.status, body);
-    const lines = body.filter((line) => line.cell_id === cell.cell_id);
+    const lines = (await get(`${address}/history`)).filter((line) => line.cell_id === cell.cell_id);
     const first = cell.added_by ? [] : [el('li', {}, el('b', {}, store.name(cell.ai_class)), el('span', { class: 'muted' }, ` the model, ${cell.ai_probability.toFixed(2)}`))];
     list.replaceChildren(...lines.map((line) => entry(line, store)), ...first);
   } catch (problem) {

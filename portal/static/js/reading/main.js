@@ -7,7 +7,7 @@ import { compare } from './compare.js';
 import { showDifferential } from './differential.js';
 import { Drawing } from './drawing.js';
 import { Findings } from './findings.js';
-import { data, gallery, store } from './first.js';
+import { data, gallery, onKey, store } from './first.js';
 import { glassDialog } from './glass.js';
 import { showHistory } from './history.js';
 import { Light } from './light.js';
@@ -259,7 +259,7 @@ function labelOf(key) {
   return key === 'x' ? 'artefact' : null;
 }
 
-document.addEventListener('keydown', (event) => {
+function pressed(event) {
   const altGraph = event.getModifierState('AltGraph'); // how some keyboards type brackets
   if (typing(event) || dialogOpen() || (event.altKey && !altGraph)) return;
   const key = altGraph ? event.key : spelled(event);
@@ -274,7 +274,7 @@ document.addEventListener('keydown', (event) => {
   if (control && (['Space', 'Enter'].includes(key) || (key.includes('Arrow') && control.matches('input, [role="separator"]')))) return;
   event.preventDefault();
   ACTIONS[does](does === 'class' ? labelOf(key) : undefined);
-});
+}
 
 const lease = document.getElementById('lease');
 if (lease?.dataset.until) {
@@ -308,3 +308,4 @@ follow(address, { consult: () => consult?.heard(), more: () => more?.load(), hol
 queue.send();
 const [first] = store.sequence;
 if (first) store.select(first, { from: 'start' });
+onKey(pressed);

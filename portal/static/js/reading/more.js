@@ -1,5 +1,5 @@
 // "Count 100 more": what was asked of the hospital's node, what came, and when.
-import { post, say } from '../app.js';
+import { get, post, say } from '../app.js';
 import { el } from '../elements.js';
 
 const clock = (text) => new Date(text).toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' });
@@ -23,12 +23,8 @@ export class More {
   }
 
   async load() {
-    try {
-      const answer = await fetch(`${this.address}/more`, { headers: { Accept: 'application/json' } });
-      if (answer.ok) this.show(await answer.json());
-    } catch {
-      // The stream tells again when the connection is back.
-    }
+    // Without a connection the stream tells again when it is back.
+    await get(`${this.address}/more`).then((told) => this.show(told), () => {});
   }
 
   async ask() {

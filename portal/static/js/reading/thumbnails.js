@@ -51,12 +51,21 @@ export class Thumbnails {
     this.next();
   }
 
-  async parts(names) {
-    try {
-      const answer = await fetch(`${this.address}/images?${new URLSearchParams(names.map((name) => ['name', name]))}`);
-      return answer.ok ? await answer.json() : [];
-    } catch {
-      return [];
-    }
+  parts(names) {
+    return fetch(`${this.address}/images?${new URLSearchParams(names.map((name) => ['name', name]))}`)
+      .then(async (answer) => (answer.ok ? split(await answer.arrayBuffer()) : []))
+      .catch(() => []);
   }
+}
+
+/** Addresses of the pictures in an answer: of each its length, then itself. */
+function split(buffer) {
+  const found = [];
+  for (let at = 0, view = new DataView(buffer); at < buffer.byteLength;) {
+    const length = view.getUint32(at);
+    const bytes = new Uint8Array(buffer, at + 4, length);
+    found.push(length && URL.createObjectURL(new Blob([bytes])));
+    at += 4 + length;
+  }
+  return found;
 }

@@ -1,5 +1,5 @@
 // When the centre did not take an act, the session ended, or another tab or reader was faster: said, and a way on.
-import { say } from '../app.js';
+import { get, say } from '../app.js';
 import { el } from '../elements.js';
 
 export class Trouble {
@@ -22,9 +22,7 @@ export class Trouble {
   /** Take the case as the centre has it; false where it does not answer. */
   async reload() {
     try {
-      const answer = await fetch(`${this.address}.json`, { headers: { Accept: 'application/json' } });
-      if (!answer.ok) return false;
-      const view = await answer.json();
+      const view = await get(`${this.address}.json`);
       this.store.replace(view);
       this.held = view.claimed_by_id === this.store.userId;
       this.holder = view.claimed_by;

@@ -1,4 +1,6 @@
 // The worklist's lines: replaced, put in and taken out one by one, so that focus, choice and scroll stay where they are.
+import { get } from '../app.js';
+
 const before = (a, b) => {
   for (let i = 0; i < a.length; i += 1) {
     if (a[i] !== b[i]) return a[i] < b[i];
@@ -35,10 +37,10 @@ export class List extends EventTarget {
   }
 
   async get(path, further) {
-    const answer = await fetch(`${path}?${this.query(further)}`, { headers: { Accept: 'application/json' } });
-    if (answer.status === 401) location.reload();
-    if (!answer.ok) throw new Error(String(answer.status));
-    return answer.json();
+    return get(`${path}?${this.query(further)}`).catch((problem) => {
+      if (problem.status === 401) location.reload();
+      throw problem;
+    });
   }
 
   /** Other filters or another order: everything anew. Only the newest answer counts. */
