@@ -36,13 +36,14 @@ def listed(open_room: OpenRoom, drawn: list[DrawnSmear]) -> Room:
 
 
 def add(network: Network, case_id: str, count: int) -> list[str]:
-    """Add copies of a case that nobody holds."""
+    """Add copies of a case that nobody holds; their names begin alike."""
     made = []
+    now = int(time.time()) % 10000
     with network.centre.runtime.database.session() as session:
         pattern = session.get_one(Case, case_id)
         for number in range(count):
             case = Case(**pattern.model_dump())
-            case.id = f"HV-{int(time.time()) % 10000:04d}{number:04d}"
+            case.id = f"HV-{now:04d}{number:04d}"
             case.claimed_by = case.lease_until = case.assigned_to = None
             case.state = CaseState.AVAILABLE
             case.priority = (Priority.URGENT, Priority.ROUTINE)[number % 2]
