@@ -58,7 +58,7 @@ export class Consult {
 
   async load() {
     // Without a connection the stream tells again when it is back.
-    await get(`${this.address}/consult`).then((told) => this.show(told), () => {});
+    await get(`${this.address}/consult`).then((told) => this.show(told)).catch(() => {});
   }
 
   async saw() {

@@ -118,7 +118,7 @@ export class Findings {
 
   async reload() {
     // Without a connection it comes with the next answer.
-    await get(`${this.address}/findings`).then((view) => this.take(view), () => {});
+    await get(`${this.address}/findings`).then((view) => this.take(view)).catch(() => {});
   }
 
   set(item, value, words) {

@@ -24,7 +24,7 @@ export class More {
 
   async load() {
     // Without a connection the stream tells again when it is back.
-    await get(`${this.address}/more`).then((told) => this.show(told), () => {});
+    await get(`${this.address}/more`).then((told) => this.show(told)).catch(() => {});
   }
 
   async ask() {
