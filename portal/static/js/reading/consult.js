@@ -57,7 +57,7 @@ export class Consult {
   }
 
   async load() {
-    // Without a connection the stream tells again when it is back.
+    // Without a connection: the stream tells again.
     await get(`${this.address}/consult`).then((told) => this.show(told)).catch(() => {});
   }
 

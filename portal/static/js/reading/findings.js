@@ -117,7 +117,7 @@ export class Findings {
   }
 
   async reload() {
-    // Without a connection it comes with the next answer.
+    // Without a connection: with the next answer.
     await get(`${this.address}/findings`).then((view) => this.take(view)).catch(() => {});
   }
 

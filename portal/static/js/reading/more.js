@@ -23,7 +23,7 @@ export class More {
   }
 
   async load() {
-    // Without a connection the stream tells again when it is back.
+    // Without a connection: the stream tells again.
     await get(`${this.address}/more`).then((told) => this.show(told)).catch(() => {});
   }
 
