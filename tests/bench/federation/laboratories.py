@@ -33,7 +33,8 @@ def together(fold: int | None) -> Arm:
 
 
 def alone(lab: str, fold: int | None) -> list[Arm]:
-    """Return what a laboratory could train by itself."""
+    """Return what a laboratory could train by itself; only BCCD is cut into folds."""
+    fold = fold if lab == "bccd" else None
     return [
         Arm(
             Sites(labs=(lab,), fold=fold, pooled=True),
@@ -110,8 +111,8 @@ SECTION: Final = Section(
         "PBC and BCCD as hospitals of their own; BCCD by five grouped folds (one judged, one validates, three train), "
         "so that each of its cells is judged once; PBC's test cells are judged in each of these runs, and count by how "
         "often they are right. Alone: the same recipe with half and all of the run's epochs, the better one by its "
-        "validation groups. The adapter is the site's own head (`shared/vision/site_head.py`), fitted on its training "
-        "cells and kept where its validation cells are read clearly better. Differences are of accuracy on the same "
-        "cells."
+        "validation groups; PBC once, BCCD in each fold. The adapter is the site's own head "
+        "(`shared/vision/site_head.py`), fitted on its training cells and kept where its validation cells are read "
+        "clearly better. Differences are of accuracy on the same cells."
     ),
 )
