@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from server.cases import service as cases
 from server.cases.schemas import CaseView, CellView
 from shared.contracts.ontology import CellClass
 from tests.portal.factories import Network
 
-READY = '.tile[aria-selected="true"]'
-"""The room takes keys and pointers: its first cell is chosen."""
+READY = "#selected b"
+"""The room takes keys and pointers: it says which cell is chosen."""
 
 
 @dataclass
@@ -50,6 +50,15 @@ class Room:
     def chosen_all(self) -> list[str]:
         """All chosen cells, in reading order."""
         tiles = self.page.locator('.tile[aria-selected="true"]')
+        return [str(tiles.nth(at).get_attribute("data-cell")) for at in range(tiles.count())]
+
+    def tile(self, cell_id: str) -> Locator:
+        """A cell in the gallery."""
+        return self.page.locator(f'.tile[data-cell="{cell_id}"]')
+
+    def order(self) -> list[str]:
+        """Every cell, in reading order."""
+        tiles = self.page.locator(".tile")
         return [str(tiles.nth(at).get_attribute("data-cell")) for at in range(tiles.count())]
 
     def tell_nothing_of(self, *words: str) -> None:

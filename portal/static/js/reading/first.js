@@ -1,4 +1,4 @@
-// What is seen first: the cells. The rest of the room comes while their pictures do.
+// What is seen first: the cells. The rest comes while their pictures do.
 import { Gallery } from './gallery.js';
 import { resizable } from './panels.js';
 import { Store } from './store.js';
@@ -6,6 +6,7 @@ import { Store } from './store.js';
 export const data = JSON.parse(document.getElementById('room-data').textContent);
 export const store = new Store(data);
 resizable(document.getElementById('panels'));
+store.select(store.sequence[0]); // a stop for tab
 export const gallery = new Gallery(document.getElementById('gallery'), store);
 
 // Keys pressed before `main.js` is there.

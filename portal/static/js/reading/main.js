@@ -1,4 +1,4 @@
-// The reading room's composition root: what `first.js` began with, queue, panels and keys.
+// The room's composition root: queue, panels and keys.
 import { dialogOpen, post, say, typing } from '../app.js';
 import { el } from '../elements.js';
 import { Acts } from './acts.js';
@@ -306,6 +306,5 @@ async function newHolder() {
 follow(address, { consult: () => consult?.heard(), more: () => more?.load(), holder: newHolder });
 
 queue.send();
-const [first] = store.sequence;
-if (first) store.select(first, { from: 'start' });
+store.emit('select');
 onKey(pressed);
