@@ -6,6 +6,7 @@ from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.cases import service as cases
+from server.cases.lifecycle import READABLE
 from server.cases.sight import require_open
 from server.models import CaseCell, Review
 from server.reviews import repository, steps
@@ -24,8 +25,16 @@ def forget(session: Session, case_id: str, classes: Collection[CellClass]) -> No
 
 
 def saw(session: Session, principal: Principal, case_id: str, groups: Iterable[CellClass]) -> Readiness:
-    """Note which class groups were on the reader's screen; saying it again changes nothing."""
-    case = cases.held_case(session, principal, case_id)
+    """Note which class groups were on the reader's screen; saying it again changes nothing.
+
+    Nothing is noted of a case past reading: a page may say its last word after the signature.
+    """
+    try:
+        case = cases.held_case(session, principal, case_id)
+    except ConflictError:
+        if cases.visible_case(session, principal, case_id).state in READABLE:
+            raise
+        return readiness_of(session, principal, case_id)
     review = steps.reading(session, case, principal)
     # A new list: a change inside one would not be noticed.
     review.seen = sorted({*review.seen, *(group.value for group in groups)})

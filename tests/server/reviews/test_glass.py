@@ -12,7 +12,7 @@ from server.cases.worklist import worklist
 from server.models import AuditEntry, Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
-from server.reviews import glass, opinions, second_opinions, service
+from server.reviews import glass, looking, opinions, second_opinions, service
 from server.reviews.schemas import GlassInput, SignInput
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState
@@ -144,3 +144,10 @@ def test_case_that_waits_for_glass_is_read_no_more(claimed: Ward) -> None:
     signing = SignInput(password=PASSWORD, impression="x", case_version=99)
     with claimed.centre.runtime.database.session() as session, pytest.raises(ConflictError):
         service.sign(session, claimed.reader, claimed.centre.runtime, claimed.case_id, signing)
+
+
+def test_what_was_on_screen_before_glass_was_asked_for_may_be_told_after_it(claimed: Ward) -> None:
+    _ask(claimed)
+    with claimed.centre.runtime.database.session() as session:
+        looking.saw(session, claimed.reader, claimed.case_id, [CellClass.NEUTROPHIL])
+        assert looking.seen_by(session, claimed.reader, claimed.case_id) == []

@@ -83,7 +83,7 @@ export class Queue extends EventTarget {
           break;
         }
         this.shelf.remove(entry.id);
-        refused.push({ entry, message: error.message });
+        if (!entry.quiet) refused.push({ entry, message: error.message });
       }
     }
     if (refused.length) this.tell('refused', { refused });

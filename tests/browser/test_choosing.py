@@ -1,0 +1,114 @@
+"""Choosing cells and giving them classes in a real browser: ranges, rubber band, one key, drag, menu."""
+
+import pytest
+from playwright.sync_api import expect
+
+from shared.contracts.ontology import CellClass
+from tests.browser.room import Room
+from tests.browser.world import CHROMIUM
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
+]
+
+
+def test_many_are_chosen_by_range_toggle_and_rubber_band(room: Room) -> None:
+    page, order = room.page, room.order()
+    room.tile(order[1]).click()
+    room.tile(order[4]).click(modifiers=["Shift"])
+    assert room.chosen_all() == order[1:5]
+    room.tile(order[2]).click(modifiers=["Control"])
+    assert room.chosen_all() == [order[1], order[3], order[4]]
+    last = page.locator(".tiles").last
+    box, frame = last.bounding_box(), page.locator("#gallery").bounding_box()
+    assert box is not None
+    assert frame is not None
+    page.mouse.move(frame["x"] + 3, box["y"] + 3)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + frame["width"] - 30, box["y"] + box["height"] - 4, steps=4)
+    page.mouse.up()
+    inside = last.locator(".tile")
+    assert room.chosen_all() == [str(inside.nth(at).get_attribute("data-cell")) for at in range(inside.count())]
+
+
+def test_all_doubtful_of_this_class_are_set_by_one_key(room: Room) -> None:
+    page = room.page
+    page.keyboard.press(".")
+    cls = room.cell(room.chosen()).current_class
+    wanted = {cell.cell_id for cell in room.case().cells if cell.doubtful and cell.current_class is cls}
+    assert 0 < len(wanted) < sum(cell.doubtful for cell in room.case().cells)
+    page.keyboard.press("d")
+    assert set(room.chosen_all()) == wanted
+    page.keyboard.press("8")
+    room.saved()
+    assert {cell for cell, label in room.classes().items() if label is CellClass.BLAST} == wanted
+
+
+def test_one_key_a_doubtful_cell_then_the_next_is_chosen(room: Room) -> None:
+    doubtful = [cell.cell_id for cell in room.case().cells if cell.doubtful]
+    assert len(doubtful) >= 2
+    room.page.keyboard.press(".")
+    first = room.chosen()
+    room.page.keyboard.press("a")
+    assert room.chosen() in set(doubtful) - {first}
+
+
+def test_cell_is_dragged_onto_a_group_and_onto_a_class_below(room: Room) -> None:
+    page = room.page
+    cell = next(one for one in room.case().cells if not one.doubtful)
+    group = page.locator("[data-group]:not([data-group=unsure])").filter(
+        has_not=page.locator(f'[data-cell="{cell.cell_id}"]')
+    )
+    label = str(group.first.get_attribute("data-group"))
+    room.tile(cell.cell_id).drag_to(group.first.locator(".group-head"))
+    room.saved()
+    assert room.cell(cell.cell_id).current_class == label
+    room.tile(cell.cell_id).drag_to(page.locator('.key[data-class="basophil"]'))
+    room.saved()
+    assert room.cell(cell.cell_id).current_class is CellClass.BASOPHIL
+
+
+def test_menu_opens_at_a_cell_and_sets_its_class(room: Room) -> None:
+    page, cell = room.page, room.order()[-1]
+    room.tile(cell).click(button="right")
+    expect(page.locator("#cell-menu")).to_be_visible()
+    page.get_by_role("menuitem", name="eosinophil").click()
+    expect(page.locator("#cell-menu")).to_be_hidden()
+    room.saved()
+    assert room.cell(cell).current_class is CellClass.EOSINOPHIL
+    page.keyboard.press("w")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    room.saved()
+    assert room.cell(cell).current_class is CellClass.LYMPHOCYTE
+
+
+def test_undo_and_redo_by_key_and_history_tells_of_both(room: Room) -> None:
+    page = room.page
+    cell, before = room.chosen(), room.cell(room.chosen()).current_class
+    page.keyboard.press("x")
+    page.keyboard.press("u")
+    room.saved()
+    assert room.cell(cell).current_class is before
+    page.keyboard.press("r")
+    room.saved()
+    assert room.cell(cell).current_class is CellClass.ARTEFACT
+    room.tile(cell).click()
+    page.keyboard.press("h")
+    lines = page.locator(".history-list li")
+    expect(lines).to_have_count(4)
+    expect(lines.first).to_contain_text("made again: artefact")
+    expect(lines.first).to_contain_text("Dr. A. Reader")
+    expect(lines.nth(2)).to_contain_text(f"{before.info.name} → artefact")
+
+
+def test_compare_lays_chosen_cells_side_by_side(room: Room) -> None:
+    page, order = room.page, room.order()
+    room.tile(order[0]).click()
+    room.tile(order[1]).click(modifiers=["Control"])
+    page.keyboard.press("v")
+    expect(page.locator("#compare figure")).to_have_count(2)
+    expect(page.get_by_text("No earlier signed case of this patient")).to_be_visible()
+    page.keyboard.press("Escape")
+    assert room.chosen_all() == order[:2]

@@ -1,0 +1,138 @@
+"""Nothing is lost in a real browser: offline, an ended session, a second tab, a case taken over."""
+
+import pytest
+from playwright.sync_api import Route, expect
+from sqlmodel import select
+
+from server.cases import service as cases
+from server.models import UserSession
+from server.models.base import utc_now
+from shared.contracts.ontology import CellClass
+from tests.browser.conftest import OpenRoom
+from tests.browser.room import READY, Room
+from tests.browser.world import CHROMIUM
+from tests.factories import PASSWORD
+from tests.portal.drawn import DrawnSmear
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
+]
+
+
+def test_change_made_offline_outlives_a_closed_tab(room: Room) -> None:
+    page, cell = room.page, room.chosen()
+    page.route("**/cells", lambda route: route.abort())
+    page.keyboard.press("x")
+    expect(page.locator("#saved")).to_contain_text("waits for the connection")
+    context = page.context
+    page.close()
+    room.page = context.new_page()
+    room.page.goto(f"/cases/{room.case_id}")
+    room.saved()
+    assert [(one.cell_id, one.current_class) for one in room.case().cells if one.changed_by] == [
+        (cell, CellClass.ARTEFACT)
+    ]
+    room.tell_nothing_of("ERR_FAILED")
+
+
+def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: Room) -> None:
+    page, cell = room.page, room.chosen()
+    page.keyboard.press("Shift+D")
+    page.keyboard.press("a")
+    room.saved()
+    page.keyboard.press("Control+Enter")
+    page.locator("#impression").fill("Left shift, before the session ended.")
+    expect(page.locator("#draft")).to_have_text("Draft kept.")
+    page.keyboard.press("Escape")
+    with room.network.centre.runtime.database.session() as session:
+        for row in session.exec(
+            select(UserSession).where(UserSession.user_id == room.network.people["reader"].user_id)
+        ):
+            row.revoked_at = utc_now()
+    room.tile(cell).click()
+    page.keyboard.press("x")
+    expect(page.locator("#expired")).to_contain_text("1 change waits here")
+    page.get_by_role("link", name="Sign in and go on here").click()
+    page.locator("input[name=username]").fill("reader")
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/cases/{room.case_id}")
+    room.saved()
+    assert room.cell(cell).current_class is CellClass.ARTEFACT
+    expect(page.locator("#impression")).to_have_value("Left shift, before the session ended.")
+    room.tell_nothing_of("401")
+
+
+def test_second_tab_shows_what_the_first_one_does(room: Room) -> None:
+    cell = room.chosen()
+    second = room.page.context.new_page()
+    second.goto(f"/cases/{room.case_id}")
+    second.wait_for_selector(READY)
+    room.page.keyboard.press("x")
+    room.saved()
+    expect(second.locator(f'.tile[data-cell="{cell}"] .tag')).to_have_text("AR")
+    second.locator(f'.tile[data-cell="{cell}"]').click()
+    second.keyboard.press("8")
+    expect(second.locator("#saved")).to_have_text("saved")
+    expect(room.tile(cell).locator(".tag")).to_have_text("BL")
+    assert room.cell(cell).current_class is CellClass.BLAST
+
+
+def test_change_to_a_case_that_was_taken_over_is_shown_as_refused(room: Room) -> None:
+    page, cell = room.page, room.chosen()
+    before = room.cell(cell).current_class
+    with room.network.centre.runtime.database.session() as session:
+        cases.claim(session, room.network.people["second"], room.case_id, take_over=True)
+    page.keyboard.press("x")
+    expect(page.locator("#conflict")).to_contain_text("Dr. M. Osei holds the case now")
+    expect(page.locator("#conflict-list")).to_contain_text("artefact")
+    expect(room.tile(cell).locator(".tag")).to_have_text(before.info.mark)
+    page.get_by_role("link", name="Reload the case").click()
+    expect(page.get_by_role("button", name="Take over")).to_be_visible()
+    room.tell_nothing_of("409")
+
+
+def test_change_of_a_cell_that_is_gone_is_refused_and_the_rest_goes_on(room: Room) -> None:
+    page, order = room.page, room.order()
+    taken = {"times": 0}
+
+    def refuse_once(route: Route) -> None:
+        taken["times"] += 1
+        if taken["times"] == 1:
+            body = '{"code": "not_found", "message": "1 of the marked cells are not of this case (any more)."}'
+            route.fulfill(status=404, content_type="application/json", body=body)
+        else:
+            route.continue_()
+
+    page.route("**/cells", lambda route: route.abort())
+    room.tile(order[-1]).click()
+    page.keyboard.press("x")
+    room.tile(order[-2]).click()
+    page.keyboard.press("8")
+    expect(page.locator("#saved")).to_contain_text("2 changes wait")
+    page.unroute("**/cells")
+    page.route("**/cells", refuse_once)
+    expect(page.locator("#conflict")).to_contain_text("not of this case")
+    page.get_by_role("button", name="Make them again").click()
+    room.saved()
+    assert (room.cell(order[-1]).current_class, room.cell(order[-2]).current_class) == (
+        CellClass.ARTEFACT,
+        CellClass.BLAST,
+    )
+    room.tell_nothing_of("404", "ERR_FAILED")
+
+
+def test_note_that_a_group_was_on_screen_troubles_nobody_when_it_is_refused(
+    open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
+    room = open_room(max(drawn, key=lambda one: len(one.smear.cells)), width=1280, height=420)
+    page = room.page
+    page.route("**/seen", lambda route: route.fulfill(status=409, json={"code": "conflict", "message": "No more."}))
+    with page.expect_response("**/seen"):
+        page.keyboard.press("Space")
+    page.keyboard.press("x")
+    room.saved()
+    expect(page.locator("#conflict")).to_be_hidden()
+    assert room.cell(room.chosen()).current_class is CellClass.ARTEFACT
+    room.tell_nothing_of("409")
