@@ -3,14 +3,19 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 from sqlmodel import Session
 
+from server.db.line import Line, OutOfPatienceError, Turn
+
 _READ_ONLY = "hematovision_read_only"
+_TURN = "hematovision_turn"
 
 
 def engine_for(url: str) -> Engine:
@@ -27,6 +32,7 @@ def _sqlite_engine(url: str, *, in_memory: bool) -> Engine:
     pool: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"pool_size": 10, "max_overflow": 30}
     # Errors end up in logs; the values of a statement are patients' pseudonyms, hashes and readers' words.
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10}, hide_parameters=True, **pool)
+    line = None if in_memory else Line(Path(engine.url.database or ""))
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
@@ -39,10 +45,29 @@ def _sqlite_engine(url: str, *, in_memory: bool) -> Engine:
     def begin(connection: Connection) -> None:
         # A transaction that reads first and writes later fails at once when another has written in between, however
         # long the busy timeout: so writers take the write lock at the start.
-        read_only = connection.get_execution_options().get(_READ_ONLY, False)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        if connection.get_execution_options().get(_READ_ONLY, False):
+            connection.exec_driver_sql("BEGIN")
+            return
+        if line is not None:
+            connection.info[_TURN] = _turn(line)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    # Also where BEGIN has failed, and after a rollback: what was borrowed of the pool comes back to it.
+    @event.listens_for(engine, "checkin")
+    def leave(_connection: object, record: ConnectionPoolEntry) -> None:
+        turn = record.info.pop(_TURN, None)
+        if turn is not None:
+            turn.leave()
 
     return engine
+
+
+def _turn(line: Line) -> Turn:
+    try:
+        return line.enter()
+    except OutOfPatienceError as error:
+        # What SQLite itself says of a lock that stays.
+        raise OperationalError("BEGIN IMMEDIATE", None, sqlite3.OperationalError(str(error))) from None
 
 
 class KeepsChangesError(Exception):

@@ -4,9 +4,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import SQLModel, select
 
+from server.db import line
 from server.db.session import Database, KeepsChangesError
 from server.models import CensusRecord, Hospital
 
@@ -20,6 +21,11 @@ def database(tmp_path: Path) -> Database:
 
 def names(database: Database) -> list[str]:
     with database.session(read_only=True) as session:
+        return sorted(hospital.name for hospital in session.exec(select(Hospital)))
+
+
+def names_for_writing(database: Database) -> list[str]:
+    with database.session() as session:
         return sorted(hospital.name for hospital in session.exec(select(Hospital)))
 
 
@@ -70,6 +76,26 @@ def test_session_queues_writers_that_read_first(database: Database) -> None:
     for writer in writers:
         writer.join()
     assert sorted(names(database)[0]) == sorted("xyz" * 10)
+
+
+def test_session_that_failed_lets_the_next_one_write(database: Database) -> None:
+    with pytest.raises(RuntimeError):
+        add_and_raise(database, RuntimeError())
+    with database.session() as session:
+        session.add(Hospital(id="b", name="B"))
+    assert names(database) == ["B"]
+
+
+def test_session_within_a_session_is_refused_as_a_lock_that_stays(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "PATIENCE_SECONDS", 0.05)
+    with database.session() as session:
+        session.add(Hospital(id="a", name="A"))
+        session.flush()
+        with pytest.raises(OperationalError, match="Nobody could write"):
+            names_for_writing(database)
+    assert names(database) == ["A"]
 
 
 def test_session_refuses_a_row_without_its_parent(database: Database) -> None:
