@@ -25,6 +25,8 @@ PROCESSES: Final = 2
 """Of the portal: one a core."""
 A_CASE_SECONDS: Final = 40
 """What a reader takes for a case, about: so many are sent that nobody runs out."""
+ARRIVING: Final = 2
+"""Readers who sign in within a second, until all have."""
 
 
 def measure(options: Options, kind: Kind) -> Measured:
@@ -46,7 +48,7 @@ def measure(options: Options, kind: Kind) -> Measured:
         figure(f"{kind}: errors", len(wrong), goal=0, n=len(times)),
         *(most(f"{kind}: {name}, ms (p95)", by_name[name], goal=None) for name in sorted(by_name)),
     ]
-    signed, pace = len(by_name["post: sign"]), len(times) / options.seconds
+    signed, pace = len(by_name["post: sign"]), len(times) / lasting(options)
     notes = [f"{options.readers} readers, {signed} of {cases} cases signed, {pace:.0f} requests a second."]
     if wrong:
         notes.append(f"What went wrong first: {wrong[0]}.")
@@ -55,25 +57,31 @@ def measure(options: Options, kind: Kind) -> Measured:
 
 def played(options: Options, kind: Kind) -> tuple[list[tuple[str, float, str]], int]:
     """Return name, milliseconds and fault of every request, and how many cases there were."""
-    each = 1 + -(-options.seconds // A_CASE_SECONDS)
+    seconds = lasting(options)
+    each = 1 + -(-seconds // A_CASE_SECONDS)
     with centre(options.work, kind, readers=options.readers, processes=PROCESSES) as served:
         plan = planned(served, options.readers, each)
         files = {name: options.work / f"{name}-{kind.lower()}.json" for name in ("plan", "times")}
         files["plan"].write_text(json.dumps(plan))
-        say(f"{kind}: {options.readers} readers for {options.seconds} s")
+        say(f"{kind}: {options.readers} readers for {seconds} s")
         command = [
             sys.executable, "-m", "locust", "--headless", "--only-summary", "--locustfile", str(LOAD),
-            "--host", served.address, "--users", str(options.readers), "--spawn-rate", "2",
-            "--run-time", f"{options.seconds}s", "--stop-timeout", "20",
+            "--host", served.address, "--users", str(options.readers), "--spawn-rate", str(ARRIVING),
+            "--run-time", f"{seconds}s", "--stop-timeout", "20",
         ]  # fmt: skip
         environment = {**os.environ, "HV_PLAN": str(files["plan"]), "HV_TIMES": str(files["times"])}
         log = options.work / f"locust-{kind.lower()}.log"
         with log.open("w") as out:
             # It ends with 1 where a request failed: that is a figure here.
-            subprocess.run(command, env=environment, stdout=out, stderr=out, check=False, timeout=options.seconds + 120)
+            subprocess.run(command, env=environment, stdout=out, stderr=out, check=False, timeout=seconds + 120)
         if not files["times"].exists():
             raise RuntimeError(f"The readers did not work; see {log}.")
         return json.loads(files["times"].read_text()), options.readers * each
+
+
+def lasting(options: Options) -> int:
+    """Return for how many seconds there is load: until all have signed in, and as long as they then work."""
+    return options.readers // ARRIVING + options.seconds
 
 
 def planned(served: Served, readers: int, each: int) -> dict[str, object]:
@@ -96,9 +104,9 @@ def _section(kind: Kind) -> Section:
         f"readers-{kind.lower()}",
         f"Many readers at once, on {kind}",
         f"The portal as {PROCESSES} processes, SeaweedFS and {kind}, each a real server on this machine; locust beside "
-        f"them. Each reader signs in, opens the worklist, opens a case of {CELLS} cells with every image, claims it, "
-        "sets 14 cells at a person's pace (0.6 to 2.4 s), takes some back, and signs; then the next. Scripts are "
-        "fetched once each, as by a browser.",
+        "them. Each reader signs in (two a second do), opens the worklist, opens a case of "
+        f"{CELLS} cells with every image, claims it, sets 14 cells at a person's pace (0.6 to 2.4 s), takes some back, "
+        "and signs; then the next. Scripts are fetched once each, as by a browser.",
         partial(measure, kind=kind),
         (120, 420),
     )
