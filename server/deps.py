@@ -1,13 +1,14 @@
 """What endpoints and views ask for by annotation."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import wraps
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from sqlmodel import Session
 
 from server.runtime import Runtime
@@ -24,13 +25,14 @@ async def get_runtime(connection: HTTPConnection) -> Runtime:
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 
 
-def get_session(request: Request, runtime: RuntimeDep) -> Iterator[Session]:
+# Their ends have nothing left to wait for: `CommittingRoute` has committed by then.
+async def get_session(request: Request, runtime: RuntimeDep) -> AsyncIterator[Session]:
     """Yield the request's one transaction; a GET takes no write lock."""
     with runtime.database.session(read_only=request.method in {"GET", "HEAD"}) as session:
         yield session
 
 
-def get_writing_session(runtime: RuntimeDep) -> Iterator[Session]:
+async def get_writing_session(runtime: RuntimeDep) -> AsyncIterator[Session]:
     """Yield a transaction that may write whatever the method is."""
     with runtime.database.session() as session:
         yield session
@@ -51,23 +53,25 @@ VaultDep = Annotated[Vault, Depends(get_vault)]
 
 
 class CommittingRoute(APIRoute):
-    """A route that commits in the thread that did the work, at once.
+    """A route that does all of its work in one thread: the endpoint, its answer as bytes, and the commit.
 
-    The transaction's own end comes only when the answer was checked and put into bytes, two changes of thread later;
-    on SQLite nobody else can write until then.
+    A thread that waits for its turn among others costs milliseconds each time, and on SQLite nobody else can write
+    until the commit. An answer that cannot be given is found out before it.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # Any: FastAPI's signature
-        super().__init__(path, _committing(endpoint), **options)
+        super().__init__(path, _committing(endpoint, options.get("status_code") or 200), **options)
 
 
-def _committing(endpoint: Callable[..., Any]) -> Callable[..., Any]:  # Any: of any endpoint
+def _committing(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:  # Any: of any endpoint
     if inspect.iscoroutinefunction(endpoint):
         return endpoint
 
     @wraps(endpoint)
     def run(**asked: Any) -> Any:  # Any: what the endpoint asks for and answers
         answer = endpoint(**asked)
+        if isinstance(answer, BaseModel):
+            answer = Response(answer.model_dump_json(by_alias=True), status, media_type="application/json")
         for given in asked.values():
             if isinstance(given, Session):
                 given.commit()

@@ -12,11 +12,11 @@ from portal.rendering import page
 from server.accounts import second_factor, sessions
 from server.accounts import service as accounts
 from server.accounts.schemas import Principal
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.runtime import Runtime
 from shared.contracts.errors import UsageError
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 PATH: Final = "/account"
 Password = Annotated[str, Form(max_length=1000)]
 SAID: Final = {

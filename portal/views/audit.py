@@ -19,10 +19,10 @@ from server.accounts import service as accounts
 from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.audit.schemas import AuditQuery, AuditVerification
-from server.deps import SessionDep, VaultDep, WritingSessionDep
+from server.deps import CommittingRoute, SessionDep, VaultDep, WritingSessionDep
 from server.hospitals import service as hospitals
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 PAGE_ROWS: Final = 100
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 

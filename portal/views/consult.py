@@ -12,9 +12,9 @@ from portal.sessions import SESSION_COOKIE
 from server.cases import service as cases
 from server.consult import service as consult
 from server.consult.schemas import About, Asked, ThreadView
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 _PLAIN: Final = "^[!-~]+$"
 """An id or a key that a page has made: it goes into the database as it is."""
 Text = Annotated[str, Form(min_length=1, max_length=4000)]

@@ -8,11 +8,11 @@ from starlette.responses import RedirectResponse, Response
 from portal.access import SignedIn
 from portal.rendering import page
 from portal.views.rounds import Planned
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 from server.federation import dry_run
 from server.federation.forecast import DryRunView
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 _AGAIN_SECONDS: Final = 2
 """While answers are awaited the browser asks again by itself, script or no script."""
 

@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 from sqlalchemy import text
 
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 
 @router.get("/healthz", name="healthz")

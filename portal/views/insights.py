@@ -8,11 +8,11 @@ from starlette.responses import Response
 from portal import words
 from portal.access import SignedIn
 from portal.rendering import page
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 from server.insights import service as insights
 from server.insights.schemas import Insights
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 PERIODS: Final = {30: "30 days", 90: "90 days", 365: "a year"}
 Days = Annotated[Literal["30", "90", "365"], Query()]
 

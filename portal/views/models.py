@@ -9,12 +9,12 @@ from starlette.responses import RedirectResponse, Response
 from portal.access import SignedIn
 from portal.rendering import page
 from server.accounts.schemas import Principal
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 from server.registry import service as registry
 from server.registry.schemas import ModelView
 from server.registry.states import ModelState
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 
 def model_before(session: Session, who: Principal, shown: ModelView) -> str | None:

@@ -5,9 +5,9 @@ from fastapi import APIRouter
 from portal.access import SignedIn
 from server.cases import supplements
 from server.cases.schemas import MoreView
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 
 @router.get("/cases/{case_id}/more", name="case_more")

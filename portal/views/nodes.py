@@ -10,7 +10,7 @@ from portal.access import SignedIn
 from portal.rendering import is_partial, page
 from server.cases import comparing, field_quality, worklist
 from server.cases.lifecycle import DEFAULT_TARGETS
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.hospitals import bedside, enrolment
 from server.hospitals import service as hospitals
 from server.hospitals.bedside import Contact, Interval
@@ -19,7 +19,7 @@ from server.registry import service as registry
 from shared.contracts.case import Priority
 from shared.contracts.errors import NotFoundError, UsageError
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 
 class LimitsForm(BaseModel):

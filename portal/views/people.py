@@ -12,10 +12,10 @@ from server.accounts import invitations, second_factor, sessions
 from server.accounts import service as accounts
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.hospitals import service as hospitals
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 
 @router.get("/people", name="people")

@@ -19,14 +19,14 @@ from server.cases.lifecycle import READABLE
 from server.cases.pictures import OVERLAP, TILE, TilePlace
 from server.cases.schemas import CaseView, Comparison
 from server.cases.views import reading_order
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.reviews import findings, looking, phrases, second_opinions
 from server.reviews import service as reviews
 from server.reviews.schemas import ChangeView
 from server.reviews.second_opinions import OpinionView
 from shared.contracts.ontology import CLASS_INFO, CORE_FIVE, CellClass
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 FIRST_IMAGES: Final = 14
 """As many as the gallery's script asks for first (`thumbnails.js`)."""

@@ -8,14 +8,14 @@ from starlette.responses import Response
 
 from portal.access import SignedIn
 from portal.rendering import is_partial, page
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.insights import service as insights
 from server.reports import service as reports
 from server.reports.schemas import ReportView
 from server.reviews import amending
 from shared.reporting.findings import statements
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 
 @router.get("/reports.json", name="reports_json")

@@ -12,7 +12,7 @@ from portal.access import SignedIn
 from portal.live import follow
 from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.federation import schedule, steering
 from server.federation import service as federation
 from server.federation.privacy import NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
@@ -28,7 +28,7 @@ from shared.contracts.privacy import PrivacyUnit
 from shared.contracts.training import Augmentation, Balance
 from shared.vision import backbones
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 _RECIPE: Final = "recipe."
 _IN_FORM: Final = frozenset(
     ("backbone", "frozen_stages", "input_size", "augmentation", "balance", "ema", "local_epochs", "local_normalisation")

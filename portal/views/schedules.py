@@ -7,12 +7,12 @@ from starlette.responses import RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.views.rounds import Planned
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 from server.federation import schedule
 from server.federation.schedule import When
 from shared.contracts.errors import UsageError
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 
 
 @router.post("/schedules", name="schedule_add")

@@ -10,9 +10,9 @@ from portal.access import SignedIn
 from portal.rendering import page
 from server.cases import turnaround as figures
 from server.cases.turnaround import Turnaround
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 Span = Literal["7", "30", "90"]
 
 

@@ -19,12 +19,12 @@ from server.accounts.schemas import Principal
 from server.cases import saved_views, worklist
 from server.cases.schemas import Sort, WorklistFilter
 from server.consult import service as consult
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from shared.contracts.case import Priority
 from shared.contracts.errors import UsageError
 from shared.text import typed
 
-router = APIRouter()
+router = APIRouter(route_class=CommittingRoute)
 MOST_ROWS = 1000
 """How many lines a page reads anew at once."""
 CaseIds = Annotated[list[str], Form(min_length=1, max_length=worklist.MOST_AT_ONCE)]

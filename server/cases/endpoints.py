@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from server.cases import grants, ingest, service
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.hospitals.auth import CurrentNode
 from shared.contracts.case import CaseReceipt, GrantRequest, Grants
 
-router = APIRouter(prefix="/api/node/v1/cases", tags=["cases"])
+router = APIRouter(prefix="/api/node/v1/cases", tags=["cases"], route_class=CommittingRoute)
 
 CaseIdPath = Annotated[str, Path(pattern=r"^HV-[0-9A-HJKMNP-TV-Z]{8}$")]
 

@@ -5,12 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from server.cases import supplements
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.hospitals.auth import CurrentNode
 from shared.contracts.case import GrantRequest, Grants
 from shared.contracts.supplement import MoreAnswer, SignedMoreRequest
 
-router = APIRouter(prefix="/api/node/v1/requests", tags=["requests"])
+router = APIRouter(prefix="/api/node/v1/requests", tags=["requests"], route_class=CommittingRoute)
 
 RequestIdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from server.deps import SessionDep
+from server.deps import CommittingRoute, SessionDep
 from server.federation import service
 from server.hospitals.auth import CurrentNode
 from shared.contracts.training import Census
 
-router = APIRouter(prefix="/api/node/v1", tags=["federation"])
+router = APIRouter(prefix="/api/node/v1", tags=["federation"], route_class=CommittingRoute)
 
 
 @router.post("/census", status_code=204)

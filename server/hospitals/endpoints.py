@@ -3,13 +3,13 @@
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from server.deps import RuntimeDep, SessionDep, WritingSessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep, WritingSessionDep
 from server.hospitals import service
 from server.hospitals.auth import Body, CurrentNode, PendingNode, Proof, check_enrolment_proof
 from shared.contracts.enrolment import EnrolmentRequest, EnrolmentStatus, Heartbeat, HeartbeatReply
 from shared.contracts.errors import NotFoundError
 
-router = APIRouter(prefix="/api/node/v1", tags=["nodes"])
+router = APIRouter(prefix="/api/node/v1", tags=["nodes"], route_class=CommittingRoute)
 
 
 class ServerIdentity(BaseModel):

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from server.deps import RuntimeDep, SessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.hospitals.auth import CurrentNode
 from server.registry import service
 from server.registry.artefacts import artefact_key
@@ -10,7 +10,7 @@ from shared.contracts.errors import NotFoundError, UsageError
 from shared.contracts.model_card import SignedModelCard
 from shared.contracts.report import ModelDecision
 
-router = APIRouter(prefix="/api/node/v1/models", tags=["models"])
+router = APIRouter(prefix="/api/node/v1/models", tags=["models"], route_class=CommittingRoute)
 
 
 @router.get("/current")

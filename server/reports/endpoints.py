@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Response
 
-from server.deps import RuntimeDep, SessionDep, WritingSessionDep
+from server.deps import CommittingRoute, RuntimeDep, SessionDep, WritingSessionDep
 from server.hospitals.auth import CurrentNode
 from server.reports import service
 from shared.contracts.report import Acknowledgement, ReportNotice
 
-router = APIRouter(prefix="/api/node/v1/reports", tags=["reports"])
+router = APIRouter(prefix="/api/node/v1/reports", tags=["reports"], route_class=CommittingRoute)
 
 
 @router.get("")
