@@ -5,7 +5,8 @@ import platform
 import sqlite3
 import subprocess
 import textwrap
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from tests.bench.model.rows import Row
 from tests.bench.portal.section import Measured, Options, Section
 from tests.browser.world import CHROMIUM
 
+NOTES: Final = Path(__file__).with_name("notes.toml")
 _WIDE: Final = 120
 
 
@@ -31,26 +33,42 @@ def machine() -> str:
     )
 
 
-def written(sections: Sequence[Section], found: Mapping[str, Measured], options: Options, *, on: str) -> str:
-    """Return the Markdown page."""
+def written(
+    sections: Sequence[Section],
+    found: Mapping[str, Measured],
+    options: Options,
+    *,
+    on: str,
+    quick: Collection[str] = (),
+) -> str:
+    """Return the Markdown page; ``quick``: sections of which only a quick run's figures are there."""
     rows = [row for section in sections if section.name in found for row in found[section.name].rows]
     goals = [row for row in rows if row["goal"] is not None]
     missed = [row for row in goals if row["holds"] is False]
     how = "`make bench-portal ARGS=--quick`" if options.quick else "`make bench-portal`"
     lines = ["# How fast the portal is", "", f"Written by {how} on:", "", *textwrap.wrap(on, _WIDE), ""]
     lines += ["## Goals", "", *table(goals), ""]
-    lines += ["### Goals that were missed", "", *(f"- **{row['measure']}**: {by_how_much(row)}." for row in missed)]
+    lines += ["### Goals that were missed", "", *map(_missed, missed)]
     if not missed:
         lines[-2:] = ["Every goal that was measured is met." if goals else "Nothing was measured yet."]
     for section in sections:
         part = found.get(section.name)
         lines += ["", f"## {section.title}", "", *textwrap.wrap(section.method, _WIDE), ""]
+        if section.name in quick:
+            lines += ["**From a quick run**: fewer repetitions, fewer readers; a whole run measures it anew.", ""]
         lines += table(part.rows) if part else ["Not measured yet."]
         if part and part.notes:
             lines += ["", *(f"- {note}" for note in part.notes)]
-    if options.quick:
-        lines += ["", "*From a quick run: fewer repetitions, fewer readers; a whole run measures it anew.*"]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _missed(row: Row) -> str:
+    note = tomllib.loads(NOTES.read_text()).get(str(row["measure"]), {})
+    told = [f"- **{row['measure']}**: {by_how_much(row)}."]
+    told += [
+        f"{word}: {note[key]}" for key, word in (("tried", "Tried"), ("closes", "What would close it")) if key in note
+    ]
+    return " ".join(told)
 
 
 def table(rows: Sequence[Row]) -> list[str]:

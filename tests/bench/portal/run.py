@@ -10,7 +10,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -58,14 +58,16 @@ def kept(options: Options, section: Section) -> Path:
 
 
 def compose(options: Options, to: Path) -> None:
-    """Write results and page from the sections that are there."""
-    found = {
-        section.name: Measured(**json.loads(kept(options, section).read_text()))
-        for section in SECTIONS
-        if kept(options, section).exists()
-    }
+    """Write results and page from the sections that are there; a quick run's stand in for those of a whole one."""
+    found: dict[str, Measured] = {}
+    quick: set[str] = set()
+    for section in SECTIONS:
+        for one in (options, replace(options, quick=True)):
+            if section.name not in found and kept(one, section).exists():
+                found[section.name] = Measured(**json.loads(kept(one, section).read_text()))
+                quick |= {section.name} if one.quick else set()
     (options.work / "results.json").write_text(page.results(SECTIONS, found))
-    to.write_text(page.written(SECTIONS, found, options, on=page.machine()))
+    to.write_text(page.written(SECTIONS, found, options, on=page.machine(), quick=quick))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,12 +1,13 @@
 """The bench itself: what it keeps, what its page says, and that its case has the size that is named."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.bench.portal.page import written
-from tests.bench.portal.run import SECTIONS, main
+from tests.bench.portal.page import NOTES, written
+from tests.bench.portal.run import PAGE, SECTIONS, main
 from tests.bench.portal.section import Measured, Options, figure, middle, most
 from tests.bench.portal.smears import joined
 from tests.portal.drawn import draw_smears
@@ -31,6 +32,28 @@ def test_page_says_plainly_what_is_missed(tmp_path: Path) -> None:
     assert "- **slow, ms**: 700.0, 200.0 above the goal of 500; the goal lies outside the interval." in text
     assert "| errors | 0 |  | 1 | ≤ 0 | yes |" in text
     assert "- A fact." in text
+
+
+def test_page_says_what_was_tried_of_what_is_missed(tmp_path: Path) -> None:
+    rows = [figure("SQLite: every request, ms (p95)", 400, goal=250)]
+    text = written(SECTIONS, {"readers-sqlite": Measured(rows)}, Options(tmp_path), on="A machine.")
+    assert "above the goal of 250. Tried: " in text
+    assert ". What would close it: " in text
+
+
+def test_what_was_tried_is_told_of_measures_that_there_are() -> None:
+    measured = PAGE.read_text()
+    assert [name for name in tomllib.loads(NOTES.read_text()) if f"| {name} |" not in measured] == []
+
+
+def test_a_quick_runs_section_stands_in_until_a_whole_run_has_measured_it(tmp_path: Path) -> None:
+    work, page = tmp_path / "work", tmp_path / "page.md"
+    asked = ["--work", str(work), "--to", str(page)]
+    assert main(["--quick", "--only", "scripts", *asked]) == 0
+    assert main(["--page", *asked]) == 0
+    assert page.read_text().count("**From a quick run**") == 1
+    assert main(["--only", "scripts", *asked]) == 0
+    assert "**From a quick run**" not in page.read_text()
 
 
 def test_percentiles_are_of_the_values() -> None:
