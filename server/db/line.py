@@ -37,11 +37,16 @@ class Line:
             raise OutOfPatienceError(f"Nobody could write for {PATIENCE_SECONDS:.0f} seconds.")
         try:
             descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except BaseException:
+        except OSError:
             self._here.release()
             raise
-        return Turn(self._here, descriptor)
+        turn = Turn(self._here, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            turn.leave()
+            raise
+        return turn
 
 
 class Turn:

@@ -129,10 +129,13 @@ def test_note_that_a_group_was_on_screen_troubles_nobody_when_it_is_refused(
     room = open_room(max(drawn, key=lambda one: len(one.smear.cells)), width=1280, height=420)
     page = room.page
     page.route("**/seen", lambda route: route.fulfill(status=409, json={"code": "conflict", "message": "No more."}))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     with page.expect_response("**/seen"):
         page.keyboard.press("Space")
     page.keyboard.press("x")
     room.saved()
     expect(page.locator("#conflict")).to_be_hidden()
+    assert [url for url in asked if url.endswith(f"{room.case_id}.json")] == []  # what a conflict begins with
     assert room.cell(room.chosen()).current_class is CellClass.ARTEFACT
     room.tell_nothing_of("409")

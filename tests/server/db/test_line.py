@@ -12,7 +12,7 @@ from server.db import line
 from server.db.line import Line, OutOfPatienceError
 
 _HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from server.db.line import Line
 turn = Line(Path(sys.argv[1])).enter()
