@@ -4,15 +4,17 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, literal, or_, true
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, bindparam, exists, func, literal, or_, true
+from sqlalchemy import select as sql_select
 from sqlalchemy.orm import QueryableAttribute, aliased, defer, load_only
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from server.cases.access import Scope
 from server.cases.lifecycle import DONE
+from server.cases.schemas import CellOutline
 from server.db.types import JsonDict
 from server.models import (
     AuditEntry,
@@ -107,7 +109,30 @@ def cells(session: Session, case_id: str) -> list[CaseCell]:
     That is the natural order of the ids that the hospital gave, then the order in which readers marked theirs: a cell
     keeps its number whatever is added, split or merged later.
     """
-    rows = session.exec(select(CaseCell).where(CaseCell.case_id == case_id)).all()
+    return _numbered(session.exec(select(CaseCell).where(CaseCell.case_id == case_id)).all())
+
+
+def cells_named(session: Session, case_id: str, cell_ids: Collection[str]) -> Sequence[CaseCell]:
+    """Return those of a case's cells that have these ids, in no order."""
+    query = select(CaseCell).where(CaseCell.case_id == case_id, col(CaseCell.cell_id).in_(set(cell_ids)))
+    return session.exec(query).all()
+
+
+_Cell = TypeVar("_Cell", CaseCell, CellOutline)
+_OUTLINE: Final = sql_select(*(attribute(getattr(CaseCell, name)) for name in CellOutline._fields)).where(
+    col(CaseCell.case_id) == bindparam("case_id")
+)
+
+
+def outlines(session: Session, case_id: str) -> list[CellOutline]:
+    """Return all cells a case ever had, in the order of their numbers, without what only the page of a cell needs.
+
+    Whole rows of a case of hundreds of cells cost most of what a reader's act takes.
+    """
+    return _numbered([CellOutline(*row) for row in session.execute(_OUTLINE, {"case_id": case_id})])
+
+
+def _numbered(rows: Sequence[_Cell]) -> list[_Cell]:
     found = sorted((cell for cell in rows if cell.added_at is None), key=lambda cell: natural_key(cell.cell_id))
     marked = [(cell.added_at, cell.cell_id, cell) for cell in rows if cell.added_at is not None]
     return found + [cell for _, _, cell in sorted(marked, key=lambda one: one[:2])]
@@ -174,11 +199,18 @@ def open_opinion(session: Session, case_id: str, *, lock: bool = False) -> Opini
     return session.exec(query.with_for_update() if lock else query).first()
 
 
+_ANY_OPEN: Final = sql_select(attribute(Opinion.id)).where(*OPEN_SECOND).limit(1)
+_OPEN_OF: Final = _ANY_OPEN.where(col(Opinion.case_id) == bindparam("case_id"))
+
+
 def opinions_to_give(session: Session, reader_id: str, *, case_id: str | None = None) -> Sequence[Opinion]:
     """Return the second opinions, of one case or of all, that are asked of a reader, or of anyone and could be theirs.
 
     What is asked of anyone is no matter of whoever asked, holds the case, has worked on it or was told of it.
     """
+    # Most cases are read once, and every page asks: only where one is open is it worth asking whose it could be.
+    if session.execute(_ANY_OPEN if case_id is None else _OPEN_OF, {"case_id": case_id}).first() is None:
+        return ()
     anyone = and_(
         col(Opinion.reader_id).is_(None),
         col(Opinion.asked_by).is_distinct_from(reader_id),

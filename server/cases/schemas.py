@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -13,6 +13,20 @@ from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus
 from shared.contracts.supplement import MoreState
+
+
+class CellOutline(NamedTuple):
+    """What of a cell its number, its group, the differential and its doubt depend on."""
+
+    cell_id: str
+    added_at: datetime | None
+    stands: bool
+    current_class: CellClass
+    changed_by: str | None
+    prediction_set: list[str]
+    ood_score: float
+    provisional: bool
+    disputed: bool
 
 
 class Sort(StrEnum):

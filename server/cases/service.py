@@ -1,6 +1,6 @@
 """What people do with cases: find, open, claim; and what other domains may do to one."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlmodel import Session
@@ -10,7 +10,7 @@ from server.audit import service as audit
 from server.cases import blinding, blobs, pictures, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import LEASE, READABLE, check_transition
-from server.cases.schemas import Amending, BlindView, CaseView, CellView
+from server.cases.schemas import Amending, BlindView, CaseView, CellOutline, CellView
 from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of, without_first
 from server.models import Case, CaseCell, CaseField, Opinion
 from server.models.base import utc_now
@@ -24,7 +24,7 @@ from shared.contracts.report import ReportStatus
 
 def case_view(session: Session, principal: Principal, case_id: str) -> CaseView:
     """Return everything the reading room shows this person: without what they must not know while they read blind."""
-    case = visible_case(session, principal, case_id, light=True)
+    case = visible_case(session, principal, case_id)
     sight = sight_of(session, principal, case)
     view = _whole_view(session, case)
     return _blinded(session, principal, case, view, sight) if sight.blind else view
@@ -68,7 +68,7 @@ def _whole_view(session: Session, case: Case) -> CaseView:
         untrained_classes=[CellClass(value) for value in case.untrained_classes],
         model_version=case.model_version,
         fields=views.field_views(repository.fields(session, case_id)),
-        cells=views.cell_views(cells, _names(session, cells)),
+        cells=views.cell_views(cells, views.numbers(cells), _names(session, cells)),
         earlier_cases=repository.earlier_case_ids(session, case),
         claimed_by=repository.user_name(session, case.claimed_by) if held else None,
         claimed_by_id=case.claimed_by if held else None,
@@ -139,7 +139,7 @@ def holder(session: Session, principal: Principal, case_id: str) -> str | None:
 
 def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
     """Return a case's image, decrypted in memory, and its media type."""
-    case = visible_case(session, principal, case_id, light=True)
+    case = visible_case(session, principal, case_id)
     if name.startswith(SOMETIMES_HIDDEN) and not sight_of(session, principal, case).shows_image(name):
         raise NotFoundError("The case has no such image.")
     return blobs.read(runtime, case, name, actor=principal.actor)
@@ -147,7 +147,7 @@ def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str,
 
 def images(session: Session, runtime: Runtime, principal: Principal, case_id: str, names: Sequence[str]) -> list[bytes]:
     """Return many of a case's images at once, decrypted in memory; empty where one cannot be had."""
-    case = visible_case(session, principal, case_id, light=True)
+    case = visible_case(session, principal, case_id)
     sight = sight_of(session, principal, case)
     shown = [name for name in names if not name.startswith(SOMETIMES_HIDDEN) or sight.shows_image(name)]
     found = dict(zip(shown, blobs.read_many(runtime, case, shown, actor=principal.actor), strict=True))
@@ -163,7 +163,7 @@ def field_tile(
     place: pictures.TilePlace,
 ) -> bytes:
     """Return one tile of a field (JPEG), cut from the image decrypted in memory."""
-    case = visible_case(session, principal, case_id, light=True)
+    case = visible_case(session, principal, case_id)
     return pictures.tile(runtime, case, field_of(session, case_id, index), place, actor=principal.actor)
 
 
@@ -195,13 +195,13 @@ def subject(case_id: str) -> str:
 
 
 def visible_case(
-    session: Session, principal: Principal, case_id: str, *, lock: bool = False, light: bool = False
+    session: Session, principal: Principal, case_id: str, *, lock: bool = False, whole: bool = False
 ) -> Case:
     """Return the case, or `NotFoundError` where this person may not even know of it.
 
-    ``light``: for use inside the session only, see `repository.get`.
+    ``whole``: with its manifest, for use after the session too, see `repository.get`.
     """
-    case = repository.get(session, case_id, scope=scope_of(principal), lock=lock, light=light)
+    case = repository.get(session, case_id, scope=scope_of(principal), lock=lock, light=not whole)
     if case is None:
         raise NotFoundError("There is no such case. Go back to the worklist.")
     return case
@@ -216,7 +216,7 @@ def held_case(session: Session, principal: Principal, case_id: str, *, blind: bo
         ConflictError: somebody else holds it, or nobody does, or it is past reading, or its AI is still hidden.
     """
     require_reader(principal)
-    case, now = visible_case(session, principal, case_id, lock=True, light=True), utc_now()
+    case, now = visible_case(session, principal, case_id, lock=True), utc_now()
     require_held(case, principal, blind=blind)
     if not views.lease_holds(case, now):
         case.lease_until = now + LEASE
@@ -326,24 +326,34 @@ def all_cells_of(session: Session, case_id: str) -> list[CaseCell]:
     return repository.cells(session, case_id)
 
 
+def cells_named(session: Session, case_id: str, cell_ids: Collection[str]) -> Sequence[CaseCell]:
+    """Return those of a case's cells that have these ids, standing or not, in no order."""
+    return repository.cells_named(session, case_id, cell_ids)
+
+
+def outlines_of(session: Session, case_id: str) -> list[CellOutline]:
+    """Return every cell that the case ever had, in the order of their numbers, as far as the whole of them matters."""
+    return repository.outlines(session, case_id)
+
+
 def cell_numbers(session: Session, case_id: str) -> dict[str, int]:
     """Return cell id → what a person calls it."""
-    return views.numbers(repository.cells(session, case_id))
+    return views.numbers(repository.outlines(session, case_id))
 
 
-def numbers_of(cells: list[CaseCell]) -> dict[str, int]:
+def numbers_of(cells: Sequence[CaseCell | CellOutline]) -> dict[str, int]:
     """Return cell id → what a person calls it; ``cells`` are all of the case."""
     return views.numbers(cells)
 
 
-def doubtful(cell: CaseCell) -> bool:
+def doubtful(cell: CaseCell | CellOutline) -> bool:
     """Whether the model was unsure of the cell, whatever a reader made of it."""
     return views.is_doubtful(cell)
 
 
-def cell_views_of(session: Session, cells: list[CaseCell], wanted: Collection[str]) -> list[CellView]:
-    """Return the views of the cells whose ids are ``wanted``; ``cells`` are all of the case."""
-    return views.cell_views(cells, _names(session, cells), only=wanted)
+def cell_views_of(session: Session, cells: Sequence[CaseCell], numbers: Mapping[str, int]) -> list[CellView]:
+    """Return the views of those of the cells that stand; ``numbers``: cell id → what a person calls it."""
+    return views.cell_views(cells, numbers, _names(session, cells))
 
 
 def sight(session: Session, principal: Principal, case: Case) -> Sight:
@@ -386,11 +396,11 @@ def dispute(cell: CaseCell) -> None:
     cell.disputed = True
 
 
-def differential_of(cells: list[CaseCell]) -> Differential:
+def differential_of(cells: Sequence[CaseCell | CellOutline]) -> Differential:
     """Return the live differential."""
     return views.live_differential(cells)
 
 
-def _names(session: Session, cells: list[CaseCell]) -> dict[str, str]:
+def _names(session: Session, cells: Sequence[CaseCell]) -> dict[str, str]:
     people = {person for cell in cells for person in (cell.changed_by, cell.added_by) if person is not None}
     return repository.user_names(session, people)

@@ -1,10 +1,10 @@
 """Turning rows into what a page sees: order, doubt and the live differential."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from server.cases.schemas import CellView, FieldView, WorklistRow
+from server.cases.schemas import CellOutline, CellView, FieldView, WorklistRow
 from server.models import Case, CaseCell, CaseField
 from shared.contracts.analysis import Differential, Flag, Severity
 from shared.contracts.case import OVERLAY_PREFIX, CaseState
@@ -17,7 +17,7 @@ NO_FLAG: Final = len(_SEVERITY_RANK)
 """Rank of a case without flags, behind all others."""
 
 
-def live_differential(cells: Iterable[CaseCell]) -> Differential:
+def live_differential(cells: Iterable[CaseCell | CellOutline]) -> Differential:
     """Return the differential of the classes and cells that stand now."""
     return differential(cell.current_class for cell in cells if cell.stands)
 
@@ -27,7 +27,7 @@ def standing(cells: Iterable[CaseCell]) -> list[CaseCell]:
     return [cell for cell in cells if cell.stands]
 
 
-def numbers(cells: Iterable[CaseCell]) -> dict[str, int]:
+def numbers(cells: Iterable[CaseCell | CellOutline]) -> dict[str, int]:
     """Return cell id → what a person calls it; ``cells`` are all that the case ever had, in their order."""
     return {cell.cell_id: number for number, cell in enumerate(cells, start=1)}
 
@@ -37,23 +37,14 @@ def lease_holds(case: Case, now: datetime) -> bool:
     return case.claimed_by is not None and case.lease_until is not None and case.lease_until > now
 
 
-def cell_views(
-    cells: list[CaseCell], names: Mapping[str, str], *, only: Collection[str] | None = None
-) -> list[CellView]:
-    """Return the views of the standing cells in reading order; ``cells`` are all of the case, by number.
-
-    ``only``: ids of those that are wanted; None: all.
+def cell_views(cells: Iterable[CaseCell], numbers: Mapping[str, int], names: Mapping[str, str]) -> list[CellView]:
+    """Return the views of those of the cells that stand, in reading order; ``numbers``: cell id → its number.
 
     Grouped by the class that stands, in reporting order; inside a class the most doubtful first: larger prediction
     sets (an empty one counts as largest), then the smaller lead over the second class (where a node does not tell it:
     the smaller probability), then the farther from what was trained.
     """
-    views = [
-        cell_view(cell, number, names)
-        for number, cell in enumerate(cells, start=1)
-        if cell.stands and (only is None or cell.cell_id in only)
-    ]
-    return sorted(views, key=reading_order)
+    return sorted((cell_view(cell, numbers[cell.cell_id], names) for cell in cells if cell.stands), key=reading_order)
 
 
 def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView:
@@ -80,12 +71,12 @@ def cell_view(cell: CaseCell, number: int, names: Mapping[str, str]) -> CellView
     )
 
 
-def is_doubtful(cell: CaseCell) -> bool:
+def is_doubtful(cell: CaseCell | CellOutline) -> bool:
     """Whether the model was unsure of the cell, or its first impression was another; whatever was made of it since."""
     return is_unsure(cell) or cell.disputed
 
 
-def is_unsure(cell: CaseCell) -> bool:
+def is_unsure(cell: CaseCell | CellOutline) -> bool:
     """Whether the model was unsure of the cell (`shared.contracts.analysis.Cell.doubtful`)."""
     return len(cell.prediction_set) != 1 or cell.ood_score > 1.0 or cell.provisional
 

@@ -144,19 +144,19 @@ def _do(
     runtime: Runtime, principal: Principal, case_id: str, act: str, plan: Callable[[Session, list[CaseCell]], _Plan]
 ) -> ChangeResult:
     with runtime.database.session(read_only=True) as session:
-        case = cases.visible_case(session, principal, case_id)
+        case = cases.visible_case(session, principal, case_id, whole=True)
         cases.require_held(case, principal)
-        rows = cases.all_cells_of(session, case_id)
-        if (before := steps.done_before(session, case, rows, act)) is not None:
+        if (before := steps.done_before(session, case, act)) is not None:
             return before
+        rows = cases.all_cells_of(session, case_id)
         wanted = plan(session, rows)
         _check(wanted, rows)
     images = [cases.keep_crop(runtime, case, new.field, new.place.box, actor=principal.actor) for new in wanted.new]
     with runtime.database.session() as session:
         case = cases.held_case(session, principal, case_id)
-        rows = cases.all_cells_of(session, case_id)
-        if (before := steps.done_before(session, case, rows, act)) is not None:
+        if (before := steps.done_before(session, case, act)) is not None:
             return before
+        rows = cases.all_cells_of(session, case_id)
         # Once more, now that nobody else can change the case.
         wanted = plan(session, rows)
         _check(wanted, rows)
@@ -167,8 +167,7 @@ def _do(
         taken += [Step(cell, cell.current_class, stood=False) for cell in made]
         steps.take(session, case, principal, kind=wanted.kind, act=act, steps=taken)
         steps.note(session, case, principal, action=f"cells.{wanted.kind.value}", data=_told(wanted))
-        touched = {step.cell.cell_id for step in taken}
-        return steps.result(session, case, [*rows, *made], touched)
+        return steps.result(session, case, [step.cell for step in taken])
 
 
 def _check(plan: _Plan, rows: Sequence[CaseCell]) -> None:

@@ -1,14 +1,15 @@
 """What must have been looked at before a case is signed: every doubtful cell, and every class group."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.cases.lifecycle import READABLE
+from server.cases.schemas import CellOutline
 from server.cases.sight import require_open
-from server.models import CaseCell, Review
+from server.models import Review
 from server.reviews import repository, steps
 from server.reviews.schemas import Readiness
 from shared.contracts.errors import ConflictError
@@ -38,7 +39,7 @@ def saw(session: Session, principal: Principal, case_id: str, groups: Iterable[C
     review = steps.reading(session, case, principal)
     # A new list: a change inside one would not be noticed.
     review.seen = sorted({*review.seen, *(group.value for group in groups)})
-    return readiness(cases.all_cells_of(session, case_id), review)
+    return readiness(cases.outlines_of(session, case_id), review)
 
 
 def readiness_of(session: Session, principal: Principal, case_id: str) -> Readiness:
@@ -49,7 +50,7 @@ def readiness_of(session: Session, principal: Principal, case_id: str) -> Readin
     """
     require_open(session, principal, cases.visible_case(session, principal, case_id))
     review = repository.review(session, case_id, principal.user_id)
-    return readiness(cases.all_cells_of(session, case_id), review)
+    return readiness(cases.outlines_of(session, case_id), review)
 
 
 def seen_by(session: Session, principal: Principal, case_id: str) -> list[CellClass]:
@@ -59,7 +60,7 @@ def seen_by(session: Session, principal: Principal, case_id: str) -> list[CellCl
     return [CellClass(value) for value in review.seen] if review else []
 
 
-def readiness(rows: list[CaseCell], review: Review | None) -> Readiness:
+def readiness(rows: Sequence[CellOutline], review: Review | None) -> Readiness:
     """Return what is left; ``rows`` are all cells of the case.
 
     Cells whose class a reader set have been seen by that: only groups that hold others must be on screen.
@@ -76,7 +77,7 @@ def readiness(rows: list[CaseCell], review: Review | None) -> Readiness:
     )
 
 
-def require_ready(rows: list[CaseCell], review: Review) -> None:
+def require_ready(rows: Sequence[CellOutline], review: Review) -> None:
     """Return if the case may be signed.
 
     Raises:

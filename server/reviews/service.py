@@ -45,17 +45,17 @@ def reclassify(
         ConflictError: this reader does not hold the case.
     """
     case = cases.held_case(session, principal, case_id)
-    act, rows = f"set:{case_id}:{idempotency_key}", cases.all_cells_of(session, case_id)
-    if (before := steps.done_before(session, case, rows, act)) is not None:
+    act = f"set:{case_id}:{idempotency_key}"
+    if (before := steps.done_before(session, case, act)) is not None:
         return before
-    wanted = steps.pick(rows, cell_ids)
+    wanted = steps.pick(cases.cells_named(session, case_id, cell_ids), cell_ids)
     changed = [cell for cell in wanted if cell.current_class is not label or cell.changed_by is None]
     if changed:
         moved = [Step(cell, label) for cell in changed]
         steps.take(session, case, principal, kind=ChangeKind.CLASS, act=act, steps=moved)
         labels = {cell.cell_id: label.value for cell in changed}
         steps.note(session, case, principal, action="cells.reclassified", data={"labels": labels})
-    return steps.result(session, case, rows, set(cell_ids))
+    return steps.result(session, case, wanted)
 
 
 def accept(
@@ -68,16 +68,17 @@ def accept(
         ConflictError: this reader does not hold the case.
     """
     case = cases.held_case(session, principal, case_id)
-    act, rows = f"accept:{case_id}:{idempotency_key}", cases.all_cells_of(session, case_id)
-    if (before := steps.done_before(session, case, rows, act)) is not None:
+    act = f"accept:{case_id}:{idempotency_key}"
+    if (before := steps.done_before(session, case, act)) is not None:
         return before
-    confirmed = [cell for cell in steps.pick(rows, cell_ids) if cell.changed_by is None]
+    wanted = steps.pick(cases.cells_named(session, case_id, cell_ids), cell_ids)
+    confirmed = [cell for cell in wanted if cell.changed_by is None]
     if confirmed:
         kept = [Step(cell, cell.current_class) for cell in confirmed]
         steps.take(session, case, principal, kind=ChangeKind.CLASS, act=act, steps=kept)
         labels = {cell.cell_id: cell.current_class.value for cell in confirmed}
         steps.note(session, case, principal, action="cells.accepted", data={"labels": labels})
-    return steps.result(session, case, rows, set(cell_ids))
+    return steps.result(session, case, wanted)
 
 
 def history(session: Session, principal: Principal, case_id: str) -> list[ChangeView]:
@@ -135,7 +136,7 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
     second_opinions.require_shown(session, case_id, signing.opinions)
     review = steps.reading(session, case, principal)
-    looking.require_ready(cases.all_cells_of(session, case_id), review)
+    looking.require_ready(cases.outlines_of(session, case_id), review)
     now, text = utc_now(), _impression(signing.impression, required=True)
     dismissed = _decide(session, case, principal, signing.decisions, now)
     review.impression, review.signed_at = text, now

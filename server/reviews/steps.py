@@ -92,19 +92,20 @@ def note(session: Session, case: Case, principal: Principal, *, action: str, dat
     audit.record(session, subject=cases.subject(case.id), actor=principal.actor, action=action, data=data)
 
 
-def result(session: Session, case: Case, rows: list[CaseCell], wanted: Collection[str]) -> ChangeResult:
-    """Return what the page must redraw; ``rows`` are all cells of the case, ``wanted`` the ids it asked about."""
+def result(session: Session, case: Case, touched: Sequence[CaseCell]) -> ChangeResult:
+    """Return what the page must redraw; ``touched`` are the cells that it asked about."""
     session.flush()
+    cells = cases.outlines_of(session, case.id)
     return ChangeResult(
         case_version=case.version,
-        cells=cases.cell_views_of(session, rows, wanted),
-        gone=sorted(cell.cell_id for cell in rows if cell.cell_id in wanted and not cell.stands),
-        differential=cases.differential_of(rows),
+        cells=cases.cell_views_of(session, touched, cases.numbers_of(cells)),
+        gone=sorted(cell.cell_id for cell in touched if not cell.stands),
+        differential=cases.differential_of(cells),
         changes=repository.standing_changes(session, case.id),
     )
 
 
-def done_before(session: Session, case: Case, rows: list[CaseCell], act: str) -> ChangeResult | None:
+def done_before(session: Session, case: Case, act: str) -> ChangeResult | None:
     """Return the result of an act that was done already under this key, as things stand now; None: it was not."""
-    done = repository.changes_by_request(session, case.id, act)
-    return result(session, case, rows, {change.cell_id for change in done}) if done else None
+    done = {change.cell_id for change in repository.changes_by_request(session, case.id, act)}
+    return result(session, case, cases.cells_named(session, case.id, done)) if done else None

@@ -20,8 +20,8 @@ def undo(session: Session, principal: Principal, case_id: str, idempotency_key: 
         ConflictError: nothing of this reader's stands, or another reader has changed the same cells since.
     """
     case = cases.held_case(session, principal, case_id)
-    act, rows = f"undo:{case_id}:{idempotency_key}", cases.all_cells_of(session, case_id)
-    if (before := steps.done_before(session, case, rows, act)) is not None:
+    act = f"undo:{case_id}:{idempotency_key}"
+    if (before := steps.done_before(session, case, act)) is not None:
         return before
     standing = [change for change in repository.changes(session, case_id) if not change.undone]
     own = [change for change in standing if change.by == principal.user_id]
@@ -31,7 +31,7 @@ def undo(session: Session, principal: Principal, case_id: str, idempotency_key: 
     taken_back = [change for change in own if repository.act_of(change) == target]
     _check_latest(taken_back, standing)
     left = [change for change in standing if change not in taken_back]
-    by_id = {cell.cell_id: cell for cell in rows}
+    by_id = _cells_of(session, case_id, taken_back)
     back = [Step(by_id[change.cell_id], change.previous, stands=change.stood) for change in taken_back]
     steps.take(session, case, principal, kind=ChangeKind.UNDO, act=act, steps=back, refers_to=target)
     session.flush()
@@ -42,7 +42,7 @@ def undo(session: Session, principal: Principal, case_id: str, idempotency_key: 
         _give_back(by_id[change.cell_id], left)
     labels = {change.cell_id: change.previous.value for change in taken_back}
     steps.note(session, case, principal, action="cells.change_undone", data={"labels": labels})
-    return steps.result(session, case, rows, set(labels))
+    return steps.result(session, case, list(by_id.values()))
 
 
 def redo(session: Session, principal: Principal, case_id: str, idempotency_key: str) -> ChangeResult:
@@ -52,13 +52,13 @@ def redo(session: Session, principal: Principal, case_id: str, idempotency_key: 
         ConflictError: there is nothing to do again, or the cells are not as they were then.
     """
     case = cases.held_case(session, principal, case_id)
-    act, rows = f"redo:{case_id}:{idempotency_key}", cases.all_cells_of(session, case_id)
-    if (before := steps.done_before(session, case, rows, act)) is not None:
+    act = f"redo:{case_id}:{idempotency_key}"
+    if (before := steps.done_before(session, case, act)) is not None:
         return before
     target = _taken_back_last(repository.own_acts(session, case_id, principal.user_id))
     if target is None:
         raise ConflictError("There is nothing to do again.")
-    by_id = {cell.cell_id: cell for cell in rows}
+    by_id = _cells_of(session, case_id, target)
     again = [(by_id[change.cell_id], change) for change in target]
     if any((cell.current_class, cell.stands) != (change.previous, change.stood) for cell, change in again):
         raise ConflictError("The cells were changed since; set their class anew.")
@@ -67,7 +67,12 @@ def redo(session: Session, principal: Principal, case_id: str, idempotency_key: 
     steps.take(session, case, principal, kind=ChangeKind.REDO, act=act, steps=forward, refers_to=name)
     labels = {change.cell_id: change.label.value for change in target}
     steps.note(session, case, principal, action="cells.change_redone", data={"labels": labels})
-    return steps.result(session, case, rows, set(labels))
+    return steps.result(session, case, list(by_id.values()))
+
+
+def _cells_of(session: Session, case_id: str, changes: Sequence[LabelChange]) -> dict[str, CaseCell]:
+    found = cases.cells_named(session, case_id, {change.cell_id for change in changes})
+    return {cell.cell_id: cell for cell in found}
 
 
 def _check_latest(acts: Sequence[LabelChange], standing: Sequence[LabelChange]) -> None:
