@@ -321,6 +321,7 @@ def _checked(session: Session, user: User | None, password: str, *, whole: bool)
     if not right:
         count_failure(session, found)
         raise SignInRefusedError(_REFUSED)
+    found.password_hash = passwords.renewed(password, found.password_hash) or found.password_hash
     if whole:
         found.failed_logins, found.locked_until = 0, None
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import time_machine
+from pwdlib.hashers.argon2 import Argon2Hasher
 
 from server.accounts import service
 from server.accounts.passwords import hash_password
@@ -47,6 +48,21 @@ def test_authenticate_right_password(runtime: Runtime) -> None:
         user_id = add_user(session, "ada")
     with runtime.database.session() as session:
         assert service.authenticate(session, " Ada ", PASSWORD).id == user_id
+
+
+def test_a_sign_in_makes_a_hash_of_the_earlier_cost_anew(runtime: Runtime) -> None:
+    with runtime.database.session() as session:
+        user_id = add_user(session, "ada")
+        earlier = Argon2Hasher(time_cost=3, memory_cost=65536, parallelism=4).hash(PASSWORD)
+        session.get_one(User, user_id).password_hash = earlier
+    with pytest.raises(UnauthenticatedError), runtime.database.session() as session:
+        service.authenticate(session, "ada", "a wrong password")
+    with runtime.database.session() as session:
+        assert session.get_one(User, user_id).password_hash == earlier
+        service.authenticate(session, "ada", PASSWORD)
+    with runtime.database.session() as session:
+        assert session.get_one(User, user_id).password_hash.startswith("$argon2id$v=19$m=47104,t=1,p=1$")
+        service.authenticate(session, "ada", PASSWORD)
 
 
 def test_authenticate_says_the_same_for_unknown_wrong_and_shut(runtime: Runtime) -> None:
