@@ -1,5 +1,6 @@
 """Tests of transactions."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -76,6 +77,40 @@ def test_session_queues_writers_that_read_first(database: Database) -> None:
     for writer in writers:
         writer.join()
     assert sorted(names(database)[0]) == sorted("xyz" * 10)
+
+
+def test_a_commit_is_on_disk_before_it_is_told_and_holds_nobody_up_meanwhile(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs: list[str] = []
+
+    def slow_disk(descriptor: int) -> None:
+        logs.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        if len(logs) == 1:
+            with database.session() as another:
+                another.add(Hospital(id="b", name="B"))
+
+    monkeypatch.setattr(os, "fdatasync", slow_disk)
+    with database.session() as session:
+        session.add(Hospital(id="a", name="A"))
+    file = database.engine.url.database
+    assert logs == [f"{file}-wal"] * 2
+    assert names(database) == ["A", "B"]
+
+
+def test_session_that_only_reads_waits_for_no_disk(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", logs.append)
+    assert names(database) == []
+    assert logs == []
+
+
+def test_a_database_without_a_log_waits_for_the_disk_itself(tmp_path: Path) -> None:
+    with Database(f"sqlite:///{tmp_path / 'test.sqlite'}").engine.connect() as connection:
+        logged = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+    with Database("sqlite://").engine.connect() as connection:
+        in_memory = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+    assert (logged, in_memory) == (1, 2)
 
 
 def test_session_that_failed_lets_the_next_one_write(database: Database) -> None:
