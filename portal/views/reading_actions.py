@@ -5,16 +5,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel
+from sqlmodel import Session
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import wants_json
 from server.accounts import service as accounts
+from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.reviews import activity, looking, undoing
 from server.reviews import service as reviews
-from server.reviews.schemas import ChangeResult, FlagDecisionInput, Readiness, SignInput
+from server.reviews.schemas import ChangeResult, Done, FlagDecisionInput, Readiness, SignInput
+from server.runtime import Runtime
 from shared.contracts.errors import UsageError
 from shared.contracts.ontology import CellClass
 
@@ -52,6 +55,7 @@ def release(session: SessionDep, who: SignedIn, case_id: str) -> Response:
 @router.post("/cases/{case_id}/cells", name="case_cells")
 def cells(
     session: SessionDep,
+    runtime: RuntimeDep,
     who: SignedIn,
     case_id: str,
     cell_id: CellIds,
@@ -59,25 +63,29 @@ def cells(
     idempotency_key: Key,
 ) -> ChangeResult:
     """Give cells a class; the same key twice changes nothing the second time."""
-    return reviews.reclassify(session, who, case_id, cell_ids=cell_id, label=label, idempotency_key=idempotency_key)
+    done = reviews.reclassify(session, who, case_id, cell_ids=cell_id, label=label, idempotency_key=idempotency_key)
+    return _redrawn(session, runtime, who, case_id, done)
 
 
 @router.post("/cases/{case_id}/undo", name="case_undo")
-def undo(session: SessionDep, who: SignedIn, case_id: str, idempotency_key: Key) -> ChangeResult:
+def undo(session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: str, idempotency_key: Key) -> ChangeResult:
     """Take this reader's last change back."""
-    return undoing.undo(session, who, case_id, idempotency_key)
+    return _redrawn(session, runtime, who, case_id, undoing.undo(session, who, case_id, idempotency_key))
 
 
 @router.post("/cases/{case_id}/redo", name="case_redo")
-def redo(session: SessionDep, who: SignedIn, case_id: str, idempotency_key: Key) -> ChangeResult:
+def redo(session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: str, idempotency_key: Key) -> ChangeResult:
     """Make the change again that this reader took back last."""
-    return undoing.redo(session, who, case_id, idempotency_key)
+    return _redrawn(session, runtime, who, case_id, undoing.redo(session, who, case_id, idempotency_key))
 
 
 @router.post("/cases/{case_id}/accept", name="case_accept")
-def accept(session: SessionDep, who: SignedIn, case_id: str, cell_id: CellIds, idempotency_key: Key) -> ChangeResult:
+def accept(
+    session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: str, cell_id: CellIds, idempotency_key: Key
+) -> ChangeResult:
     """Confirm cells as they are named."""
-    return reviews.accept(session, who, case_id, cell_ids=cell_id, idempotency_key=idempotency_key)
+    done = reviews.accept(session, who, case_id, cell_ids=cell_id, idempotency_key=idempotency_key)
+    return _redrawn(session, runtime, who, case_id, done)
 
 
 @router.post("/cases/{case_id}/seen", name="case_seen")
@@ -142,6 +150,13 @@ def sign(
     if wants_json(request):
         return JSONResponse({"report_id": report_id, "location": address})
     return RedirectResponse(address, status_code=303)
+
+
+def _redrawn(session: Session, runtime: Runtime, who: Principal, case_id: str, done: Done) -> ChangeResult:
+    """Keep an act, then read what the page must redraw: the next one writes already."""
+    session.commit()
+    with runtime.database.session(read_only=True) as reading:
+        return reviews.changed(reading, who, case_id, done)
 
 
 def _decisions(flags: list[str], dismissed: list[str], reasons: list[str]) -> list[FlagDecisionInput]:

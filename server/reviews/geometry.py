@@ -15,7 +15,7 @@ from server.cases import service as cases
 from server.models import CaseCell, CaseField, ChangeKind
 from server.models.base import utc_now
 from server.reviews import steps
-from server.reviews.schemas import ChangeResult, NewBox
+from server.reviews.schemas import ChangeResult, Done, NewBox
 from server.reviews.steps import Step
 from server.runtime import Runtime
 from shared.contracts.errors import ConflictError, DataInvalidError
@@ -143,6 +143,14 @@ def merge(
 def _do(
     runtime: Runtime, principal: Principal, case_id: str, act: str, plan: Callable[[Session, list[CaseCell]], _Plan]
 ) -> ChangeResult:
+    done = _done(runtime, principal, case_id, act, plan)
+    with runtime.database.session(read_only=True) as session:
+        return steps.changed(session, principal, case_id, done)
+
+
+def _done(
+    runtime: Runtime, principal: Principal, case_id: str, act: str, plan: Callable[[Session, list[CaseCell]], _Plan]
+) -> Done:
     with runtime.database.session(read_only=True) as session:
         case = cases.visible_case(session, principal, case_id, whole=True)
         cases.require_held(case, principal)
@@ -167,7 +175,7 @@ def _do(
         taken += [Step(cell, cell.current_class, stood=False) for cell in made]
         steps.take(session, case, principal, kind=wanted.kind, act=act, steps=taken)
         steps.note(session, case, principal, action=f"cells.{wanted.kind.value}", data=_told(wanted))
-        return steps.result(session, case, [step.cell for step in taken])
+        return steps.done(case, [step.cell for step in taken])
 
 
 def _check(plan: _Plan, rows: Sequence[CaseCell]) -> None:

@@ -1,6 +1,7 @@
 """What a reader does, and what comes back at once."""
 
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import BaseModel, Field, JsonValue
 
@@ -10,6 +11,15 @@ from shared.contracts.analysis import Differential
 from shared.contracts.findings import Part
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import GlassReason
+
+
+class Done(NamedTuple):
+    """What an act has come to, for `server.reviews.service.changed`."""
+
+    cell_ids: list[str]
+    """Of the cells that the page asked about."""
+    case_version: int
+    """After the act. Whatever comes later is not known to whoever asked."""
 
 
 class ChangeResult(BaseModel):

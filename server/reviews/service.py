@@ -15,7 +15,7 @@ from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
 from server.reviews import amending, findings, looking, repository, second_opinions, steps
-from server.reviews.schemas import ChangeResult, ChangeView, FlagDecisionInput, SignInput
+from server.reviews.schemas import ChangeResult, ChangeView, Done, FlagDecisionInput, SignInput
 from server.reviews.steps import Step
 from server.runtime import Runtime
 from shared.contracts.case import CaseState
@@ -35,7 +35,7 @@ def reclassify(
     cell_ids: list[str],
     label: CellClass,
     idempotency_key: str,
-) -> ChangeResult:
+) -> Done:
     """Give cells another class, or confirm the class of cells that no reader has set; both are changes on record.
 
     The same key again changes nothing and returns the same cells.
@@ -55,12 +55,10 @@ def reclassify(
         steps.take(session, case, principal, kind=ChangeKind.CLASS, act=act, steps=moved)
         labels = {cell.cell_id: label.value for cell in changed}
         steps.note(session, case, principal, action="cells.reclassified", data={"labels": labels})
-    return steps.result(session, case, wanted)
+    return steps.done(case, wanted)
 
 
-def accept(
-    session: Session, principal: Principal, case_id: str, *, cell_ids: list[str], idempotency_key: str
-) -> ChangeResult:
+def accept(session: Session, principal: Principal, case_id: str, *, cell_ids: list[str], idempotency_key: str) -> Done:
     """Confirm cells as they are named now: each is on record as looked at, with the class that it has.
 
     Raises:
@@ -78,7 +76,15 @@ def accept(
         steps.take(session, case, principal, kind=ChangeKind.CLASS, act=act, steps=kept)
         labels = {cell.cell_id: cell.current_class.value for cell in confirmed}
         steps.note(session, case, principal, action="cells.accepted", data={"labels": labels})
-    return steps.result(session, case, wanted)
+    return steps.done(case, wanted)
+
+
+def changed(session: Session, principal: Principal, case_id: str, done: Done) -> ChangeResult:
+    """Return what the page must redraw after an act.
+
+    Apart from the act, so that it can be read once that is kept: nobody else can write until then.
+    """
+    return steps.changed(session, principal, case_id, done)
 
 
 def history(session: Session, principal: Principal, case_id: str) -> list[ChangeView]:

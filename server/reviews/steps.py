@@ -11,7 +11,7 @@ from server.cases import service as cases
 from server.models import Case, CaseCell, ChangeKind, LabelChange, Review
 from server.models.base import utc_now
 from server.reviews import repository
-from server.reviews.schemas import ChangeResult
+from server.reviews.schemas import ChangeResult, Done
 from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.contracts.ontology import CellClass
 
@@ -92,20 +92,26 @@ def note(session: Session, case: Case, principal: Principal, *, action: str, dat
     audit.record(session, subject=cases.subject(case.id), actor=principal.actor, action=action, data=data)
 
 
-def result(session: Session, case: Case, touched: Sequence[CaseCell]) -> ChangeResult:
-    """Return what the page must redraw; ``touched`` are the cells that it asked about."""
-    session.flush()
-    cells = cases.outlines_of(session, case.id)
+def done(case: Case, cells: Sequence[CaseCell]) -> Done:
+    """Return what an act has come to; ``cells`` are those that the page asked about."""
+    return Done([cell.cell_id for cell in cells], case.version)
+
+
+def done_before(session: Session, case: Case, act: str) -> Done | None:
+    """Return what an act came to that was done already under this key; None: it was not."""
+    touched = {change.cell_id for change in repository.changes_by_request(session, case.id, act)}
+    return Done(sorted(touched), case.version) if touched else None
+
+
+def changed(session: Session, principal: Principal, case_id: str, done: Done) -> ChangeResult:
+    """Return what the page must redraw after an act: the cells as they stand now, the version as it was then."""
+    cases.visible_case(session, principal, case_id)
+    cells = cases.outlines_of(session, case_id)
+    touched = cases.cells_named(session, case_id, done.cell_ids)
     return ChangeResult(
-        case_version=case.version,
+        case_version=done.case_version,
         cells=cases.cell_views_of(session, touched, cases.numbers_of(cells)),
         gone=sorted(cell.cell_id for cell in touched if not cell.stands),
         differential=cases.differential_of(cells),
-        changes=repository.standing_changes(session, case.id),
+        changes=repository.standing_changes(session, case_id),
     )
-
-
-def done_before(session: Session, case: Case, act: str) -> ChangeResult | None:
-    """Return the result of an act that was done already under this key, as things stand now; None: it was not."""
-    done = {change.cell_id for change in repository.changes_by_request(session, case.id, act)}
-    return result(session, case, cases.cells_named(session, case.id, done)) if done else None

@@ -8,12 +8,12 @@ from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.models import CaseCell, ChangeKind, LabelChange
 from server.reviews import repository, steps
-from server.reviews.schemas import ChangeResult
+from server.reviews.schemas import Done
 from server.reviews.steps import Step
 from shared.contracts.errors import ConflictError
 
 
-def undo(session: Session, principal: Principal, case_id: str, idempotency_key: str) -> ChangeResult:
+def undo(session: Session, principal: Principal, case_id: str, idempotency_key: str) -> Done:
     """Take back this reader's last standing act, with all the cells that it touched.
 
     Raises:
@@ -42,10 +42,10 @@ def undo(session: Session, principal: Principal, case_id: str, idempotency_key: 
         _give_back(by_id[change.cell_id], left)
     labels = {change.cell_id: change.previous.value for change in taken_back}
     steps.note(session, case, principal, action="cells.change_undone", data={"labels": labels})
-    return steps.result(session, case, list(by_id.values()))
+    return steps.done(case, list(by_id.values()))
 
 
-def redo(session: Session, principal: Principal, case_id: str, idempotency_key: str) -> ChangeResult:
+def redo(session: Session, principal: Principal, case_id: str, idempotency_key: str) -> Done:
     """Do again what this reader took back last, unless another act of theirs came between.
 
     Raises:
@@ -67,7 +67,7 @@ def redo(session: Session, principal: Principal, case_id: str, idempotency_key: 
     steps.take(session, case, principal, kind=ChangeKind.REDO, act=act, steps=forward, refers_to=name)
     labels = {change.cell_id: change.label.value for change in target}
     steps.note(session, case, principal, action="cells.change_redone", data={"labels": labels})
-    return steps.result(session, case, list(by_id.values()))
+    return steps.done(case, list(by_id.values()))
 
 
 def _cells_of(session: Session, case_id: str, changes: Sequence[LabelChange]) -> dict[str, CaseCell]:

@@ -94,11 +94,13 @@ def test_undo_of_an_added_cell_takes_it_out_and_redo_puts_it_back(claimed: Ward)
     before = _view(claimed).differential
     _add(claimed)
     with claimed.centre.runtime.database.session() as session:
-        undone = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
+        done = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
+        undone = service.changed(session, claimed.reader, claimed.case_id, done)
     assert (undone.cells, undone.gone, undone.differential) == ([], [NEW], before)
     assert NEW not in {cell.cell_id for cell in _view(claimed).cells}
     with claimed.centre.runtime.database.session() as session:
-        redone = undoing.redo(session, claimed.reader, claimed.case_id, "r1")
+        done = undoing.redo(session, claimed.reader, claimed.case_id, "r1")
+        redone = service.changed(session, claimed.reader, claimed.case_id, done)
     assert [(cell.cell_id, cell.current_class) for cell in redone.cells] == [(NEW, CellClass.BLAST)]
     with claimed.centre.runtime.database.session() as session:
         history = service.history(session, claimed.reader, claimed.case_id)
@@ -120,7 +122,8 @@ def test_split_puts_two_of_the_class_in_place_of_one(claimed: Ward) -> None:
     with pytest.raises(NotFoundError, match="any more"):
         _split(claimed, key="s2")
     with claimed.centre.runtime.database.session() as session:
-        back = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
+        done = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
+        back = service.changed(session, claimed.reader, claimed.case_id, done)
     assert ([cell.cell_id for cell in back.cells], back.gone) == (["c1"], [NEW, OTHER])
     assert (back.cells[0].changed_by, back.cells[0].number) == (None, 1)
 

@@ -37,10 +37,10 @@ def claimed(ward: Ward) -> Ward:
 
 
 def _change(ward: Ward, cells: list[str], label: CellClass, key: str, *, who: Principal | None = None) -> ChangeResult:
+    reader = who or ward.reader
     with ward.centre.runtime.database.session() as session:
-        return service.reclassify(
-            session, who or ward.reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key
-        )
+        done = service.reclassify(session, reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key)
+        return service.changed(session, reader, ward.case_id, done)
 
 
 def test_reclassify_changes_the_live_differential(claimed: Ward) -> None:
@@ -68,7 +68,8 @@ def test_reclassify_to_the_same_class_confirms_the_cell(claimed: Ward) -> None:
     (cell,) = _change(claimed, [before.cell_id], before.current_class, "k1").cells
     assert (cell.doubtful, cell.current_class, cell.changed_by) == (False, before.current_class, "Dr. A. Reader")
     with claimed.centre.runtime.database.session() as session:
-        (cell,) = undoing.undo(session, claimed.reader, claimed.case_id, "u1").cells
+        done = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
+        (cell,) = service.changed(session, claimed.reader, claimed.case_id, done).cells
     assert (cell.doubtful, cell.changed_by) == (True, None)
 
 
@@ -196,13 +197,15 @@ def test_signed_case_cannot_be_changed_or_signed_again(claimed: Ward) -> None:
 
 def test_accept_confirms_each_cell_with_its_own_class(claimed: Ward) -> None:
     with claimed.centre.runtime.database.session() as session:
-        result = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
+        done = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
+        result = service.changed(session, claimed.reader, claimed.case_id, done)
     assert {cell.cell_id: (cell.current_class, cell.doubtful) for cell in result.cells} == {
         "c5": (CellClass.NEUTROPHIL, False),
         "c15": (CellClass.LYMPHOCYTE, False),
     }
     with claimed.centre.runtime.database.session() as session:
-        again = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
+        done = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
+        again = service.changed(session, claimed.reader, claimed.case_id, done)
     assert again == result
 
 

@@ -24,20 +24,24 @@ def claimed(ward: Ward) -> Ward:
 
 
 def _change(ward: Ward, cells: list[str], label: CellClass, key: str, *, who: Principal | None = None) -> ChangeResult:
+    reader = who or ward.reader
     with ward.centre.runtime.database.session() as session:
-        return service.reclassify(
-            session, who or ward.reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key
-        )
+        done = service.reclassify(session, reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key)
+        return service.changed(session, reader, ward.case_id, done)
 
 
 def _undo(ward: Ward, key: str) -> ChangeResult:
     with ward.centre.runtime.database.session() as session:
-        return undoing.undo(session, ward.reader, ward.case_id, key)
+        return service.changed(
+            session, ward.reader, ward.case_id, undoing.undo(session, ward.reader, ward.case_id, key)
+        )
 
 
 def _redo(ward: Ward, key: str) -> ChangeResult:
     with ward.centre.runtime.database.session() as session:
-        return undoing.redo(session, ward.reader, ward.case_id, key)
+        return service.changed(
+            session, ward.reader, ward.case_id, undoing.redo(session, ward.reader, ward.case_id, key)
+        )
 
 
 def _labels(result: ChangeResult) -> dict[str, CellClass]:
