@@ -5,6 +5,7 @@ activations were half as fast. The ranges are moving averages of each batch's le
 entropy calibration cost more accuracy here (ReLU6 bounds most activations already). See docs/inference-only.md.
 """
 
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ _TYPES: Final = (
 class Quantisation:
     """How a model is quantised."""
 
+    narrow: bool | None = None
+    """Whether weights have seven bits instead of eight; None: where this processor needs it (`saturates`)."""
     leading: int = 3
     """So many first convolutions stay fp32: their few channels of widely different range lose most by it."""
     momentum: float = 0.1
@@ -37,6 +40,18 @@ class Quantisation:
 
 
 DEFAULT: Final = Quantisation()
+
+
+def saturates(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str = "") -> bool:
+    """Return whether this processor adds pairs of U8 × S8 products in sixteen bits, as x86 without VNNI does.
+
+    Large products then end at the greatest number there is, which spoils features without an error; with weights of
+    seven bits none is so large. Source: "Quantize ONNX models" of ONNX Runtime's documentation.
+    ``machine``: as `platform.machine` says it; empty: this one. Where ``cpuinfo`` cannot be read: assumed of any x86.
+    """
+    if (machine or platform.machine()).lower() not in {"x86_64", "amd64", "i686", "i386"}:
+        return False
+    return not cpuinfo.is_file() or "vnni" not in cpuinfo.read_text()
 
 
 class _Reader:
@@ -75,6 +90,7 @@ def quantise(source: Path, out: Path, batches: Iterable[Arrays], settings: Quant
                 _Reader(batches),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
+                reduce_range=saturates() if settings.narrow is None else settings.narrow,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=quantization.CalibrationMethod.MinMax,
