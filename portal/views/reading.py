@@ -13,7 +13,7 @@ from portal.rendering import page
 from portal.views.findings import forms
 from server.accounts import colleagues
 from server.accounts.schemas import Principal
-from server.cases import comparing
+from server.cases import comparing, viewing
 from server.cases import service as cases
 from server.cases.lifecycle import READABLE
 from server.cases.pictures import OVERLAP, TILE, TilePlace
@@ -115,7 +115,7 @@ def case_history(session: SessionDep, who: SignedIn, case_id: str) -> list[Chang
 @router.get("/cases/{case_id}/blobs/{name}", name="case_blob")
 def case_blob(session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id: str, name: str) -> Response:
     """One image, decrypted in memory; the browser may keep it for the length of a reading."""
-    content, media_type = cases.blob(session, runtime, who, case_id, name)
+    content, media_type = viewing.blob(session, runtime, who, case_id, name)
     return Response(content, media_type=media_type, headers={"Cache-Control": "private, max-age=1800"})
 
 
@@ -125,7 +125,7 @@ def case_images(session: SessionDep, runtime: RuntimeDep, who: SignedIn, case_id
 
     A gallery of hundreds would else ask hundreds of times who it is and whether it may.
     """
-    parts = cases.images(session, runtime, who, case_id, name)
+    parts = viewing.images(session, runtime, who, case_id, name)
     content = b"".join(part for image in parts for part in (len(image).to_bytes(4, "big"), image))
     return Response(content, media_type="application/octet-stream", headers={"Cache-Control": "private, max-age=1800"})
 
@@ -142,7 +142,7 @@ def case_tile(
 ) -> Response:
     """A tile of a field, cut on demand from the image decrypted in memory."""
     place = TilePlace(level=level, column=column, row=row)
-    content = cases.field_tile(session, runtime, who, case_id, index, place)
+    content = viewing.field_tile(session, runtime, who, case_id, index, place)
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=1800"})
 
 

@@ -14,7 +14,7 @@ from server.accounts import service as accounts
 from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.deps import CommittingRoute, RuntimeDep, SessionDep
-from server.reviews import activity, looking, undoing
+from server.reviews import activity, looking, steps, undoing
 from server.reviews import service as reviews
 from server.reviews.schemas import ChangeResult, Done, FlagDecisionInput, Readiness, SignInput
 from server.runtime import Runtime
@@ -156,7 +156,7 @@ def _redrawn(session: Session, runtime: Runtime, who: Principal, case_id: str, d
     """Keep an act, then read what the page must redraw: the next one writes already."""
     session.commit()
     with runtime.database.session(read_only=True) as reading:
-        return reviews.changed(reading, who, case_id, done)
+        return steps.changed(reading, who, case_id, done)
 
 
 def _decisions(flags: list[str], dismissed: list[str], reasons: list[str]) -> list[FlagDecisionInput]:

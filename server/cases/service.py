@@ -1,20 +1,19 @@
 """What people do with cases: find, open, claim; and what other domains may do to one."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.audit import service as audit
-from server.cases import blinding, blobs, pictures, repository, views
+from server.cases import blinding, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import LEASE, READABLE, check_transition
 from server.cases.schemas import Amending, BlindView, CaseView, CellOutline, CellView
-from server.cases.sight import SOMETIMES_HIDDEN, Sight, require_shown_ai, sight_of, without_first
+from server.cases.sight import Sight, require_shown_ai, sight_of, without_first
 from server.models import Case, CaseCell, CaseField, Opinion
 from server.models.base import utc_now
-from server.runtime import Runtime
 from shared.contracts.analysis import Differential, Quality
 from shared.contracts.case import CaseReceipt, CaseState, ClinicalContext
 from shared.contracts.errors import ConflictError, NotFoundError
@@ -135,46 +134,6 @@ def holder(session: Session, principal: Principal, case_id: str) -> str | None:
     """Return the id of who holds a case at this moment."""
     case = visible_case(session, principal, case_id)
     return case.claimed_by if views.lease_holds(case, utc_now()) else None
-
-
-def blob(session: Session, runtime: Runtime, principal: Principal, case_id: str, name: str) -> tuple[bytes, str]:
-    """Return a case's image, decrypted in memory, and its media type."""
-    case = visible_case(session, principal, case_id)
-    if name.startswith(SOMETIMES_HIDDEN) and not sight_of(session, principal, case).shows_image(name):
-        raise NotFoundError("The case has no such image.")
-    return blobs.read(runtime, case, name, actor=principal.actor)
-
-
-def images(session: Session, runtime: Runtime, principal: Principal, case_id: str, names: Sequence[str]) -> list[bytes]:
-    """Return many of a case's images at once, decrypted in memory; empty where one cannot be had."""
-    case = visible_case(session, principal, case_id)
-    sight = sight_of(session, principal, case)
-    shown = [name for name in names if not name.startswith(SOMETIMES_HIDDEN) or sight.shows_image(name)]
-    found = dict(zip(shown, blobs.read_many(runtime, case, shown, actor=principal.actor), strict=True))
-    return [found.get(name, b"") for name in names]
-
-
-def field_tile(
-    session: Session,
-    runtime: Runtime,
-    principal: Principal,
-    case_id: str,
-    index: int,
-    place: pictures.TilePlace,
-) -> bytes:
-    """Return one tile of a field (JPEG), cut from the image decrypted in memory."""
-    case = visible_case(session, principal, case_id)
-    return pictures.tile(runtime, case, field_of(session, case_id, index), place, actor=principal.actor)
-
-
-def keep_crop(runtime: Runtime, case: Case, field: CaseField, box: pictures.Box, *, actor: str) -> str:
-    """Cut a cell that a reader marked from its field, in memory, keep it encrypted like the others; return its name."""
-    return blobs.keep_marked(runtime, case, pictures.crop(runtime, case, field, box, actor=actor), actor=actor)
-
-
-def images_of(runtime: Runtime, case: Case, *, actor: str) -> Callable[[str], tuple[bytes, str]]:
-    """Return a function that reads a case's images, for a report."""
-    return blobs.reader(runtime, case, actor=actor)
 
 
 def receipt(session: Session, *, hospital_id: str, case_id: str) -> CaseReceipt:

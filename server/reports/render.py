@@ -8,6 +8,7 @@ import structlog
 from pyhanko.pdf_utils.reader import PdfFileReader
 
 from server.cases import service as cases
+from server.cases import viewing
 from server.models import Case, Report
 from server.reports import service
 from server.reports.fhir import fhir_bundle
@@ -86,7 +87,7 @@ def _files(runtime: Runtime, loaded: _Loaded) -> tuple[dict[str, bytes], int]:
         received_at=case.received_at,
         record_sha256=_sha256(canonical_bytes(record)),
         cell_numbers=loaded.cell_numbers,
-        read_image=cases.images_of(runtime, case, actor=_ACTOR),
+        read_image=viewing.images_of(runtime, case, actor=_ACTOR),
     )
     pages = int(PdfFileReader(io.BytesIO(unsigned)).root["/Pages"]["/Count"])
     signer = DocumentSigner(runtime.vault.document_key())

@@ -12,6 +12,7 @@ from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.cases import service as cases
+from server.cases import viewing
 from server.models import CaseCell, CaseField, ChangeKind
 from server.models.base import utc_now
 from server.reviews import steps
@@ -159,7 +160,7 @@ def _done(
         rows = cases.all_cells_of(session, case_id)
         wanted = plan(session, rows)
         _check(wanted, rows)
-    images = [cases.keep_crop(runtime, case, new.field, new.place.box, actor=principal.actor) for new in wanted.new]
+    images = [viewing.keep_crop(runtime, case, new.field, new.place.box, actor=principal.actor) for new in wanted.new]
     with runtime.database.session() as session:
         case = cases.held_case(session, principal, case_id)
         if (before := steps.done_before(session, case, act)) is not None:

@@ -15,7 +15,7 @@ from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
 from server.reviews import amending, findings, looking, repository, second_opinions, steps
-from server.reviews.schemas import ChangeResult, ChangeView, Done, FlagDecisionInput, SignInput
+from server.reviews.schemas import ChangeView, Done, FlagDecisionInput, SignInput
 from server.reviews.steps import Step
 from server.runtime import Runtime
 from shared.contracts.case import CaseState
@@ -77,14 +77,6 @@ def accept(session: Session, principal: Principal, case_id: str, *, cell_ids: li
         labels = {cell.cell_id: cell.current_class.value for cell in confirmed}
         steps.note(session, case, principal, action="cells.accepted", data={"labels": labels})
     return steps.done(case, wanted)
-
-
-def changed(session: Session, principal: Principal, case_id: str, done: Done) -> ChangeResult:
-    """Return what the page must redraw after an act.
-
-    Apart from the act, so that it can be read once that is kept: nobody else can write until then.
-    """
-    return steps.changed(session, principal, case_id, done)
 
 
 def history(session: Session, principal: Principal, case_id: str) -> list[ChangeView]:

@@ -104,7 +104,10 @@ def done_before(session: Session, case: Case, act: str) -> Done | None:
 
 
 def changed(session: Session, principal: Principal, case_id: str, done: Done) -> ChangeResult:
-    """Return what the page must redraw after an act: the cells as they stand now, the version as it was then."""
+    """Return what the page must redraw after an act: the cells as they stand now, the version as it was then.
+
+    Apart from the act, so that it can be read once that is kept: nobody else can write until then.
+    """
     cases.visible_case(session, principal, case_id)
     cells = cases.outlines_of(session, case_id)
     touched = cases.cells_named(session, case_id, done.cell_ids)

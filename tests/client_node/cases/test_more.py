@@ -27,7 +27,7 @@ from client_node.ipc import call, socket_path
 from deploy.services.object_store import StoreAddress
 from server.accounts.schemas import Principal
 from server.cases import service as cases
-from server.cases import supplements
+from server.cases import supplements, viewing
 from server.cases.schemas import CaseView, MoreView
 from server.models import AuditEntry, CaseSupplement, Node
 from server.reviews import looking, second_opinions
@@ -203,9 +203,9 @@ def test_further_cells_join_the_case_and_what_the_reader_did_stays(counting: Cou
     assert after.quality.white_cells == 18
     with runtime.database.session() as session:
         assert looking.seen_by(session, counting.reader, counting.case_id) == [_C.LYMPHOCYTE]
-        content, kind = cases.blob(session, runtime, counting.reader, counting.case_id, after.cells[-1].blob)
+        content, kind = viewing.blob(session, runtime, counting.reader, counting.case_id, after.cells[-1].blob)
         new = next(cell for cell in after.cells if cell.number == 18)
-        assert cases.blob(session, runtime, counting.reader, counting.case_id, new.blob)[0].startswith(b"\x89PNG")
+        assert viewing.blob(session, runtime, counting.reader, counting.case_id, new.blob)[0].startswith(b"\x89PNG")
         told = session.exec(select(AuditEntry).where(AuditEntry.action == "case.more_came")).one()
     assert content
     assert kind == "image/png"
@@ -243,7 +243,7 @@ def test_further_fields_join_the_case_behind_its_own(in_fields: Counting, smears
     ]
     with runtime.database.session(read_only=True) as session:
         shown = [
-            cases.blob(session, runtime, in_fields.reader, in_fields.case_id, f"field-{index}.jpg")[0]
+            viewing.blob(session, runtime, in_fields.reader, in_fields.case_id, f"field-{index}.jpg")[0]
             for index in range(5)
         ]
         seen = cases.case_view(session, second, in_fields.case_id)

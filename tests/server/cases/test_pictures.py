@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from server.cases import pictures
+from server.cases import pictures, viewing
 from server.cases import service as cases
 from server.cases.ingest import ingest
 from server.cases.pictures import OVERLAP, TILE, LevelCache, TilePlace
@@ -51,7 +51,7 @@ def large(ward: Ward, field_bytes: bytes) -> tuple[Ward, str]:
 def _tile(ward: Ward, case_id: str, *place: int) -> Image.Image:
     runtime = ward.centre.runtime
     with runtime.database.session(read_only=True) as session:
-        content = cases.field_tile(session, runtime, ward.reader, case_id, 0, TilePlace(*place))
+        content = viewing.field_tile(session, runtime, ward.reader, case_id, 0, TilePlace(*place))
     return Image.open(io.BytesIO(content))
 
 
@@ -95,7 +95,7 @@ def test_tiles_of_another_hospitals_case_are_not_found(large: tuple[Ward, str]) 
     ward, case_id = large
     runtime = ward.centre.runtime
     with runtime.database.session(read_only=True) as session, pytest.raises(NotFoundError):
-        cases.field_tile(session, runtime, ward.other_it, case_id, 0, TilePlace(0, 0, 0))
+        viewing.field_tile(session, runtime, ward.other_it, case_id, 0, TilePlace(0, 0, 0))
 
 
 def test_each_reader_needs_a_lease_of_their_own_though_the_level_is_kept(large: tuple[Ward, str]) -> None:
@@ -104,7 +104,7 @@ def test_each_reader_needs_a_lease_of_their_own_though_the_level_is_kept(large: 
     ward.centre.store.delete(f"cases/a/{case_id}/key.json")
     runtime = ward.centre.runtime
     with runtime.database.session(read_only=True) as session, pytest.raises(NotFoundError):
-        cases.field_tile(session, runtime, ward.second_reader, case_id, 0, TilePlace(9, 0, 0))
+        viewing.field_tile(session, runtime, ward.second_reader, case_id, 0, TilePlace(9, 0, 0))
 
 
 def test_cache_keeps_no_more_bytes_than_it_may(large: tuple[Ward, str]) -> None:

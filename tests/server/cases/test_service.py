@@ -19,7 +19,7 @@ from server.models.base import utc_now
 from shared.contracts.case import CaseState, GrantRequest, Priority
 from shared.contracts.errors import ConflictError, DataInvalidError, ForbiddenError, NotFoundError
 from shared.contracts.ontology import CellClass
-from tests.factories import cell_image, centre_key, make_context, pack
+from tests.factories import centre_key, make_context, pack
 from tests.server.conftest import Ward
 
 
@@ -99,26 +99,8 @@ def test_case_of_another_hospital_is_not_found(ward: Ward) -> None:
     with ward.centre.runtime.database.session() as session:
         with pytest.raises(NotFoundError):
             service.case_view(session, ward.other_it, ward.case_id)
-        with pytest.raises(NotFoundError):
-            service.blob(session, ward.centre.runtime, ward.other_it, ward.case_id, "cell-c1.png")
         assert service.receipt(session, hospital_id="b", case_id=ward.case_id).state is None
         assert service.receipt(session, hospital_id="a", case_id=ward.case_id).state is CaseState.AVAILABLE
-
-
-def test_blob_gives_the_plain_image_of_the_case_only(ward: Ward) -> None:
-    runtime = ward.centre.runtime
-    with runtime.database.session() as session:
-        content, media_type = service.blob(session, runtime, ward.reader, ward.case_id, "cell-c1.png")
-        assert (content, media_type) == (cell_image(CellClass.NEUTROPHIL), "image/png")
-        for name in ("body-json", "cell-c999.png", "../key.json"):
-            with pytest.raises(NotFoundError):
-                service.blob(session, runtime, ward.reader, ward.case_id, name)
-
-
-def test_blob_changed_in_the_store_after_ingest_is_refused(ward: Ward) -> None:
-    ward.centre.store.put(f"{ward.parcel.prefix}/blobs/cell-c1.png", ward.parcel.objects["blobs/cell-c2.png"])
-    with ward.centre.runtime.database.session() as session, pytest.raises(DataInvalidError):
-        service.blob(session, ward.centre.runtime, ward.reader, ward.case_id, "cell-c1.png")
 
 
 def _claim(ward: Ward, who: Principal, *, take_over: bool = False) -> None:

@@ -7,9 +7,10 @@ from PIL import Image
 from sqlmodel import select
 
 from server.cases import service as cases
+from server.cases import viewing
 from server.cases.schemas import CaseView
 from server.models import AuditEntry, ChangeKind, Report
-from server.reviews import geometry, service, undoing
+from server.reviews import geometry, service, steps, undoing
 from server.reviews.schemas import ChangeResult, NewBox, SignInput
 from shared.contracts.errors import ConflictError, DataInvalidError, HematovisionError, NotFoundError
 from shared.contracts.ontology import CellClass
@@ -83,9 +84,9 @@ def test_crop_is_cut_from_the_field_and_lies_encrypted(claimed: Ward) -> None:
     (place,) = [key for key in store.list(f"cases/a/{claimed.case_id}/") if key.endswith(blob)]
     assert b"PNG" not in store.get(place)
     with runtime.database.session(read_only=True) as session:
-        content, media_type = cases.blob(session, runtime, claimed.reader, claimed.case_id, blob)
+        content, media_type = viewing.blob(session, runtime, claimed.reader, claimed.case_id, blob)
         with pytest.raises(NotFoundError):
-            cases.blob(session, runtime, claimed.reader, claimed.case_id, "reader-0123456789abcdef.png")
+            viewing.blob(session, runtime, claimed.reader, claimed.case_id, "reader-0123456789abcdef.png")
     with Image.open(io.BytesIO(content)) as image:
         assert (image.size, media_type) == ((76, 76), "image/png")
 
@@ -95,12 +96,12 @@ def test_undo_of_an_added_cell_takes_it_out_and_redo_puts_it_back(claimed: Ward)
     _add(claimed)
     with claimed.centre.runtime.database.session() as session:
         done = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
-        undone = service.changed(session, claimed.reader, claimed.case_id, done)
+        undone = steps.changed(session, claimed.reader, claimed.case_id, done)
     assert (undone.cells, undone.gone, undone.differential) == ([], [NEW], before)
     assert NEW not in {cell.cell_id for cell in _view(claimed).cells}
     with claimed.centre.runtime.database.session() as session:
         done = undoing.redo(session, claimed.reader, claimed.case_id, "r1")
-        redone = service.changed(session, claimed.reader, claimed.case_id, done)
+        redone = steps.changed(session, claimed.reader, claimed.case_id, done)
     assert [(cell.cell_id, cell.current_class) for cell in redone.cells] == [(NEW, CellClass.BLAST)]
     with claimed.centre.runtime.database.session() as session:
         history = service.history(session, claimed.reader, claimed.case_id)
@@ -123,7 +124,7 @@ def test_split_puts_two_of_the_class_in_place_of_one(claimed: Ward) -> None:
         _split(claimed, key="s2")
     with claimed.centre.runtime.database.session() as session:
         done = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
-        back = service.changed(session, claimed.reader, claimed.case_id, done)
+        back = steps.changed(session, claimed.reader, claimed.case_id, done)
     assert ([cell.cell_id for cell in back.cells], back.gone) == (["c1"], [NEW, OTHER])
     assert (back.cells[0].changed_by, back.cells[0].number) == (None, 1)
 

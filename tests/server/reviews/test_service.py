@@ -8,7 +8,7 @@ from sqlmodel import select
 from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.models import AuditEntry, LabelChange, OutboxEntry, Report, Review
-from server.reviews import looking, service, undoing
+from server.reviews import looking, service, steps, undoing
 from server.reviews.schemas import ChangeResult, FlagDecisionInput, SignInput
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState
@@ -40,7 +40,7 @@ def _change(ward: Ward, cells: list[str], label: CellClass, key: str, *, who: Pr
     reader = who or ward.reader
     with ward.centre.runtime.database.session() as session:
         done = service.reclassify(session, reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key)
-        return service.changed(session, reader, ward.case_id, done)
+        return steps.changed(session, reader, ward.case_id, done)
 
 
 def test_reclassify_changes_the_live_differential(claimed: Ward) -> None:
@@ -69,7 +69,7 @@ def test_reclassify_to_the_same_class_confirms_the_cell(claimed: Ward) -> None:
     assert (cell.doubtful, cell.current_class, cell.changed_by) == (False, before.current_class, "Dr. A. Reader")
     with claimed.centre.runtime.database.session() as session:
         done = undoing.undo(session, claimed.reader, claimed.case_id, "u1")
-        (cell,) = service.changed(session, claimed.reader, claimed.case_id, done).cells
+        (cell,) = steps.changed(session, claimed.reader, claimed.case_id, done).cells
     assert (cell.doubtful, cell.changed_by) == (True, None)
 
 
@@ -198,14 +198,14 @@ def test_signed_case_cannot_be_changed_or_signed_again(claimed: Ward) -> None:
 def test_accept_confirms_each_cell_with_its_own_class(claimed: Ward) -> None:
     with claimed.centre.runtime.database.session() as session:
         done = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
-        result = service.changed(session, claimed.reader, claimed.case_id, done)
+        result = steps.changed(session, claimed.reader, claimed.case_id, done)
     assert {cell.cell_id: (cell.current_class, cell.doubtful) for cell in result.cells} == {
         "c5": (CellClass.NEUTROPHIL, False),
         "c15": (CellClass.LYMPHOCYTE, False),
     }
     with claimed.centre.runtime.database.session() as session:
         done = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")
-        again = service.changed(session, claimed.reader, claimed.case_id, done)
+        again = steps.changed(session, claimed.reader, claimed.case_id, done)
     assert again == result
 
 

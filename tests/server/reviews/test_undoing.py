@@ -6,7 +6,7 @@ from sqlmodel import select
 from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.models import AuditEntry, ChangeKind
-from server.reviews import service, undoing
+from server.reviews import service, steps, undoing
 from server.reviews.schemas import ChangeResult
 from shared.contracts.errors import ConflictError
 from shared.contracts.ontology import CellClass
@@ -27,21 +27,17 @@ def _change(ward: Ward, cells: list[str], label: CellClass, key: str, *, who: Pr
     reader = who or ward.reader
     with ward.centre.runtime.database.session() as session:
         done = service.reclassify(session, reader, ward.case_id, cell_ids=cells, label=label, idempotency_key=key)
-        return service.changed(session, reader, ward.case_id, done)
+        return steps.changed(session, reader, ward.case_id, done)
 
 
 def _undo(ward: Ward, key: str) -> ChangeResult:
     with ward.centre.runtime.database.session() as session:
-        return service.changed(
-            session, ward.reader, ward.case_id, undoing.undo(session, ward.reader, ward.case_id, key)
-        )
+        return steps.changed(session, ward.reader, ward.case_id, undoing.undo(session, ward.reader, ward.case_id, key))
 
 
 def _redo(ward: Ward, key: str) -> ChangeResult:
     with ward.centre.runtime.database.session() as session:
-        return service.changed(
-            session, ward.reader, ward.case_id, undoing.redo(session, ward.reader, ward.case_id, key)
-        )
+        return steps.changed(session, ward.reader, ward.case_id, undoing.redo(session, ward.reader, ward.case_id, key))
 
 
 def _labels(result: ChangeResult) -> dict[str, CellClass]:
