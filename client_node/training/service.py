@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import TypeVar
 
 import numpy as np
@@ -26,14 +25,14 @@ from client_node.training.candidate import finder_metrics
 from client_node.training.carried import Carried
 from client_node.training.evaluation import site_metrics
 from client_node.training.finder import teach
-from client_node.training.kept_update import KeptUpdate
 from client_node.training.laboratory import told_laboratory
 from client_node.training.local import LocalNormalisation
 from client_node.training.loop import Labels, apart, predict, train
 from client_node.training.manifest import write_manifest
 from client_node.training.model_store import ModelStore, Tensors, get_tensors, set_tensors
 from client_node.training.own import Cells, as_run_here, own_worn
-from client_node.training.private_loop import CHUNK, train_privately
+from client_node.training.private_loop import CHUNK
+from client_node.training.private_training import PrivateTraining
 from client_node.training.share import Hold
 from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
@@ -41,7 +40,6 @@ from shared.contracts.errors import (
     DataInvalidError,
     HematovisionError,
     NothingToDoError,
-    PolicyRefusedError,
     ServiceUnavailableError,
     UsageError,
 )
@@ -57,7 +55,6 @@ from shared.contracts.training import (
     Refusal,
     Reply,
     Request,
-    SiteMetrics,
     TrainReply,
     TrainRequest,
 )
@@ -183,9 +180,10 @@ class TrainingService:
         cells = allowed_cells(self._home, "train", recipe.classes, purpose="train")
         policy = load_policy(self._home)
         policy.check_train(request, len(cells))
-        if (kept := self._kept(request, tensors)) is not None:
-            return kept
-        self._planned(request, cells)  # refused before anything is computed
+        privately = PrivateTraining(self._home, request, tensors)
+        if (answered := privately.answered()) is not None:
+            return answered
+        privately.planned(cells)  # refused before anything is computed
         model = self._loaded(request, tensors)
         validation, val_labels = self._split(request, model, "val")
         received = site_metrics(self._predicted(model, validation)[0], val_labels, recipe.classes)
@@ -198,8 +196,11 @@ class TrainingService:
         labels, held_labels = positions(cells, recipe.classes), positions(held, recipe.classes)
         local = LocalNormalisation(self._home, request)
         local.put_on(model, lambda: calibration.balanced_loss(self._predicted(model, source)[0], labels))
-        if (noisy := self._planned(request, cells)) is not None:
-            return self._train_privately(request, tensors, model, local, cells, source, noisy, received, begin)
+        if (planned := privately.planned(cells)) is not None:
+            privately.train(model, cells, source, planned, between=self._between)
+            update = get_tensors(model, tensors)
+            local.keep(model)
+            return privately.answer(cells, planned, received, update, seconds=time.monotonic() - begin), update
         loss = train(
             model,
             source,
@@ -235,67 +236,6 @@ class TrainingService:
             boxes=boxes,
         )
         return reply, update
-
-    def _train_privately(
-        self,
-        request: TrainRequest,
-        tensors: Mapping[str, NDArray[np.generic]],
-        model: CellModel,
-        local: LocalNormalisation,
-        cells: list[LabelledCell],
-        source: Source,
-        noisy: private.PrivateRound,
-        received: SiteMetrics,
-        begin: float,
-    ) -> tuple[TrainReply, Tensors]:
-        """Charge and train a private round. The finder, which would learn without noise, stays as it was received."""
-        recipe = request.recipe.in_round(request.round, request.rounds)
-        private.charge(self._home, load_policy(self._home), request, noisy)
-        train_privately(
-            model,
-            source,
-            positions(cells, recipe.classes),
-            noisy.units,
-            recipe,
-            noisy.noise,
-            clip=noisy.clip,
-            between=self._between,
-        )
-        update = get_tensors(model, tensors)
-        local.keep(model)
-        manifest, _ = write_manifest(self._home / "training" / "manifests", request, cells, salt=token_hex(32))
-        reply = TrainReply(
-            examples=private.coarse(len(cells)),
-            train_loss=None,
-            received=received,
-            seconds=round(time.monotonic() - begin),
-            manifest_sha256=manifest,
-            privacy=noisy.told,
-        )
-        log.info("training.private_round_done", run_key=request.run_key, round=request.round, spent=noisy.spent.epsilon)
-        KeptUpdate(self._home, request, tensors).keep(reply, update)
-        private.release(self._home, request)
-        return reply, update
-
-    def _kept(
-        self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]
-    ) -> tuple[TrainReply, Tensors] | None:
-        """Return what a private round that was charged has answered to this very request already."""
-        if not private.is_private(request.privacy) or not private.is_charged(self._home, request):
-            return None
-        kept = KeptUpdate(self._home, request, tensors).found()
-        if kept is not None:
-            private.release(self._home, request)  # it may have been killed before it wrote that down
-            log.info("training.private_round_sent_again", run_key=request.run_key, round=request.round)
-        return kept
-
-    def _planned(self, request: TrainRequest, cells: list[LabelledCell]) -> private.PrivateRound | None:
-        policy = load_policy(self._home)
-        try:
-            return private.planned(self._home, policy, request, cells)
-        except PolicyRefusedError as error:  # what else is refused, the relay writes down
-            policy.record_refusal(request, error)
-            raise
 
     def _teach_finder(self, request: TrainRequest, model: CellModel, received: nn.Module) -> int:
         """Train the finder on some of the site's marked fields, others each round; return the cells marked in them."""
