@@ -82,8 +82,8 @@ def agreement_of_counts(counts: Mapping[tuple[Label, Label], int]) -> Agreement:
     """Return Cohen's kappa of a table of (one's class, the other's class) → cells, with its 95 % interval.
 
     The interval is the large-sample one (Fleiss, Cohen and Everitt 1969), cut at −1 and 1. It takes cells for
-    independent, which those of one smear are not quite. Where all cells agree it shrinks to 1; where both readers use
-    one and the same class only, kappa has no meaning and is None.
+    independent, which those of one smear are not quite. Where all cells agree it shrinks to 1. Where a reader uses one
+    class only, kappa is 0 whatever the other says (or 0/0): it has no meaning and is None.
     """
     total = sum(counts.values())
     agreed = sum(count for (one, other), count in counts.items() if one == other)
@@ -91,9 +91,9 @@ def agreement_of_counts(counts: Mapping[tuple[Label, Label], int]) -> Agreement:
     for (one, other), count in counts.items():
         rows[one] += count
         columns[other] += count
-    chance = sum(rows[label] * columns[label] for label in rows) / total**2 if total else 1.0
-    if not total or chance >= 1.0:
+    if min(len(+rows), len(+columns)) < 2:
         return Agreement(cells=total, agreed=agreed, kappa=None)
+    chance = sum(rows[label] * columns[label] for label in rows) / total**2
     observed = agreed / total
     kappa = (observed - chance) / (1 - chance)
     squares = 0.0

@@ -73,6 +73,17 @@ def test_kappa_is_that_of_scikit_learn() -> None:
     assert found.share == pytest.approx(73 / 103)
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [{}, {("a", "a"): 9}, {("a", "a"): 9, ("a", "b"): 4}, {("b", "a"): 2, ("a", "a"): 9, ("a", "b"): 0}],
+    ids=["no cells", "one class", "the first says one class", "the second says one class"],
+)
+def test_kappa_has_no_meaning_where_a_reader_uses_one_class_only(counts: dict[tuple[str, str], int]) -> None:
+    found = agreement_of_counts(counts)
+    assert (found.kappa, found.low, found.high) == (None, None, None)
+    assert (found.cells, found.agreed) == (sum(counts.values()), counts.get(("a", "a"), 0))
+
+
 def test_interval_of_kappa_is_that_of_the_delta_method() -> None:
     """The published variance against the gradient of kappa itself, by finite differences over the multinomial."""
     total, places = sum(TABLE.values()), list(TABLE)
