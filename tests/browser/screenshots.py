@@ -3,9 +3,11 @@
 Each is at most 300 KB: one that is larger, for the smear in it, is a JPEG, whose colours are true.
 """
 
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,9 +15,13 @@ from typing import Final
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from rich.console import Console
+from sqlmodel import col, select
 
 from server.accounts import invitations
 from server.accounts.roles import Role
+from server.cases.lifecycle import LEASE
+from server.models import Case
+from server.models.base import utc_now
 from server.reports import service as reports
 from server.reviews import second_opinions
 from tests.browser import acts
@@ -46,7 +52,7 @@ class Shot:
 def shots(network: Network, states: States) -> list[Shot]:
     """Return every picture to take."""
     case, taken, gallery = network.cases[0], network.cases[3], network.cases[4]
-    _, second, live = network.runs
+    _, second, _, live = network.runs
     blind, asked, given = network.cases[7:10]
     with network.centre.runtime.database.session(read_only=True) as session:
         report = reports.versions(session, network.people["reader"], network.cases[2])[0].id
@@ -116,7 +122,8 @@ def shots(network: Network, states: States) -> list[Shot]:
         Shot("run-done", f"/rounds/{second}", "coordinator", whole=True),
         Shot("models", "/models", "coordinator"),
         Shot("model", "/models/hv-2026-11-22-1", "coordinator", whole=True),
-        Shot("model-blocked", "/models/hv-2026-11-20-1", "coordinator"),
+        Shot("model-current", "/models/hv-2026-11-20-1", "coordinator"),
+        Shot("model-blocked", "/models/hv-2026-11-24-1", "coordinator", whole=True),
         Shot("nodes", "/nodes", "coordinator", whole=True),
         Shot("nodes-invite", "/nodes", "coordinator", acts.invite_hospital),
         Shot("node", f"/nodes/{network.nodes['b'].node_id}", "coordinator", whole=True),
@@ -176,11 +183,37 @@ def pictured(folder: Path) -> tuple[Network, list[Shot]]:
     return network, shots(network, in_all_states(network, smears))
 
 
-def take(browser: Browser, address: str, wanted: list[Shot]) -> list[Path]:
-    """Take the pictures; people sign in once a theme and size."""
+class Moment:
+    """What a centre's database held when this was made, to be had again: no picture shows what was done for another.
+
+    ``folder``: of the centre, where a copy of the database is kept.
+    """
+
+    def __init__(self, network: Network, folder: Path) -> None:
+        self._database = network.centre.runtime.database
+        self._live = Path(str(self._database.engine.url.database))
+        self._kept, self._at = folder / "kept.sqlite", utc_now()
+        _copy(self._live, self._kept)
+
+    def again(self) -> None:
+        """Put it back; who held a case then holds it from now on."""
+        _copy(self._kept, self._live)
+        with self._database.session() as session:
+            for case in session.exec(select(Case).where(col(Case.lease_until) > self._at)):
+                case.lease_until = utc_now() + LEASE
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
+
+
+def take(browser: Browser, address: str, wanted: list[Shot], moment: Moment) -> list[Path]:
+    """Take the pictures; people sign in once a theme and size, each of which begins with the centre as it was."""
     taken = []
     for width, height in SIZES:
         for theme in ("light", "dark"):
+            moment.again()
             contexts = {}
             for shot in wanted:
                 if shot.username not in contexts:
@@ -227,14 +260,15 @@ def main(words: list[str]) -> None:
         for place in (full, none, many):
             place.mkdir()
         # Seeded before the browser starts: its event loop would forbid the PDF signer's.
-        worlds = (pictured(full), (staffed(none), bare()), crowded_pictured(many))
+        worlds = ((full, *pictured(full)), (none, staffed(none), bare()), (many, *crowded_pictured(many)))
         taken: list[Path] = []
         with chromium() as browser:
-            for world, its in worlds:
+            for place, world, its in worlds:
                 if asked := wanted(its):
+                    moment = Moment(world, place)
                     with serving(world) as address:
-                        taken += take(browser, address, asked)
-        for made, _ in worlds:
+                        taken += take(browser, address, asked, moment)
+        for _, made, _ in worlds:
             made.centre.runtime.database.dispose()
     heavy = [picture.name for picture in taken if picture.stat().st_size > MOST_BYTES]
     console.print(f"{len(taken)} pictures in {OUT}" + (f"; above 300 KB: {', '.join(heavy)}" if heavy else ""))

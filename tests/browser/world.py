@@ -50,7 +50,7 @@ _LAST_ANSWERS_S = 5
 
 
 def seeded(folder: Path, *, cases_wanted: int = 7) -> Network:
-    """Return a centre in the middle of its work: cases to read, one signed, a model in use, a run under way."""
+    """Return a centre in the middle of its work: cases to read, one signed, a model in use, one blocked, a run."""
     network = staffed(folder)
     for hospital in "abc":
         add_hospital(network, hospital)
@@ -68,6 +68,10 @@ def seeded(folder: Path, *, cases_wanted: int = 7) -> Network:
     for number in (1, 2, 3):
         play_round(network, second, number)
     register_model(network, second, "hv-2026-11-22-1", accuracy=0.94, before=0.91)
+    blocked = start_run(network)
+    for number in (1, 2, 3):
+        play_round(network, blocked, number)
+    register_model(network, blocked, "hv-2026-11-24-1", accuracy=0.84, before=0.91)
     under_way = start_run(network, rounds=6)
     for number in (1, 2, 3):
         play_round(network, under_way, number, missing="b" if number == 2 else "")
