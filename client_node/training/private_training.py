@@ -1,5 +1,6 @@
 """A train request whose round is private: planned, charged before it is trained, answered, and sent again if lost."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -91,11 +92,11 @@ class PrivateTraining:
         received: SiteMetrics,
         update: Tensors,
         *,
-        seconds: float,
+        begin: float,
     ) -> TrainReply:
         """Return what is told of a round that was trained: coarse, and without a loss; kept, should it be lost.
 
-        ``received``: the metrics of the model as it came; ``seconds``: what the round took.
+        ``received``: the metrics of the model as it came; ``begin``: when the round began, by the monotonic clock.
         """
         request = self._request
         manifest, _ = write_manifest(self._home / "training" / "manifests", request, cells, salt=token_hex(32))
@@ -103,7 +104,7 @@ class PrivateTraining:
             examples=private.coarse(len(cells)),
             train_loss=None,
             received=received,
-            seconds=round(seconds),
+            seconds=round(time.monotonic() - begin),
             manifest_sha256=manifest,
             privacy=planned.told,
         )

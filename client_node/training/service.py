@@ -200,7 +200,7 @@ class TrainingService:
             privately.train(model, cells, source, planned, between=self._between)
             update = get_tensors(model, tensors)
             local.keep(model)
-            return privately.answer(cells, planned, received, update, seconds=time.monotonic() - begin), update
+            return privately.answer(cells, planned, received, update, begin=begin), update
         loss = train(
             model,
             source,

@@ -14,7 +14,7 @@ from shared.contracts.report import GlassReason
 
 
 class Done(NamedTuple):
-    """What an act has come to, for `server.reviews.service.changed`."""
+    """What an act has come to, for `server.reviews.steps.changed`."""
 
     cell_ids: list[str]
     """Of the cells that the page asked about."""

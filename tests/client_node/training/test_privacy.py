@@ -16,7 +16,7 @@ from client_node.home import NodeHome
 from client_node.models.trial import run_trial
 from client_node.policy import load_policy
 from client_node.training import privacy as private
-from client_node.training import service as trainer
+from client_node.training import private_training as trainer
 from client_node.training.accounting import Noisy, epsilon_of
 from client_node.training.private_loop import CENTRE
 from client_node.training.service import TrainingService
