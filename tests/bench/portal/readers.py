@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from portal.static_files import STATIC
 from tests.bench.model.rows import Row
 from tests.bench.model.say import say
 from tests.bench.portal.centre import Kind, Served, centre
@@ -16,7 +17,6 @@ from tests.bench.portal.section import Measured, Options, Section, figure, most
 from tests.bench.portal.smears import smear
 from tests.factories import PASSWORD
 from tests.portal.drawn import send_case
-from tests.portal.scripts import STATIC
 
 LOAD: Final = Path(__file__).with_name("load.py")
 CELLS: Final = 60
