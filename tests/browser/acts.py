@@ -5,11 +5,8 @@ from collections.abc import Callable
 import pyotp
 from playwright.sync_api import Page
 
-from server.accounts.schemas import Principal
-from server.models import User
 from tests.browser.room import READY
 from tests.factories import PASSWORD
-from tests.portal.factories import Network
 
 
 def ask(page: Page) -> None:
@@ -61,23 +58,12 @@ def second_factor(page: Page) -> None:
     page.get_by_label("Six digits").wait_for()
 
 
-def recovery_codes(network: Network) -> Callable[[Page], None]:
-    def shown(page: Page) -> None:
-        second_factor(page)
-        secret = "".join(page.locator(".secret").inner_text().split())
-        page.get_by_label("Six digits").fill(pyotp.TOTP(secret).now())
-        page.get_by_role("button", name="Put it in force").click()
-        page.get_by_role("list", name="Recovery codes").wait_for()
-        without_second_factor(network, network.people["second"])
-
-    return shown
-
-
-def without_second_factor(network: Network, person: Principal) -> None:
-    """As before: the same person is signed in again by password alone, in another theme and size."""
-    with network.centre.runtime.database.session() as session:
-        user = session.get_one(User, person.user_id)
-        user.totp_sealed = user.totp_pending = None
+def recovery_codes(page: Page) -> None:
+    second_factor(page)
+    secret = "".join(page.locator(".secret").inner_text().split())
+    page.get_by_label("Six digits").fill(pyotp.TOTP(secret).now())
+    page.get_by_role("button", name="Put it in force").click()
+    page.get_by_role("list", name="Recovery codes").wait_for()
 
 
 def wrong_password(page: Page) -> None:

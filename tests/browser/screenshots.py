@@ -135,7 +135,7 @@ def shots(network: Network, states: States) -> list[Shot]:
         Shot("people-add", "/people", "admin", acts.add_person),
         Shot("account", "/account", "reader", whole=True),
         Shot("second-factor", "/account", "second", acts.second_factor),
-        Shot("recovery-codes", "/account", "second", acts.recovery_codes(network)),
+        Shot("recovery-codes", "/account", "second", acts.recovery_codes),
         Shot("invitation", f"/login/invitation/{link}"),
         Shot("invitation-over", "/login/invitation/none"),
         Shot("audit", "/audit", "auditor"),
@@ -260,16 +260,19 @@ def main(words: list[str]) -> None:
         for place in (full, none, many):
             place.mkdir()
         # Seeded before the browser starts: its event loop would forbid the PDF signer's.
-        worlds = ((full, *pictured(full)), (none, staffed(none), bare()), (many, *crowded_pictured(many)))
+        made = ((full, pictured), (none, lambda place: (staffed(place), bare())), (many, crowded_pictured))
+        worlds = []
+        for place, seed in made:
+            world, its = seed(place)
+            worlds.append((world, its, Moment(world, place)))
         taken: list[Path] = []
         with chromium() as browser:
-            for place, world, its in worlds:
+            for world, its, moment in worlds:
                 if asked := wanted(its):
-                    moment = Moment(world, place)
                     with serving(world) as address:
                         taken += take(browser, address, asked, moment)
-        for _, made, _ in worlds:
-            made.centre.runtime.database.dispose()
+        for world, _, _ in worlds:
+            world.centre.runtime.database.dispose()
     heavy = [picture.name for picture in taken if picture.stat().st_size > MOST_BYTES]
     console.print(f"{len(taken)} pictures in {OUT}" + (f"; above 300 KB: {', '.join(heavy)}" if heavy else ""))
 
