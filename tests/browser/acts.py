@@ -66,6 +66,13 @@ def recovery_codes(page: Page) -> None:
     page.get_by_role("list", name="Recovery codes").wait_for()
 
 
+def asked_for_code(page: Page) -> None:
+    page.get_by_label("User name").fill("guarded")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/login/code*")
+
+
 def wrong_password(page: Page) -> None:
     page.get_by_label("User name").fill("nobody")
     page.get_by_label("Password").fill("not the password")

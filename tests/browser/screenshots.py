@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pyotp
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from rich.console import Console
 from sqlmodel import col, select
 
-from server.accounts import invitations
+from server.accounts import invitations, second_factor
 from server.accounts.roles import Role
+from server.accounts.schemas import Principal
 from server.cases.lifecycle import LEASE
-from server.models import Case
+from server.models import Case, DryRun
 from server.models.base import utc_now
 from server.reports import service as reports
 from server.reviews import second_opinions
@@ -30,6 +32,7 @@ from tests.browser.crowd import crowded
 from tests.browser.opinions import asked_case, begun_blind, blind_case, weeks_of_figures, with_overlays
 from tests.browser.states import States, in_all_states
 from tests.browser.world import chromium, seeded, serving, sign_in
+from tests.factories import PASSWORD
 from tests.portal.drawn import draw_smears
 from tests.portal.factories import Network, staffed
 
@@ -57,6 +60,7 @@ def shots(network: Network, states: States) -> list[Shot]:
     with network.centre.runtime.database.session(read_only=True) as session:
         report = reports.versions(session, network.people["reader"], network.cases[2])[0].id
         opinion = second_opinions.opinions(session, network.people["reader"], given)[0].id
+        dry_run = session.exec(select(DryRun)).one().id
     with network.centre.runtime.database.session() as session:
         link, _ = invitations.invite(
             session, actor=network.people["admin"], display_name="Dr. K. Haddad", role=Role.HEMATOLOGIST
@@ -64,6 +68,7 @@ def shots(network: Network, states: States) -> list[Shot]:
     return [
         Shot("login", "/login"),
         Shot("login-refused", "/login", act=acts.wrong_password),
+        Shot("login-code", "/login", act=acts.asked_for_code),
         Shot("worklist", "/worklist", "reader"),
         Shot("worklist-none", "/worklist?search=nothing", "reader"),
         Shot("worklist-all", "/worklist?state=all", "reader"),
@@ -120,6 +125,7 @@ def shots(network: Network, states: States) -> list[Shot]:
         Shot("rounds-plan", "/rounds", "coordinator", acts.open_plan, whole=True),
         Shot("run-live", f"/rounds/{live}", "coordinator"),
         Shot("run-done", f"/rounds/{second}", "coordinator", whole=True),
+        Shot("dry-run", f"/dry-runs/{dry_run}", "coordinator", whole=True),
         Shot("models", "/models", "coordinator"),
         Shot("model", "/models/hv-2026-11-22-1", "coordinator", whole=True),
         Shot("model-current", "/models/hv-2026-11-20-1", "coordinator"),
@@ -142,6 +148,8 @@ def shots(network: Network, states: States) -> list[Shot]:
         Shot("audit-found", f"/audit?subject=case:{network.cases[2]}", "auditor"),
         Shot("audit-none", "/audit?text=nothing-like-it", "auditor"),
         Shot("audit-check", "/audit/check", "auditor"),
+        *(Shot(f"hospital-{name}", f"/{name}", "local") for name in ("reports", "rounds", "models", "turnaround")),
+        Shot("hospital-nodes", "/nodes", "local", whole=True),
         Shot("forbidden", "/people", "reader"),
         Shot("not-found", "/nowhere", "reader"),
     ]
@@ -176,6 +184,8 @@ def crowded_pictured(folder: Path) -> tuple[Network, list[Shot]]:
 def pictured(folder: Path) -> tuple[Network, list[Shot]]:
     """Return a centre with blind readings, opinions, weeks of figures and further states, and its pictures."""
     network = seeded(folder)
+    network.people["local"] = network.centre.add_person("local", Role.HOSPITAL_IT, "a", "R. Banda")
+    _guard(network, network.centre.add_person("guarded", Role.HEMATOLOGIST, name="Dr. Y. Sato"))
     smears = [with_overlays(one) for one in draw_smears() if one.smear.fields and one.smear.flags]
     begun_blind(network, blind_case(network, smears[0]))
     asked_case(network, smears[-1], given=False)
@@ -206,6 +216,15 @@ class Moment:
 def _copy(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
         read.backup(written)
+
+
+def _guard(network: Network, person: Principal) -> None:
+    """Have the person sign in with a second factor from now on."""
+    runtime = network.centre.runtime
+    with runtime.database.session() as session:
+        second_factor.begin(session, runtime, person, PASSWORD)
+        secret = second_factor.own_waiting(session, runtime, person).secret.replace(" ", "")
+        second_factor.confirm_own(session, runtime, person, pyotp.TOTP(secret).now())
 
 
 def take(browser: Browser, address: str, wanted: list[Shot], moment: Moment) -> list[Path]:

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from portal.main import create_app
 from server.cases import service as cases
+from server.federation import dry_run
+from server.federation.schemas import RunPlan
 from server.models import Node
 from server.reports import service as reports
 from server.reports import tasks as report_tasks
@@ -25,6 +27,7 @@ from shared.contracts.ontology import CellClass
 from shared.contracts.report import Acknowledgement
 from tests.factories import PASSWORD
 from tests.portal.drawn import draw_smears, send_case
+from tests.portal.dry_runs import answer_dry_run
 from tests.portal.factories import (
     Network,
     add_hospital,
@@ -72,6 +75,9 @@ def seeded(folder: Path, *, cases_wanted: int = 7) -> Network:
     for number in (1, 2, 3):
         play_round(network, blocked, number)
     register_model(network, blocked, "hv-2026-11-24-1", accuracy=0.84, before=0.91)
+    with network.centre.runtime.database.session() as session:
+        asked = dry_run.start(session, network.people["coordinator"], RunPlan(rounds=5))
+    answer_dry_run(network, asked, "a")
     under_way = start_run(network, rounds=6)
     for number in (1, 2, 3):
         play_round(network, under_way, number, missing="b" if number == 2 else "")

@@ -3,15 +3,10 @@
 import re
 
 from server.accounts.roles import Role
-from server.federation.fleet import Answer, Ask
-from server.federation.rehearsal import rehearse
 from server.federation.schemas import RunView
-from server.models import DryRun
-from shared.contracts.training import DryRunReply
-from shared.seal import request_digest, seal
 from tests.portal.client import Browser
+from tests.portal.dry_runs import NO, answer_dry_run
 from tests.portal.factories import Network
-from tests.server.federation.fleet import MemoryFleet, Site
 
 PLAN: dict[str, str | list[str]] = {
     "rounds": "4",
@@ -22,30 +17,6 @@ PLAN: dict[str, str | list[str]] = {
     "strategy": "fedprox",
     "fedprox.proximal_mu": "0.2",
 }
-NO = "This hospital trains between 20:00-06:00 local time only."
-
-
-def _says(network: Network, hospital: str, number: int, reply: DryRunReply) -> Site:
-    def site(ask: Ask) -> Answer:
-        text = reply.model_dump_json()
-        key = network.nodes[hospital].signing
-        return Answer(number, text, b"", seal=seal(key, request_digest(ask.text, ask.tensors), text, b""))
-
-    return site
-
-
-def _answered(network: Network, key: str, *willing: str) -> None:
-    """Let the hospitals answer: those named are willing, the others train at night; `c` is away."""
-    runtime = network.centre.runtime
-    with runtime.database.session() as session:
-        session.get_one(DryRun, key).base_sha256 = "0" * 64
-    sites = {
-        number: _says(
-            network, name, number, DryRunReply(takes_part=name in willing, reason="" if name in willing else NO)
-        )
-        for number, name in ((1, "a"), (2, "b"))
-    }
-    rehearse(runtime, key, MemoryFleet(sites), flower_run_id="1", gather_seconds=0)
 
 
 def test_answers_stand_on_a_page_from_which_that_very_plan_is_launched(visitor: Browser, network: Network) -> None:
@@ -54,7 +25,7 @@ def test_answers_stand_on_a_page_from_which_that_very_plan_is_launched(visitor: 
     address = visitor.post("/dry-runs", PLAN).headers["location"]
     asking = visitor.get(address)
     assert (asking.headers["refresh"], "The hospitals are being asked" in asking.text) == ("2", True)
-    _answered(network, address.rpartition("/")[2], "a", "b")
+    answer_dry_run(network, address.rpartition("/")[2], "a", "b")
     page = visitor.get(address)
     assert "refresh" not in page.headers
     assert "Enough hospitals would take part" in page.text
@@ -69,7 +40,7 @@ def test_answers_stand_on_a_page_from_which_that_very_plan_is_launched(visitor: 
 
 def test_reasons_and_silence_are_told_for_each_hospital(visitor: Browser, network: Network) -> None:
     address = visitor.sign_in("coordinator").post("/dry-runs", PLAN).headers["location"]
-    _answered(network, address.rpartition("/")[2], "a")
+    answer_dry_run(network, address.rpartition("/")[2], "a")
     text = visitor.get(address).text
     assert "Too few hospitals would take part" in text
     rows = re.findall(r"<tr>\s*<th scope=\"row\">.*?</tr>", text, re.DOTALL)
@@ -82,7 +53,7 @@ def test_reasons_and_silence_are_told_for_each_hospital(visitor: Browser, networ
 
 def test_hospital_it_sees_its_own_answer_and_cannot_ask(visitor: Browser, network: Network) -> None:
     address = visitor.sign_in("coordinator").post("/dry-runs", PLAN).headers["location"]
-    _answered(network, address.rpartition("/")[2], "a")
+    answer_dry_run(network, address.rpartition("/")[2], "a")
     network.centre.add_person("it-a", Role.HOSPITAL_IT, "a")
     visitor.client.cookies.clear()
     visitor.sign_in("it-a")
