@@ -42,6 +42,12 @@ def listed(session: Session, *, scope: Scope, report_id: str | None = None, case
     return [Listed(*row) for row in session.exec(query)]
 
 
+def id_of_asked(session: Session, case_id: str, signed_by: str, asked: str) -> str | None:
+    """Return the id of the report of a case that one person signed, asked for in these words under this key."""
+    query = select(Report.id).where(Report.case_id == case_id, Report.signed_by == signed_by, Report.asked == asked)
+    return session.exec(query).first()
+
+
 def latest_of(session: Session, case_ids: Collection[str], *, scope: Scope) -> list[Listed]:
     """Return each case's newest report, in one query."""
     newest = (

@@ -1,11 +1,11 @@
 """Nothing is lost in a real browser: offline, an ended session, a second tab, a case taken over."""
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 from sqlmodel import select
 
 from server.cases import service as cases
-from server.models import UserSession
+from server.models import Report, UserSession
 from server.models.base import utc_now
 from shared.contracts.ontology import CellClass
 from tests.browser.conftest import OpenRoom
@@ -18,6 +18,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
 ]
+
+NO_CONNECTION = "There is no connection: try again when it is back."
 
 
 def test_change_made_offline_outlives_a_closed_tab(room: Room) -> None:
@@ -62,6 +64,63 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     assert room.cell(cell).current_class is CellClass.ARTEFACT
     expect(page.locator("#impression")).to_have_value("Left shift, before the session ended.")
     room.tell_nothing_of("401")
+
+
+def _lose_the_first_answer(page: Page, pattern: str) -> None:
+    """Let the centre do what it is asked, and the connection break before it can say so."""
+    asked: list[str] = []
+
+    def lose(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route(pattern, lose)
+
+
+def _reports(room: Room) -> int:
+    with room.network.centre.runtime.database.session(read_only=True) as session:
+        return len(session.exec(select(Report).where(Report.case_id == room.case_id)).all())
+
+
+def test_signature_whose_answer_was_lost_is_sent_again_and_comes_to_the_one_report(room: Room) -> None:
+    page = room.page
+    page.keyboard.press("Shift+D")
+    page.keyboard.press("a")
+    room.saved()
+    _lose_the_first_answer(page, "**/sign")
+    page.keyboard.press("Control+Enter")
+    page.locator("#impression").fill("Left shift.")
+    page.locator("#password").fill(PASSWORD)
+    # The page hears that nobody holds the case any more, and reads it anew; the dialog is closed and opened again.
+    with page.expect_response(f"**/{room.case_id}.json"):
+        page.keyboard.press("Enter")
+        expect(page.locator("#sign-error")).to_have_text(NO_CONNECTION)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+Enter")
+    page.locator("#password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/reports/*")
+    assert _reports(room) == 1
+    room.tell_nothing_of("ERR_FAILED")
+
+
+def test_glass_whose_answer_was_lost_is_asked_for_again_and_comes_to_the_one_letter(room: Room) -> None:
+    page = room.page
+    _lose_the_first_answer(page, "**/glass")
+    page.keyboard.press("Shift+G")
+    page.get_by_label("out of focus").check()
+    page.locator("#glass-password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator("#glass-form .error")).to_have_text(NO_CONNECTION)
+    page.locator("#glass-password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/reports/*")
+    assert _reports(room) == 1
+    room.tell_nothing_of("ERR_FAILED")
 
 
 def test_second_tab_shows_what_the_first_one_does(room: Room) -> None:

@@ -244,7 +244,7 @@ MATRIX: dict[str, Row] = {
     "case_sign": Row(
         "POST /cases/{case}/sign",
         "login 303 403 403 403 403 403",
-        {"password": PASSWORD, "impression": "Nothing of note."},
+        {"password": PASSWORD, "impression": "Nothing of note.", **KEY},
         _sign,
     ),
     "case_findings": Row("GET /cases/{case}/findings", "login 200 403 403 200 403 403"),
@@ -259,7 +259,7 @@ MATRIX: dict[str, Row] = {
     "case_glass": Row(
         "POST /cases/{case}/glass",
         "login 303 403 403 403 403 403",
-        {"password": PASSWORD, "reason": "out_of_focus"},
+        {"password": PASSWORD, "reason": "out_of_focus", **KEY},
         _sign,
     ),
     "case_amend": Row(
