@@ -47,11 +47,7 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     page.locator("#impression").fill("Left shift, before the session ended.")
     expect(page.locator("#draft")).to_have_text("Draft kept.")
     page.keyboard.press("Escape")
-    with room.network.centre.runtime.database.session() as session:
-        for row in session.exec(
-            select(UserSession).where(UserSession.user_id == room.network.people["reader"].user_id)
-        ):
-            row.revoked_at = utc_now()
+    _end_sessions(room)
     room.tile(cell).click()
     page.keyboard.press("x")
     expect(page.locator("#expired")).to_contain_text("1 change waits here")
@@ -63,6 +59,25 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     room.saved()
     assert room.cell(cell).current_class is CellClass.ARTEFACT
     expect(page.locator("#impression")).to_have_value("Left shift, before the session ended.")
+    room.tell_nothing_of("401")
+
+
+def _end_sessions(room: Room) -> None:
+    with room.network.centre.runtime.database.session() as session:
+        for row in session.exec(
+            select(UserSession).where(UserSession.user_id == room.network.people["reader"].user_id)
+        ):
+            row.revoked_at = utc_now()
+
+
+def test_page_that_is_left_alone_says_that_the_session_has_ended(room: Room) -> None:
+    page = room.page
+    page.clock.install()
+    page.reload()
+    page.wait_for_selector(READY)
+    _end_sessions(room)
+    page.clock.fast_forward(60_000)  # past the next heartbeat
+    expect(page.locator("#expired")).to_contain_text("Everything was saved")
     room.tell_nothing_of("401")
 
 
