@@ -167,6 +167,35 @@ def test_change_to_a_case_that_was_taken_over_is_shown_as_refused(room: Room) ->
     room.tell_nothing_of("409")
 
 
+def test_case_is_taken_over_by_key_once_that_was_asked(open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+    room = open_room(drawn[0], claim=False)
+    page, database = room.page, room.network.centre.runtime.database
+    with database.session() as session:
+        cases.claim(session, room.network.people["second"], room.case_id)
+    page.reload()
+    page.wait_for_selector(READY)
+    asked = page.get_by_role("dialog", name="Take this case over?")
+    for leave in ("Enter", "Escape"):  # enter stands on the safe answer
+        page.keyboard.press("c")
+        expect(asked).to_contain_text("Dr. M. Osei is reading it until")
+        expect(asked.get_by_role("button", name="Leave it")).to_be_focused()
+        page.keyboard.press(leave)
+        expect(asked).to_be_hidden()
+    assert room.case().claimed_by == "Dr. M. Osei"
+    page.keyboard.press("c")
+    page.keyboard.press("c")  # pressed twice takes nothing from anybody
+    expect(asked).to_be_visible()
+    page.keyboard.press("t")
+    page.wait_for_selector("#open-sign")
+    assert room.case().claimed_by_id == room.network.people["reader"].user_id
+
+
+def test_free_case_is_claimed_by_one_key(open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+    page = open_room(drawn[0], claim=False).page
+    page.keyboard.press("c")
+    page.wait_for_selector("#open-sign")
+
+
 def test_change_of_a_cell_that_is_gone_is_refused_and_the_rest_goes_on(room: Room) -> None:
     page, order = room.page, room.order()
     taken = {"times": 0}
