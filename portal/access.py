@@ -141,6 +141,7 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "invite": STEERING,
     "invite_revoke": STEERING,
     "person": STEERING,
+    "person_change": frozenset({Role.ADMIN}),
     "person_active": STEERING,
     "person_sessions_end": STEERING,
     "person_second_factor_reset": STEERING,

@@ -330,7 +330,7 @@ def _scope(principal: Principal) -> repository.Scope:
 
 
 def _view(line: repository.Listed) -> ReportView:
-    report = line.report
+    report, record = line.report, SignedRecord.model_validate(line.report.record)
     return ReportView(
         id=report.id,
         case_id=report.case_id,
@@ -338,8 +338,8 @@ def _view(line: repository.Listed) -> ReportView:
         hospital_name=line.hospital_name,
         version=report.version,
         status=report.status,
-        record=SignedRecord.model_validate(report.record),
-        signed_by=line.signer_name,
+        record=record,
+        signed_by=record.signature.reader_name,
         created_at=report.created_at,
         rendered_at=report.rendered_at,
         pages=report.pages,
