@@ -76,8 +76,11 @@ def test_page_that_is_left_alone_says_that_the_session_has_ended(room: Room) -> 
     page.reload()
     page.wait_for_selector(READY)
     _end_sessions(room)
-    page.clock.fast_forward(60_000)  # past the next heartbeat
+    with page.expect_response("**/heartbeat") as beat:
+        page.clock.fast_forward(60_000)
+    assert beat.value.status == 401
     expect(page.locator("#expired")).to_contain_text("Everything was saved")
+    page.close()
     room.tell_nothing_of("401")
 
 
@@ -88,7 +91,7 @@ def _lose_the_first_answer(page: Page, pattern: str) -> None:
     def lose(route: Route) -> None:
         asked.append(route.request.url)
         if len(asked) == 1:
-            route.fetch()
+            assert route.fetch().ok
             route.abort()
         else:
             route.continue_()
@@ -106,6 +109,9 @@ def test_signature_whose_answer_was_lost_is_sent_again_and_comes_to_the_one_repo
     page.keyboard.press("Shift+D")
     page.keyboard.press("a")
     room.saved()
+    expect(page.locator(".unseen")).to_have_count(0)
+    while page.evaluate("Object.keys(localStorage).some((name) => name.startsWith('hv-acts/'))"):
+        page.wait_for_timeout(50)  # that the groups were seen is still on its way
     _lose_the_first_answer(page, "**/sign")
     page.keyboard.press("Control+Enter")
     page.locator("#impression").fill("Left shift.")
