@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from portal.sessions import principal_from_cookie
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
+from server.deps import RuntimeDep
 from shared.contracts.errors import ForbiddenError, UnauthenticatedError
 
 PUBLIC: Final = frozenset[Role]()
@@ -140,6 +141,7 @@ RULES: Final[dict[str, frozenset[Role]]] = {
     "invite": STEERING,
     "invite_revoke": STEERING,
     "person": STEERING,
+    "person_change": frozenset({Role.ADMIN}),
     "person_active": STEERING,
     "person_sessions_end": STEERING,
     "person_second_factor_reset": STEERING,
@@ -151,6 +153,29 @@ RULES: Final[dict[str, frozenset[Role]]] = {
 }
 
 
+UNASKED: Final = frozenset(
+    {
+        "case_heartbeat",
+        "case_events",
+        "case_json",
+        "case_consult",
+        "case_findings",
+        "case_more",
+        "case_seen",
+        "consult_seen",
+        "worklist_events",
+        "worklist_lines",
+        "round_events",
+    }
+)
+"""What a page asks for by itself: no use of the session, which must live for it all the same.
+
+Where a page asks by itself for what people ask for too, its script says so: `UNASKED_HEADER`. What is seen counts by
+the keys, clicks and movements that bring it on the screen (`case_activity`).
+"""
+UNASKED_HEADER: Final = "X-Unasked"
+
+
 def allowed(route: str, principal: Principal | None) -> bool:
     """Whether ``principal`` may use the named route."""
     rule = RULES.get(route)
@@ -159,9 +184,12 @@ def allowed(route: str, principal: Principal | None) -> bool:
     return rule == PUBLIC or (principal is not None and principal.role in rule)
 
 
-async def authorise(
-    request: Request, principal: Annotated[Principal | None, Depends(principal_from_cookie)]
-) -> Principal | None:
+def _principal(request: Request, runtime: RuntimeDep) -> Principal | None:
+    unasked = request.scope["route"].name in UNASKED or UNASKED_HEADER in request.headers
+    return principal_from_cookie(request, runtime, used=not unasked)
+
+
+async def authorise(request: Request, principal: Annotated[Principal | None, Depends(_principal)]) -> Principal | None:
     """Refuse whoever may not use this route, and every post without this session's token."""
     route = request.scope["route"].name
     rule = RULES.get(route)

@@ -14,6 +14,7 @@ ACTIONS: Final = {
     "account.created": "added the account",
     "account.activated": "let the account in again",
     "account.deactivated": "deactivated the account",
+    "account.changed": "changed name, role or hospital of the account",
     "account.signed_in": "signed in",
     "account.signed_out": "signed out",
     "account.sign_in_failed": "gave a wrong password",

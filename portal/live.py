@@ -39,7 +39,7 @@ async def follow(runtime: Runtime, *, token: str, run_id: str, after: int) -> As
 
 def _look(runtime: Runtime, token: str, run_id: str, after: int) -> tuple[RunView, list[EventView]] | None:
     with runtime.database.session(read_only=True) as session:
-        principal = accounts.principal_for(session, token)
+        principal = accounts.principal_for(session, token, used=False)
         if principal is None:
             return None
         try:

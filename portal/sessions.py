@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from server.accounts import service as accounts
 from server.accounts.schemas import Principal
 from server.accounts.sign_in import Client
-from server.deps import RuntimeDep
+from server.runtime import Runtime
 
 SESSION_COOKIE: Final = "hv_session"
 LOGIN_COOKIE: Final = "hv_login"
@@ -28,13 +28,13 @@ def _is_loopback(request: Request) -> bool:
     return request.url.hostname in {"127.0.0.1", "localhost", "testserver"}
 
 
-def principal_from_cookie(request: Request, runtime: RuntimeDep) -> Principal | None:
-    """Return who is signed in, if anybody."""
+def principal_from_cookie(request: Request, runtime: Runtime, *, used: bool) -> Principal | None:
+    """Return who is signed in, if anybody; ``used``: a person asked, which keeps the session from idling out."""
     token = request.cookies.get(SESSION_COOKIE)
     if not token:
         return None
     with runtime.database.session(read_only=True) as session:
-        return accounts.principal_for(session, token)
+        return accounts.principal_for(session, token, used=used)
 
 
 def set_session(request: Request, response: Response, token: str) -> None:

@@ -64,8 +64,8 @@ class Person:
     def sign(self, case_id: str, *, impression: str) -> None:
         """Sign a case out, with the password again."""
         form = self._hidden(f"/cases/{case_id}")
-        version = form.get("case_version", "")
-        self.submit(f"/cases/{case_id}/sign", password=self._password, impression=impression, case_version=version)
+        kept = {name: form.get(name, "") for name in ("case_version", "idempotency_key")}
+        self.submit(f"/cases/{case_id}/sign", password=self._password, impression=impression, **kept)
 
     def reclassify(self, case_id: str, *, cell_id: str, label: str) -> Any:  # Any: parsed JSON
         """Change one cell's class."""

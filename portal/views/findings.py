@@ -64,11 +64,19 @@ def ask_for_glass(
     password: Annotated[str, Form()],
     case_version: Annotated[int, Form()],
     reason: Annotated[GlassReason, Form()],
+    idempotency_key: Key,
     note: Annotated[str, Form(max_length=2000)] = "",
     opinion: Annotated[list[str] | None, Form()] = None,
 ) -> Response:
-    """Sign that the smear cannot be read, and ask for the glass slide."""
-    asked = GlassInput(password=password, reason=reason, note=note, case_version=case_version, opinions=opinion or [])
+    """Sign that the smear cannot be read, and ask for the glass slide; the same key twice makes one letter."""
+    asked = GlassInput(
+        password=password,
+        reason=reason,
+        note=note,
+        case_version=case_version,
+        opinions=opinion or [],
+        idempotency_key=idempotency_key,
+    )
     accounts.compare_ahead(session, runtime, who.user_id, password)
     address = f"/reports/{glass.ask(session, who, runtime, case_id, asked)}"
     if wants_json(request):

@@ -89,7 +89,31 @@ def person(request: Request, session: SessionDep, who: SignedIn, user_id: str) -
     opened = sessions.of(session, who, user_id)
     shown = accounts.person(session, who, user_id)
     hospital = hospitals.name_of(session, shown.hospital_id) if shown.hospital_id else ""
-    return page(request, "people/person.html", person=shown, sessions=opened, hospital=hospital)
+    return page(
+        request,
+        "people/person.html",
+        person=shown,
+        sessions=opened,
+        hospital=hospital,
+        hospitals=_hospitals(session, who),
+        roles=_roles(who),
+    )
+
+
+@router.post("/people/{user_id}", name="person_change")
+def change(
+    session: SessionDep,
+    who: SignedIn,
+    user_id: str,
+    display_name: Annotated[str, Form(max_length=200)],
+    role: Annotated[Role, Form()],
+    hospital_id: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    """Give somebody another name, role or hospital."""
+    accounts.change_person(
+        session, actor=who, user_id=user_id, display_name=display_name, role=role, hospital_id=hospital_id or None
+    )
+    return RedirectResponse(f"/people/{user_id}", status_code=303)
 
 
 @router.post("/people/{user_id}/active", name="person_active")

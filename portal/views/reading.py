@@ -1,5 +1,6 @@
 """The reading room: one case on one screen."""
 
+import secrets
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -78,6 +79,7 @@ def case_page(request: Request, session: SessionDep, runtime: RuntimeDep, who: S
         "reading/room.html",
         case=case,
         mine=mine,
+        signing_key=secrets.token_urlsafe(),
         blind=blind,
         opinions=opinions,
         asked=next((one for one in opinions if one.kind == "second" and one.saved_at is None), None),

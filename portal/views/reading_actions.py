@@ -126,6 +126,7 @@ def sign(
     case_id: str,
     password: Annotated[str, Form()],
     case_version: Annotated[int, Form()],
+    idempotency_key: Key,
     impression: Annotated[str, Form()] = "",
     flag: Annotated[list[str] | None, Form()] = None,
     dismissed: Annotated[list[str] | None, Form()] = None,
@@ -135,13 +136,14 @@ def sign(
     clicks: Annotated[int, Form(ge=0)] = 0,
 ) -> Response:
     """Sign the case out. `flag` and `reason` run side by side; `dismissed` holds the ids of the dismissed flags,
-    `opinion` those of the second opinions that stood on the page."""
+    `opinion` those of the second opinions that stood on the page. The same key twice makes one report."""
     signing = SignInput(
         password=password,
         impression=impression,
         decisions=_decisions(flag or [], dismissed or [], reason or []),
         case_version=case_version,
         opinions=opinion or [],
+        idempotency_key=idempotency_key,
     )
     accounts.compare_ahead(session, runtime, who.user_id, password)
     activity.was_active(session, who, case_id, keys=keys, clicks=clicks)

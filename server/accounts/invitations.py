@@ -121,7 +121,8 @@ def _good(session: Session, token: str, *, lock: bool = False) -> Invitation:
     if row is None or row.used_at is not None or row.revoked_at is not None or row.expires_at <= utc_now():
         raise NotFoundError(_VOID)
     inviter = repository.by_id(session, row.created_by.removeprefix("user:"))
-    if inviter is not None and not inviter.active:  # the command line has no account
+    # The command line has no account.
+    if inviter is not None and not (inviter.active and service.manages(inviter.role, row.role)):
         raise NotFoundError(_VOID)
     return row
 

@@ -36,10 +36,11 @@ def by_id(session: Session, user_id: str, *, lock: bool = False) -> User | None:
     return session.get(User, user_id, with_for_update=lock)
 
 
-def active_of_role(session: Session, role: Role) -> list[User]:
+def active_of_role(session: Session, role: Role, *, lock: bool = False) -> list[User]:
     """Return who of a role may sign in, by name."""
     statement = select(User).where(User.role == role, col(User.active).is_(True))
-    return list(session.exec(statement.order_by(col(User.display_name), col(User.id))).all())
+    ordered = statement.order_by(col(User.display_name), col(User.id))
+    return list(session.exec(ordered.with_for_update() if lock else ordered).all())
 
 
 def hospital_exists(session: Session, hospital_id: str) -> bool:

@@ -106,6 +106,39 @@ def set_active(session: Session, *, actor: Principal, user_id: str, active: bool
     return _view(user)
 
 
+def change_person(
+    session: Session, *, actor: Principal, user_id: str, display_name: str, role: Role, hospital_id: str | None
+) -> UserView:
+    """Give a person another name, role or hospital. Another role or hospital ends every session of theirs.
+
+    Reports keep the name and role that they were signed with.
+
+    Raises:
+        ForbiddenError: the actor is no administrator.
+        ConflictError: it is one's own role, or nobody who may sign in would be left to administer.
+        UsageError, NotFoundError: name, role and hospital do not go together, or there is no such account or hospital.
+    """
+    if actor.role is not Role.ADMIN:
+        raise ForbiddenError("Only administrators change a person's name, role or hospital.")
+    # Locked before the account: of two administrators who take the role from each other, the second is refused.
+    admins = {user.id for user in repository.active_of_role(session, Role.ADMIN, lock=True)}
+    user, name = managed(session, actor, user_id), display_name.strip()
+    check_place(session, display_name=name, role=role, hospital_id=hospital_id)
+    if user.id == actor.user_id and role is not user.role:
+        raise ConflictError("Nobody changes their own role; ask another administrator.")
+    if role is not Role.ADMIN and admins == {user.id}:
+        raise ConflictError("This is the last administrator who may sign in; make another one first.")
+    before = {"name": user.display_name, "role": user.role.value, "hospital_id": user.hospital_id}
+    user.display_name, user.role, user.hospital_id = name, role, hospital_id
+    after = {"name": name, "role": role.value, "hospital_id": hospital_id}
+    changed = {key: {"from": before[key], "to": value} for key, value in after.items() if value != before[key]}
+    if not changed:
+        return _view(user)
+    ended = repository.revoke(session, now=utc_now(), user_id=user.id) if changed.keys() - {"name"} else 0
+    record(session, user, actor.actor, "changed", **changed, sessions_ended=ended)
+    return _view(user)
+
+
 def managed(session: Session, actor: Principal, user_id: str) -> User:
     """Return an account, locked, that ``actor`` may change.
 
@@ -358,11 +391,15 @@ def _touch(session: Session, session_id: str, now: datetime) -> None:
         return
 
 
+def manages(actor: Role, role: Role) -> bool:
+    """Whether who has one role may manage accounts of another."""
+    return actor is Role.ADMIN or (actor is Role.COORDINATOR and role is not Role.ADMIN)
+
+
 def require_people_rights(actor: Principal, role: Role) -> None:
     """Refuse whoever may not manage accounts of this role."""
-    if actor.role is Role.ADMIN or (actor.role is Role.COORDINATOR and role is not Role.ADMIN):
-        return
-    raise ForbiddenError("Your role does not manage this kind of account; ask an administrator.")
+    if not manages(actor.role, role):
+        raise ForbiddenError("Your role does not manage this kind of account; ask an administrator.")
 
 
 def record(session: Session, user: User, actor: str, action: str, **data: object) -> None:

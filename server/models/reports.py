@@ -27,6 +27,8 @@ class Report(SQLModel, table=True):
     feedback: list[JsonDict] = Field(default_factory=list, sa_type=JSON)
     """`FeedbackLabel` objects."""
     signed_by: str = Field(foreign_key="user_account.id")
+    asked: str | None = None
+    """What was signed under which key, as a hash; the same again is answered with this report."""
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     rendered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     pages: int | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from server.models import Case, Hospital, Node, Report, User
+from server.models import Case, Hospital, Node, Report
 from shared.contracts.case import CaseId
 from shared.contracts.enrolment import EnrolmentState
 
@@ -21,15 +21,13 @@ class Listed:
 
     report: Report
     hospital_name: str
-    signer_name: str
 
 
 def listed(session: Session, *, scope: Scope, report_id: str | None = None, case_id: str | None = None) -> list[Listed]:
-    """Return reports, newest first, with their hospital's and signer's name, in one query."""
+    """Return reports, newest first, with their hospital's name, in one query."""
     query = (
-        select(Report, Hospital.name, User.display_name)
+        select(Report, Hospital.name)
         .join(Hospital, col(Hospital.id) == col(Report.hospital_id))
-        .join(User, col(User.id) == col(Report.signed_by))
         .order_by(col(Report.created_at).desc())
         .limit(ROW_LIMIT)
     )
@@ -42,6 +40,12 @@ def listed(session: Session, *, scope: Scope, report_id: str | None = None, case
     return [Listed(*row) for row in session.exec(query)]
 
 
+def id_of_asked(session: Session, case_id: str, signed_by: str, asked: str) -> str | None:
+    """Return the id of the report of a case that one person signed, asked for in these words under this key."""
+    query = select(Report.id).where(Report.case_id == case_id, Report.signed_by == signed_by, Report.asked == asked)
+    return session.exec(query).first()
+
+
 def latest_of(session: Session, case_ids: Collection[str], *, scope: Scope) -> list[Listed]:
     """Return each case's newest report, in one query."""
     newest = (
@@ -51,10 +55,9 @@ def latest_of(session: Session, case_ids: Collection[str], *, scope: Scope) -> l
         .subquery()
     )
     query = (
-        select(Report, Hospital.name, User.display_name)
+        select(Report, Hospital.name)
         .join(newest, (col(Report.case_id) == newest.c.case_id) & (col(Report.version) == newest.c.version))
         .join(Hospital, col(Hospital.id) == col(Report.hospital_id))
-        .join(User, col(User.id) == col(Report.signed_by))
     )
     if scope is not None:
         query = query.where(Report.hospital_id == scope)

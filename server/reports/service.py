@@ -50,6 +50,7 @@ def issue(
     findings: Findings | None = None,
     status: ReportStatus = ReportStatus.FINAL,
     amendment: Amendment | None = None,
+    asked: str | None = None,
 ) -> Report:
     """Make the immutable record of a signed case, with the centre's signature and the labels that travel home."""
     version = repository.latest_version(session, case.id) + 1
@@ -76,7 +77,7 @@ def issue(
         findings=findings,
         amendment=amendment,
     )
-    return _keep(session, vault, record, signed_by, _feedback(case, cells, signature.reader_role, version))
+    return _keep(session, vault, record, signed_by, asked, _feedback(case, cells, signature.reader_role, version))
 
 
 def issue_without_result(
@@ -88,6 +89,7 @@ def issue_without_result(
     signature: Signature,
     why: NotGradable,
     amendment: Amendment | None = None,
+    asked: str | None = None,
 ) -> Report:
     """Make the record of a case that could not be read: why, and what the rules say of its images; nothing else."""
     flags = (Flag.model_validate(flag) for flag in case.flags)
@@ -111,11 +113,16 @@ def issue_without_result(
         not_gradable=why,
         amendment=amendment,
     )
-    return _keep(session, vault, record, signed_by, [])
+    return _keep(session, vault, record, signed_by, asked, [])
 
 
 def _keep(
-    session: Session, vault: Vault, record: SignedRecord, signed_by: str, feedback: list[FeedbackLabel]
+    session: Session,
+    vault: Vault,
+    record: SignedRecord,
+    signed_by: str,
+    asked: str | None,
+    feedback: list[FeedbackLabel],
 ) -> Report:
     report = Report(
         id=record.report_id,
@@ -127,6 +134,7 @@ def _keep(
         record_signature=vault.sign(canonical_bytes(record)),
         feedback=[label.model_dump(mode="json") for label in feedback],
         signed_by=signed_by,
+        asked=asked,
     )
     session.add(report)
     return report
@@ -148,6 +156,11 @@ def _feedback(case: Case, cells: list[CaseCell], reader_role: str, version: int)
         for cell in cells
         if cell.current_class is not cell.ai_class
     ]
+
+
+def made_before(session: Session, principal: Principal, case_id: str, asked: str | None) -> str | None:
+    """Return the id of the report that this person's very signature made already; None: it made none."""
+    return repository.id_of_asked(session, case_id, principal.user_id, asked) if asked else None
 
 
 def list_reports(session: Session, principal: Principal) -> list[ReportView]:
@@ -317,7 +330,7 @@ def _scope(principal: Principal) -> repository.Scope:
 
 
 def _view(line: repository.Listed) -> ReportView:
-    report = line.report
+    report, record = line.report, SignedRecord.model_validate(line.report.record)
     return ReportView(
         id=report.id,
         case_id=report.case_id,
@@ -325,8 +338,8 @@ def _view(line: repository.Listed) -> ReportView:
         hospital_name=line.hospital_name,
         version=report.version,
         status=report.status,
-        record=SignedRecord.model_validate(report.record),
-        signed_by=line.signer_name,
+        record=record,
+        signed_by=record.signature.reader_name,
         created_at=report.created_at,
         rendered_at=report.rendered_at,
         pages=report.pages,

@@ -28,7 +28,7 @@ def ask(session: Session, principal: Principal, runtime: Runtime, case_id: str, 
     """Sign that the smear is not gradable and return the report's id; all of it in the caller's transaction.
 
     Nothing need have been looked at: that it cannot be is what is signed. The record holds no differential and no
-    corrected label.
+    corrected label. The same content under the same key again changes nothing and returns the same id.
 
     Raises:
         UnauthenticatedError: the password is wrong.
@@ -37,6 +37,9 @@ def ask(session: Session, principal: Principal, runtime: Runtime, case_id: str, 
         DataInvalidError: another reason that is not said, or a note that is too long.
     """
     accounts.check_password(session, principal.user_id, asked.password)
+    under = steps.asked("glass", asked)
+    if (before := reports.made_before(session, principal, case_id, under)) is not None:
+        return before
     case = cases.held_case(session, principal, case_id)
     if case.version != asked.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
@@ -57,6 +60,7 @@ def ask(session: Session, principal: Principal, runtime: Runtime, case_id: str, 
         ),
         why=why,
         amendment=amending.amendment_of(cases.amending(case)),
+        asked=under,
     )
     cases.leave_amending(case, back=False)
     audit.record(

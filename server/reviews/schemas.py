@@ -84,6 +84,8 @@ class SignInput(BaseModel):
     case_version: int
     opinions: list[str] = []
     """Ids of the second opinions that stood on the page."""
+    idempotency_key: str | None = None
+    """The same content under the same key again makes no second report."""
 
 
 class SetBy(BaseModel):
@@ -133,3 +135,5 @@ class GlassInput(BaseModel):
     case_version: int
     opinions: list[str] = []
     """Ids of the second opinions that stood on the page."""
+    idempotency_key: str | None = None
+    """The same content under the same key again makes no second report."""

@@ -122,6 +122,8 @@ def save_impression(session: Session, principal: Principal, case_id: str, text: 
 def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str, signing: SignInput) -> str:
     """Sign the case out as a final report and return the report's id; all of it in the caller's transaction.
 
+    The same content under the same key again, after an answer that was lost, changes nothing and returns the same id.
+
     Raises:
         UnauthenticatedError: the password is wrong.
         ConflictError: the case changed since the page was loaded, this reader does not hold it, a second opinion is
@@ -129,6 +131,9 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
         DataInvalidError: no impression, or a dismissed flag without a reason.
     """
     accounts.check_password(session, principal.user_id, signing.password)
+    asked = steps.asked("sign", signing)
+    if (before := reports.made_before(session, principal, case_id, asked)) is not None:
+        return before
     case = cases.held_case(session, principal, case_id)
     if case.version != signing.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
@@ -155,6 +160,7 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
         findings=findings.for_report(session, case_id),
         status=amended.status if amended else ReportStatus.FINAL,
         amendment=amending.amendment_of(amended),
+        asked=asked,
     )
     audit.record(
         session,

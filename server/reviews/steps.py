@@ -1,5 +1,6 @@
 """One act of a reader on a case: what it does to each cell, on record, and what the page gets back."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from server.cases import service as cases
 from server.models import Case, CaseCell, ChangeKind, LabelChange, Review
 from server.models.base import utc_now
 from server.reviews import repository
-from server.reviews.schemas import ChangeResult, Done
+from server.reviews.schemas import ChangeResult, Done, GlassInput, SignInput
+from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import DataInvalidError, NotFoundError
 from shared.contracts.ontology import CellClass
 
@@ -101,6 +103,14 @@ def done_before(session: Session, case: Case, act: str) -> Done | None:
     """Return what an act came to that was done already under this key; None: it was not."""
     touched = {change.cell_id for change in repository.changes_by_request(session, case.id, act)}
     return Done(sorted(touched), case.version) if touched else None
+
+
+def asked(kind: str, signing: SignInput | GlassInput) -> str | None:
+    """Return a hash of what is signed and its key, without the password; None: there is no key."""
+    if signing.idempotency_key is None:
+        return None
+    content = signing.model_copy(update={"password": ""})
+    return f"{kind}:{hashlib.sha256(canonical_bytes(content)).hexdigest()}"
 
 
 def changed(session: Session, principal: Principal, case_id: str, done: Done) -> ChangeResult:

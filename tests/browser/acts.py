@@ -166,6 +166,12 @@ def glass(page: Page) -> None:
     page.wait_for_selector("#glass[open]")
 
 
+def take_over(page: Page) -> None:
+    page.wait_for_selector(READY)
+    page.keyboard.press("c")
+    page.wait_for_selector("#take-over[open]")
+
+
 def history(page: Page) -> None:
     page.wait_for_selector(READY)
     if not page.locator(".tile.human").count():

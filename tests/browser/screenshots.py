@@ -77,6 +77,7 @@ def shots(network: Network, states: States) -> list[Shot]:
         Shot("worklist-chosen", "/worklist", "reader", do.choose_cases),
         Shot("worklist-view", "/worklist?priority=stat", "reader", do.save_view),
         Shot("reading-unclaimed", f"/cases/{taken}", "reader"),
+        Shot("reading-take-over", f"/cases/{taken}", "reader", acts.take_over),
         Shot("reading-gallery-only", f"/cases/{gallery}", "reader"),
         Shot("reading", f"/cases/{case}", "reader", acts.read),
         Shot("reading-keys", f"/cases/{case}", "reader", lambda page: page.keyboard.press("?")),

@@ -95,6 +95,7 @@ def test_who_lost_the_case_is_told_at_once(room: Room, browser: Browser, address
     second = colleague(browser, address)
     second.goto(f"/cases/{room.case_id}")
     second.get_by_role("button", name="Take over").click()
+    second.get_by_role("button", name="Take it over").click()
     second.wait_for_selector("#open-sign")
     expect(room.page.get_by_text("Dr. M. Osei has taken this case over")).to_be_visible(timeout=15_000)
     second.context.close()

@@ -1,11 +1,11 @@
 """Nothing is lost in a real browser: offline, an ended session, a second tab, a case taken over."""
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 from sqlmodel import select
 
 from server.cases import service as cases
-from server.models import UserSession
+from server.models import Report, UserSession
 from server.models.base import utc_now
 from shared.contracts.ontology import CellClass
 from tests.browser.conftest import OpenRoom
@@ -18,6 +18,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: make browser"),
 ]
+
+NO_CONNECTION = "There is no connection: try again when it is back."
 
 
 def test_change_made_offline_outlives_a_closed_tab(room: Room) -> None:
@@ -45,11 +47,7 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     page.locator("#impression").fill("Left shift, before the session ended.")
     expect(page.locator("#draft")).to_have_text("Draft kept.")
     page.keyboard.press("Escape")
-    with room.network.centre.runtime.database.session() as session:
-        for row in session.exec(
-            select(UserSession).where(UserSession.user_id == room.network.people["reader"].user_id)
-        ):
-            row.revoked_at = utc_now()
+    _end_sessions(room)
     room.tile(cell).click()
     page.keyboard.press("x")
     expect(page.locator("#expired")).to_contain_text("1 change waits here")
@@ -62,6 +60,88 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     assert room.cell(cell).current_class is CellClass.ARTEFACT
     expect(page.locator("#impression")).to_have_value("Left shift, before the session ended.")
     room.tell_nothing_of("401")
+
+
+def _end_sessions(room: Room) -> None:
+    with room.network.centre.runtime.database.session() as session:
+        for row in session.exec(
+            select(UserSession).where(UserSession.user_id == room.network.people["reader"].user_id)
+        ):
+            row.revoked_at = utc_now()
+
+
+def test_page_that_is_left_alone_says_that_the_session_has_ended(room: Room) -> None:
+    page = room.page
+    page.clock.install()
+    page.reload()
+    page.wait_for_selector(READY)
+    _end_sessions(room)
+    with page.expect_response("**/heartbeat") as beat:
+        page.clock.fast_forward(60_000)
+    assert beat.value.status == 401
+    expect(page.locator("#expired")).to_contain_text("Everything was saved")
+    page.close()
+    room.tell_nothing_of("401")
+
+
+def _lose_the_first_answer(page: Page, pattern: str) -> None:
+    """Let the centre do what it is asked, and the connection break before it can say so."""
+    asked: list[str] = []
+
+    def lose(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            assert route.fetch().ok
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route(pattern, lose)
+
+
+def _reports(room: Room) -> int:
+    with room.network.centre.runtime.database.session(read_only=True) as session:
+        return len(session.exec(select(Report).where(Report.case_id == room.case_id)).all())
+
+
+def test_signature_whose_answer_was_lost_is_sent_again_and_comes_to_the_one_report(room: Room) -> None:
+    page = room.page
+    page.keyboard.press("Shift+D")
+    page.keyboard.press("a")
+    room.saved()
+    expect(page.locator(".unseen")).to_have_count(0)
+    while page.evaluate("Object.keys(localStorage).some((name) => name.startsWith('hv-acts/'))"):
+        page.wait_for_timeout(50)  # that the groups were seen is still on its way
+    _lose_the_first_answer(page, "**/sign")
+    page.keyboard.press("Control+Enter")
+    page.locator("#impression").fill("Left shift.")
+    page.locator("#password").fill(PASSWORD)
+    # The page hears that nobody holds the case any more, and reads it anew; the dialog is closed and opened again.
+    with page.expect_response(f"**/{room.case_id}.json"):
+        page.keyboard.press("Enter")
+        expect(page.locator("#sign-error")).to_have_text(NO_CONNECTION)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+Enter")
+    page.locator("#password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/reports/*")
+    assert _reports(room) == 1
+    room.tell_nothing_of("ERR_FAILED")
+
+
+def test_glass_whose_answer_was_lost_is_asked_for_again_and_comes_to_the_one_letter(room: Room) -> None:
+    page = room.page
+    _lose_the_first_answer(page, "**/glass")
+    page.keyboard.press("Shift+G")
+    page.get_by_label("out of focus").check()
+    page.locator("#glass-password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator("#glass-form .error")).to_have_text(NO_CONNECTION)
+    page.locator("#glass-password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/reports/*")
+    assert _reports(room) == 1
+    room.tell_nothing_of("ERR_FAILED")
 
 
 def test_second_tab_shows_what_the_first_one_does(room: Room) -> None:
@@ -91,6 +171,35 @@ def test_change_to_a_case_that_was_taken_over_is_shown_as_refused(room: Room) ->
     page.get_by_role("link", name="Reload the case").click()
     expect(page.get_by_role("button", name="Take over")).to_be_visible()
     room.tell_nothing_of("409")
+
+
+def test_case_is_taken_over_by_key_once_that_was_asked(open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+    room = open_room(drawn[0], claim=False)
+    page, database = room.page, room.network.centre.runtime.database
+    with database.session() as session:
+        cases.claim(session, room.network.people["second"], room.case_id)
+    page.reload()
+    page.wait_for_selector(READY)
+    asked = page.get_by_role("dialog", name="Take this case over?")
+    for leave in ("Enter", "Escape"):  # enter stands on the safe answer
+        page.keyboard.press("c")
+        expect(asked).to_contain_text("Dr. M. Osei is reading it until")
+        expect(asked.get_by_role("button", name="Leave it")).to_be_focused()
+        page.keyboard.press(leave)
+        expect(asked).to_be_hidden()
+    assert room.case().claimed_by == "Dr. M. Osei"
+    page.keyboard.press("c")
+    page.keyboard.press("c")  # pressed twice takes nothing from anybody
+    expect(asked).to_be_visible()
+    page.keyboard.press("t")
+    page.wait_for_selector("#open-sign")
+    assert room.case().claimed_by_id == room.network.people["reader"].user_id
+
+
+def test_free_case_is_claimed_by_one_key(open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+    page = open_room(drawn[0], claim=False).page
+    page.keyboard.press("c")
+    page.wait_for_selector("#open-sign")
 
 
 def test_change_of_a_cell_that_is_gone_is_refused_and_the_rest_goes_on(room: Room) -> None:

@@ -1,18 +1,24 @@
 """Who gets where: every route has a rule, every role its pages, every post its token."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
+import time_machine
 from fastapi.routing import APIRoute
+from sqlmodel import select
 from starlette.routing import BaseRoute
 
-from portal.access import PUBLIC, RULES
+from portal.access import PUBLIC, RULES, UNASKED
 from portal.main import create_app
 from portal.views import ROUTERS
 from portal.views.login import local_path
+from server.accounts import service as accounts
+from server.models import Run
 from tests.portal.client import Browser, hidden
 from tests.portal.factories import Network
 
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PAGES = {
     "worklist": "/worklist",
     "reports": "/reports",
@@ -106,6 +112,75 @@ def test_session_cookie_is_closed_to_scripts_and_ends_with_sign_out(reader: Brow
     assert reader.post("/logout").status_code == 303
     reader.client.cookies.set("hv_session", token)
     assert reader.get("/worklist").status_code == 303
+
+
+# As whom, and what the pages open there ask for by themselves.
+UNASKED_REQUESTS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
+    "reader": [
+        ("POST", "/cases/{case}/heartbeat", {}),
+        ("GET", "/cases/{case}/events?seconds=0", {}),
+        ("GET", "/cases/{case}.json", {}),
+        ("GET", "/cases/{case}/consult", {}),
+        ("GET", "/cases/{case}/findings", {}),
+        ("GET", "/cases/{case}/more", {}),
+        ("POST", "/cases/{case}/seen", {"group": "neutrophil"}),
+        ("POST", "/cases/{case}/consult/seen", {}),
+        ("GET", "/worklist/events?seconds=0", {}),
+        ("GET", "/worklist/lines?case_id={case}", {}),
+    ],
+    "coordinator": [("GET", "/rounds/{run}/events", {})],
+}
+# What people ask for as well: there the page's script says that nobody did.
+SAID_TO_BE_UNASKED = {
+    "reader": ["/worklist/rows?most=100", "/reports/none"],
+    "coordinator": ["/nodes", "/rounds/{run}"],
+}
+
+
+def _alone(browser: Browser, username: str, things: dict[str, str]) -> set[int]:
+    """Ask for all that an open page asks for by itself, and return the statuses."""
+    answers = [
+        browser.get(path.format(**things)) if method == "GET" else browser.post(path.format(**things), fields)
+        for method, path, fields in UNASKED_REQUESTS[username]
+    ]
+    answers += [browser.get(path.format(**things), **{"X-Unasked": "true"}) for path in SAID_TO_BE_UNASKED[username]]
+    return {answer.status_code for answer in answers}
+
+
+def _things(network: Network) -> dict[str, str]:
+    with network.centre.runtime.database.session(read_only=True) as session:
+        return {"case": network.cases[0], "run": session.exec(select(Run.id)).one()}
+
+
+def test_every_route_that_pages_ask_for_by_themselves_is_in_the_table() -> None:
+    asked = [path.partition("?")[0] for rows in UNASKED_REQUESTS.values() for _, path, _ in rows]
+    routes = {route.path.replace("_id", ""): route.name for route in _routes() if route.name in UNASKED}
+    assert sorted(asked) == sorted(routes)
+    assert set(routes.values()) == UNASKED
+
+
+@pytest.mark.parametrize("username", sorted(UNASKED_REQUESTS))
+def test_page_left_open_alone_ends_after_the_idle_limit(visitor: Browser, network: Network, username: str) -> None:
+    things = _things(network)
+    with time_machine.travel(NOON, tick=False) as clock:
+        visitor.sign_in(username)
+        visitor.post(f"/cases/{things['case']}/claim")
+        for _ in range(5):
+            clock.shift(accounts.IDLE / 6)
+            assert not _alone(visitor, username, things) & {303, 401}
+        clock.shift(accounts.IDLE / 6)
+        assert _alone(visitor, username, things) <= {303, 401}
+
+
+def test_session_of_a_reader_at_work_goes_on_past_the_idle_limit(visitor: Browser, network: Network) -> None:
+    things = _things(network)
+    with time_machine.travel(NOON, tick=False) as clock:
+        reader = visitor.sign_in("reader")
+        reader.post(f"/cases/{things['case']}/claim")
+        for _ in range(8):
+            clock.shift(accounts.IDLE / 4)
+            assert reader.post(f"/cases/{things['case']}/activity", {"keys": "3"}).status_code == 204
+            assert not _alone(reader, "reader", things) & {303, 401}
 
 
 def test_session_cookie_flags(visitor: Browser) -> None:

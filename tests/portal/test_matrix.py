@@ -244,7 +244,7 @@ MATRIX: dict[str, Row] = {
     "case_sign": Row(
         "POST /cases/{case}/sign",
         "login 303 403 403 403 403 403",
-        {"password": PASSWORD, "impression": "Nothing of note."},
+        {"password": PASSWORD, "impression": "Nothing of note.", **KEY},
         _sign,
     ),
     "case_findings": Row("GET /cases/{case}/findings", "login 200 403 403 200 403 403"),
@@ -259,7 +259,7 @@ MATRIX: dict[str, Row] = {
     "case_glass": Row(
         "POST /cases/{case}/glass",
         "login 303 403 403 403 403 403",
-        {"password": PASSWORD, "reason": "out_of_focus"},
+        {"password": PASSWORD, "reason": "out_of_focus", **KEY},
         _sign,
     ),
     "case_amend": Row(
@@ -325,6 +325,11 @@ MATRIX: dict[str, Row] = {
     "people": Row("GET /people", "login 403 200 403 200 403 403"),
     "person_add": Row("POST /people", "login 403 303 403 303 403 403", PERSON),
     "person_active": Row("POST /people/{person}/active", "login 403 303 403 303 403 403"),
+    "person_change": Row(
+        "POST /people/{person}",
+        "login 403 403 403 303 403 403",
+        {"display_name": "Dr. N. Ew", "role": "auditor"},
+    ),
     "person": Row("GET /people/{person}", "login 403 200 403 200 403 403"),
     "person_sessions_end": Row("POST /people/{person}/sessions/end", "login 403 303 403 303 403 403"),
     "person_second_factor_reset": Row(

@@ -124,6 +124,7 @@ def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Netwo
     assert left == {"doubtful": [], "unseen": []}
     form: dict[str, str | list[str]] = {
         "case_version": hidden(reader.get(f"/cases/{case}").text, "case_version"),
+        "idempotency_key": "s" * 16,
         "impression": "Left shift.",
         "flag": ["immature.granulocytes", "too_few_cells"],
         "dismissed": ["too_few_cells"],
@@ -135,6 +136,10 @@ def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Netwo
     page = reader.get(signed.json()["location"]).text
     assert "Left shift." in page
     assert "dismissed: The smear is representative." in page
+    again = reader.post(f"/cases/{case}/sign", {**form, "password": PASSWORD}, Accept="application/json")
+    assert again.json() == signed.json()
+    other = {**form, "impression": "Nothing of note.", "password": PASSWORD}
+    assert reader.post(f"/cases/{case}/sign", other, Accept="application/json").status_code == 409
     assert [report["case_id"] for report in reader.get("/reports.json").json()] == [case]
 
 
@@ -149,6 +154,7 @@ def test_page_signs_over_the_second_opinions_that_stand_on_it_and_no_other(reade
     assert page.count(f'name="opinion" value="{given}"') == 2
     form: dict[str, str | list[str]] = {
         "case_version": hidden(page, "case_version"), "password": PASSWORD, "impression": "Reactive.",
+        "idempotency_key": hidden(page, "idempotency_key"),
     }  # fmt: skip
     for sent in (form, {**form, "opinion": given}):
         answer = reader.post(f"/cases/{case}/sign", sent, Accept="application/json")

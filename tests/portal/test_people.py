@@ -3,9 +3,13 @@
 import pytest
 
 from server.accounts.roles import Role
+from server.cases import service as cases
+from server.reviews import service as reviews
+from server.reviews.schemas import SignInput
 from tests.factories import PASSWORD
 from tests.portal.client import Browser
 from tests.portal.factories import Network
+from tests.reading import look_through
 
 NEW = {"username": "new.one", "display_name": "Dr. N. Ew", "password": PASSWORD}
 
@@ -25,6 +29,47 @@ def test_taken_name_is_told_beside_the_form(visitor: Browser) -> None:
     taken = {**NEW, "username": "reader", "role": "auditor"}
     answer = visitor.post("/people", taken, Accept="application/json")
     assert (answer.status_code, "is taken" in answer.json()["message"]) == (409, True)
+
+
+def test_administrator_changes_name_role_and_hospital_and_signed_reports_keep_the_name(
+    visitor: Browser, network: Network
+) -> None:
+    reader, case = network.people["reader"], network.cases[0]
+    with network.centre.runtime.database.session() as session:
+        cases.claim(session, reader, case)
+        look_through(session, reader, case)
+        version = cases.case_view(session, reader, case).version
+        signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
+        report = reviews.sign(session, reader, network.centre.runtime, case, signing)
+    visitor.sign_in("admin")
+    page = visitor.get(f"/people/{reader.user_id}").text
+    assert f'value="{reader.display_name}"' in page
+    assert '<option value="hematologist" selected>' in page
+    fields = {"display_name": "Dr. A. Married", "role": "hospital_it"}
+    answer = visitor.post(f"/people/{reader.user_id}", fields, Accept="application/json")
+    assert (answer.status_code, "belongs to a hospital" in answer.json()["message"]) == (400, True)
+    assert visitor.post(f"/people/{reader.user_id}", {**fields, "hospital_id": "a"}).status_code == 303
+    assert "Dr. A. Married" in visitor.get("/people").text
+    told = visitor.get(f"/audit?subject=user:{reader.user_id}").text
+    assert "changed name, role or hospital of the account" in told
+    for path in (f"/reports/{report}", "/reports"):
+        shown = visitor.get(path).text
+        assert reader.display_name in shown
+        assert "Dr. A. Married" not in shown
+
+
+def test_nobody_changes_their_own_role(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("admin")
+    own = network.people["admin"].user_id
+    assert '<select id="c-role"' not in visitor.get(f"/people/{own}").text
+    assert visitor.post(f"/people/{own}", {"display_name": "A. Dmin", "role": "auditor"}).status_code == 409
+    assert visitor.post(f"/people/{own}", {"display_name": "A. Dmin", "role": "admin"}).status_code == 303
+    assert "A. Dmin" in visitor.get("/people").text
+
+
+def test_coordinator_sees_no_form_to_change_a_person(visitor: Browser, network: Network) -> None:
+    visitor.sign_in("coordinator")
+    assert "Name, role and hospital" not in visitor.get(f"/people/{network.people['reader'].user_id}").text
 
 
 def test_deactivated_person_is_signed_out_and_let_in_again(visitor: Browser, network: Network) -> None:

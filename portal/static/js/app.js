@@ -1,6 +1,8 @@
 // What every page has: theme, key map, "g x" jumps, j/k in lists, confirmations, copying, messages.
 export const csrf = () => document.querySelector('meta[name="csrf-token"]').content;
 
+export const NO_CONNECTION = 'There is no connection: try again when it is back.';
+
 export class Refused extends Error {
   constructor(status, body) {
     super(body.message || 'That did not work. Try again.');

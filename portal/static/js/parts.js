@@ -1,12 +1,13 @@
 // Parts of a page that keep themselves up to date (`data-every`, seconds) or follow a form (`data-finds`, the part's id).
+// What nobody asked for says so (`X-Unasked`): an open page is no use of the session.
 const latest = new Map();
 
-async function renew(id, address) {
+async function renew(id, address, headers = {}) {
   const number = (latest.get(id) ?? 0) + 1;
   latest.set(id, number);
   let answer;
   try {
-    answer = await fetch(address, { headers: { 'X-Part': 'true' } });
+    answer = await fetch(address, { headers: { 'X-Part': 'true', ...headers } });
   } catch {
     return; // no connection: the next time tells
   }
@@ -26,7 +27,7 @@ function watch(part) {
   if (!every) return;
   const timer = setInterval(() => {
     if (!part.isConnected) clearInterval(timer);
-    else if (!document.hidden) renew(part.id, from);
+    else if (!document.hidden) renew(part.id, from, { 'X-Unasked': 'true' });
   }, every * 1000);
 }
 

@@ -105,7 +105,7 @@ async function refresh() {
   fetching = true;
   while (again) {
     again = false;
-    const answer = await fetch(location.href).catch(() => null);
+    const answer = await fetch(location.href, { headers: { 'X-Unasked': 'true' } }).catch(() => null);
     if (answer?.redirected) return location.reload();
     if (answer?.ok) {
       const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');

@@ -95,6 +95,7 @@ class Reader(FastHttpUser):
         self.post(case, "impression", {"impression": "Reactive picture."})
         version = self.get(f"/cases/{case}.json", "page: case as data").json()["version"]
         form = {"case_version": version, "impression": "Reactive picture.", "password": PLAN["password"]}
+        form["idempotency_key"] = str(uuid.uuid4())
         answer = self.post(case, "sign", form)
         if answer.ok:
             self.page(answer.json()["location"], "page: report")

@@ -84,6 +84,19 @@ def test_used_invitation_cannot_be_taken_back(runtime: Runtime) -> None:
             invitations.revoke(session, COMMAND_LINE, made.id)
 
 
+def test_links_to_a_role_that_whoever_invited_manages_no_more_are_void(runtime: Runtime) -> None:
+    with runtime.database.session() as session:
+        invited_by = add_user(session, "boss", Role.ADMIN)
+        boss = principal(Role.ADMIN).model_copy(update={"user_id": invited_by})
+        token, _ = invitations.invite(session, actor=boss, display_name="N. Ew", role=Role.ADMIN)
+        add_user(session, "other", Role.ADMIN)
+        service.change_person(
+            session, actor=COMMAND_LINE, user_id=invited_by, display_name="B. Oss", role=Role.AUDITOR, hospital_id=None
+        )
+        with pytest.raises(NotFoundError):
+            invitations.accept(session, token, username="new", password=PASSWORD)
+
+
 def test_links_of_whoever_was_shut_out_are_void(runtime: Runtime) -> None:
     with runtime.database.session() as session:
         coordinator = add_user(session, "cora", Role.COORDINATOR)

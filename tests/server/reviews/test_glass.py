@@ -146,6 +146,19 @@ def test_case_that_waits_for_glass_is_read_no_more(claimed: Ward) -> None:
         service.sign(session, claimed.reader, claimed.centre.runtime, claimed.case_id, signing)
 
 
+def test_glass_asked_for_again_under_its_key_is_answered_with_the_letter_that_there_is(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        version = cases.case_view(session, claimed.reader, claimed.case_id).version
+    sent = {"case_version": version, "idempotency_key": "g" * 8}
+    report_id = _ask(claimed, **sent)
+    assert _ask(claimed, **sent) == report_id
+    with pytest.raises(ConflictError):
+        _ask(claimed, **sent, reason=GlassReason.TOO_FEW_CELLS)
+    with claimed.centre.runtime.database.session() as session:
+        assert len(session.exec(select(Report)).all()) == 1
+        assert [one.action for one in session.exec(select(AuditEntry))].count("case.glass_asked") == 1
+
+
 def test_what_was_on_screen_before_glass_was_asked_for_may_be_told_after_it(claimed: Ward) -> None:
     _ask(claimed)
     with claimed.centre.runtime.database.session() as session:

@@ -195,6 +195,33 @@ def test_signed_case_cannot_be_changed_or_signed_again(claimed: Ward) -> None:
         _sign(claimed)
 
 
+def _made(ward: Ward) -> tuple[int, int, int]:
+    """Return how many reports, signatures in the audit and renderings there are."""
+    with ward.centre.runtime.database.session() as session:
+        signed = [one for one in session.exec(select(AuditEntry)) if one.action == "case.signed"]
+        rendering = [one for one in session.exec(select(OutboxEntry)) if one.kind == "reports.render"]
+        return len(session.exec(select(Report)).all()), len(signed), len(rendering)
+
+
+def test_signature_sent_again_under_its_key_is_answered_with_the_report_that_it_made(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        look_through(session, claimed.reader, claimed.case_id)
+        version = cases.case_view(session, claimed.reader, claimed.case_id).version
+    sent: dict[str, Any] = {"looked": False, "case_version": version, "idempotency_key": "s" * 8}
+    report_id = _sign(claimed, **sent)
+    assert _sign(claimed, **sent) == report_id
+    assert _made(claimed) == (1, 1, 1)
+    with pytest.raises(UnauthenticatedError):
+        _sign(claimed, **sent, password="wrong")
+    for other in ({"impression": "Nothing of note."}, {"case_version": version + 1}, {"idempotency_key": "t" * 8}):
+        with pytest.raises(ConflictError, match="no longer be changed"):
+            _sign(claimed, **{**sent, **other})
+    signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version, idempotency_key="s" * 8)
+    with claimed.centre.runtime.database.session() as session, pytest.raises(ConflictError):
+        service.sign(session, claimed.second_reader, claimed.centre.runtime, claimed.case_id, signing)
+    assert _made(claimed) == (1, 1, 1)
+
+
 def test_accept_confirms_each_cell_with_its_own_class(claimed: Ward) -> None:
     with claimed.centre.runtime.database.session() as session:
         done = service.accept(session, claimed.reader, claimed.case_id, cell_ids=["c5", "c15"], idempotency_key="k1")

@@ -1,5 +1,5 @@
 // Not gradable: the glass slide is asked for, under a signature; what waits is sent first.
-import { post, say } from '../app.js';
+import { NO_CONNECTION, post, say } from '../app.js';
 
 export function glassDialog(store, queue, flush) {
   const dialog = document.getElementById('glass');
@@ -16,7 +16,7 @@ export function glassDialog(store, queue, flush) {
       queue.announce('left', { how: 'signed', to: letter });
       location.assign(letter);
     } catch (problem) {
-      error.textContent = problem.status ? problem.message : 'There is no connection: try again when it is back.';
+      error.textContent = problem.status ? problem.message : NO_CONNECTION;
       error.hidden = false;
       submit.disabled = false;
       form.password.value = '';
@@ -31,7 +31,7 @@ export function glassDialog(store, queue, flush) {
       return;
     }
     await queue.settled();
-    document.getElementById('glass-version').value = store.version;
+    if (!store.signed) document.getElementById('glass-version').value = store.version; // as in sign.js
     dialog.showModal();
   };
 }

@@ -175,6 +175,18 @@ function startSplit() {
   else drawing.split(cell);
 }
 
+/** Somebody reads the case: not taken from them by one key, and never from another than who is named. */
+const takeOver = document.getElementById('take-over');
+async function askFirst() {
+  takeOver.showModal();
+  if (!await trouble.reload()) return;
+  document.getElementById('take-over-who').textContent = trouble.holder
+    ? `${trouble.holder} is reading it until ${trouble.until.slice(11, 19)}.` : 'Nobody is reading it any more.';
+}
+takeOver?.addEventListener('keydown', (event) => {
+  if (event.key === 't' && !event.repeat) takeOver.querySelector('form').requestSubmit();
+});
+
 const submit = (selector) => document.querySelector(selector)?.closest('form').requestSubmit();
 const ACTIONS = {
   next: () => store.move(1),
@@ -224,7 +236,7 @@ const ACTIONS = {
   compare: () => compare(document.getElementById('compare'), store, address),
   overlay: () => overlay.toggle(),
   history: () => store.blind ? say('The history is shown once this reading is saved.', { seconds: 2 }) : showHistory(document.getElementById('history'), store, address),
-  claim: () => submit('[data-claim]'),
+  claim: () => takeOver ? askFirst() : submit('[data-claim]'),
   release: () => submit('[data-release]'),
   sign: openSign,
   glass: openGlass,

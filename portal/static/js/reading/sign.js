@@ -1,5 +1,5 @@
 // Signing out: the draft is kept, unsent acts go first, what was not looked at blocks, the version the reader saw is signed.
-import { post, say } from '../app.js';
+import { NO_CONNECTION, post, say } from '../app.js';
 import { el } from '../elements.js';
 import { Shelf } from './shelf.js';
 
@@ -30,7 +30,8 @@ export function signing(store, queue, { expired, show, before }) {
       return;
     }
     await queue.settled();
-    document.getElementById('case-version').value = store.version;
+    // Signed here already, but the answer was lost: the same is asked again, and the report that was made comes.
+    if (!store.signed) document.getElementById('case-version').value = store.version;
     const cells = [...store.cells.values()];
     const changed = cells.filter((cell) => cell.changed_by).length;
     document.getElementById('sign-summary').textContent = `${cells.length} cells, ${changed} set or accepted by hand.`;
@@ -102,7 +103,7 @@ export function signing(store, queue, { expired, show, before }) {
     } catch (problem) {
       // A wrong password and an ended session look alike from here; only the second refuses everything else too.
       if (problem.status === 401 && (await fetch(`${address}.json`)).status === 401) expired();
-      error.textContent = problem.message;
+      error.textContent = problem.status ? problem.message : NO_CONNECTION;
       error.hidden = false;
       submit.disabled = false;
       document.getElementById('password').value = '';

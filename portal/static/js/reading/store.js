@@ -186,6 +186,7 @@ export class Store extends EventTarget {
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
     this.differential = caseView.differential;
     this.version = caseView.version;
+    this.signed = caseView.report_id !== this.case.report_id;
     this.past = [];
     this.future = [];
     this.redraw([]);

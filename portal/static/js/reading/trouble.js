@@ -26,6 +26,7 @@ export class Trouble {
       this.store.replace(view);
       this.held = view.claimed_by_id === this.store.userId;
       this.holder = view.claimed_by;
+      this.until = view.lease_until;
       return true;
     } catch {
       return false;

@@ -36,17 +36,17 @@ export class List extends EventTarget {
     return fields.toString();
   }
 
-  async get(path, further) {
-    return get(`${path}?${this.query(further)}`).catch((problem) => {
+  async get(path, further, headers = {}) {
+    return get(`${path}?${this.query(further)}`, { headers: { Accept: 'application/json', ...headers } }).catch((problem) => {
       if (problem.status === 401) location.reload();
       throw problem;
     });
   }
 
-  /** Other filters or another order: everything anew. Only the newest answer counts. */
+  /** Other filters or another order: everything anew; `most`: nobody asked. Only the newest answer counts. */
   async reload(most) {
     const turn = (this.turn += 1);
-    const told = await this.get('/worklist/rows', most ? { most } : {});
+    const told = await (most ? this.get('/worklist/rows', { most }, { 'X-Unasked': 'true' }) : this.get('/worklist/rows'));
     if (turn !== this.turn) return;
     this.more = told.more;
     const wanted = new Set(told.rows.map((row) => row.id));
