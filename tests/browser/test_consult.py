@@ -6,6 +6,7 @@ from playwright.sync_api import Browser, Page, expect
 from server.cases import supplements
 from server.models import CaseSupplement
 from shared.contracts.analysis import Flag, FlagEvidence, Severity
+from shared.contracts.ontology import CellClass
 from shared.contracts.supplement import MoreAnswer, MoreState
 from tests.browser.conftest import OpenRoom
 from tests.browser.room import READY, Room
@@ -122,6 +123,7 @@ def _count_on(room: Room, smear: DrawnSmear, flags: tuple[Flag, ...]) -> None:
             "cells": tuple(cell.model_copy(update={"id": f"m{cell.id}"}) for cell in before.cells),
             "flags": flags,
             "quality": quality,
+            "limits": {CellClass.EOSINOPHIL: (7.0,), CellClass.LYMPHOCYTE: (0.5, 99.5)},
         }
     )
     pack(
@@ -159,6 +161,11 @@ def test_flags_that_come_with_more_cells_are_seen_before_anything_is_signed(
     expect(flags).to_have_count(2)
     expect(flags.first).to_contain_text("Blasts: 3 cells")
     assert room.chosen() == chosen
+    # Limits of rules that did not fire are drawn too, and say what the live count makes of them.
+    lymphocytes = page.locator("#differential tr", has=page.locator(".c-lymphocyte")).first
+    assert lymphocytes.locator(".limit").count() == 2
+    eosinophils = page.locator("#differential tr", has=page.locator(".c-eosinophil")).first
+    expect(eosinophils.locator(".limit-words")).to_contain_text("limit 7")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#impression")).to_have_value("Left shift.")
     assert [one.get_attribute("value") for one in dialog.locator("[name=flag]").all()] == ["blasts", kept.id]
