@@ -4,15 +4,23 @@ import { el, svg } from '../elements.js';
 const CORE = ['neutrophil', 'lymphocyte', 'monocyte', 'eosinophil', 'basophil'];
 const round = (value) => (value >= 10 || Number.isInteger(value) ? Math.round(value) : value.toFixed(1));
 
-export function showDifferential(store) {
+export function showDifferential(store, queue) {
   const body = document.getElementById('differential');
+  const caption = document.getElementById('differential-caption');
+  const late = el('span', { class: 'sr' });
+  // A cell shows an act at once, the figures with the centre's answer: until then they are of before, and say so.
+  const wait = () => {
+    const waits = queue.entries.some(({ quiet, url }) => !quiet && !/\/findings(\/|$)/.test(url));
+    body.parentElement.classList.toggle('waits', waits);
+    late.textContent = waits ? ', not counted yet: changes wait to be saved' : '';
+  };
   const draw = () => {
     const now = store.differential;
     const counted = store.order.filter((cls) => store.classes[cls].counts);
     const shown = counted.filter((cls) => now[cls]?.count || CORE.includes(cls) || store.case.ai_differential[cls]?.count || store.limits[cls]);
     const total = counted.reduce((sum, cls) => sum + (now[cls]?.count ?? 0), 0);
     const what = store.blind?.hides_ai ? 'white cells that you have classified' : 'white cells';
-    document.getElementById('differential-caption').textContent = `${total} ${what}, exact 95 % intervals`;
+    caption.replaceChildren(`${total} ${what}, exact 95 % intervals`, late);
     body.replaceChildren(...shown.map((cls) => line(store, cls, now[cls], total)));
     const outside = store.order.filter((cls) => !store.classes[cls].counts && cls !== 'artefact');
     const cells = [...store.cells.values()].filter((cell) => cell.changed_by || !store.blind?.hides_ai);
@@ -23,7 +31,9 @@ export function showDifferential(store) {
     document.getElementById('changes').textContent = changeWords(store);
   };
   store.addEventListener('cells', draw);
+  for (const kind of ['sending', 'waiting', 'result', 'refused', 'expired', 'idle']) queue.addEventListener(kind, wait);
   draw();
+  wait();
 }
 
 function changeWords(store) {

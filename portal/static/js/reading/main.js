@@ -45,7 +45,7 @@ const drawing = new Drawing(viewer, store, {
   else describe();
 });
 const consult = store.blind ? null : new Consult(store, viewer, address, data.colleagues);
-showDifferential(store);
+showDifferential(store, queue);
 const flags = store.blind ? null : new Flags(store, queue, address);
 /** Further cells joined the case: what is chosen, typed and undone here stays; acts under way go first. */
 const more = store.blind ? null : new More(address, async ({ cells }) => {
