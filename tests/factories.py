@@ -35,10 +35,10 @@ from shared.contracts.case import (
     ClinicalContext,
     Priority,
     Sex,
-    SignedManifest,
 )
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 from shared.contracts.ontology import CellClass
+from shared.contracts.supplement import SupplementBody, SupplementManifest
 from shared.crypto.envelope import CaseKey, EnvelopePrivateKey, EnvelopePublicKey
 from shared.crypto.signing import SigningKey
 from shared.statistics import differential, share
@@ -259,11 +259,14 @@ class Parcel:
     case_id: str
     hospital_id: str
     objects: dict[str, bytes]
+    request_id: str = ""
+    """Of a supplement."""
 
     @property
     def prefix(self) -> str:
         """Where it lies."""
-        return f"cases/{self.hospital_id}/{self.case_id}"
+        place = f"cases/{self.hospital_id}/{self.case_id}"
+        return f"{place}/supplements/{self.request_id}" if self.request_id else place
 
     def upload(self, store: MemoryStore) -> None:
         """Put all of it into the store, the manifest last."""
@@ -281,8 +284,13 @@ def pack(
     case_id: str | None = None,
     signer: SigningKey | None = None,
     images: Mapping[str, bytes] | None = None,
+    request_id: str = "",
+    first_field: int = 0,
 ) -> Parcel:
-    """Pack, encrypt and sign a case as a node does; ``images`` by blob name, drawn ones where none is given."""
+    """Pack, encrypt and sign a case as a node does; ``images`` by blob name, drawn ones where none is given.
+
+    With a ``request_id`` it is a supplement: ``smear`` holds what joins the case behind its ``first_field`` fields.
+    """
     images = images or {}
     smear, case_id = smear or make_smear(), case_id or new_case_id()
     key = CaseKey.generate(case_id)
@@ -304,7 +312,11 @@ def pack(
     ]
     overlays = [name for name in images if name.startswith(OVERLAY_PREFIX)]
     blobs += [seal(name, BlobKind.CELL, "image/png", images[name]) for name in overlays]
-    body = CaseBody(smear=smear, context=context or make_context())
+    body = (
+        SupplementBody(smear=smear, first_field=first_field)
+        if request_id
+        else CaseBody(smear=smear, context=context or make_context())
+    )
     body_blob = seal("body-json", BlobKind.BODY, "application/json", body.model_dump_json(by_alias=True).encode())
     objects["key.json"] = json.dumps({"sealed": base64.b64encode(key.seal_to(receiver)).decode()}).encode()
     manifest = CaseManifest(
@@ -318,10 +330,12 @@ def pack(
         blobs=tuple(blobs),
         key_sha256=hashlib.sha256(objects["key.json"]).hexdigest(),
     )
+    if request_id:
+        manifest = SupplementManifest(**dict(manifest), request_id=request_id)
     signature = (signer or node.signing).sign(canonical_bytes(manifest))
-    signed = SignedManifest(manifest=manifest, signature=signature)
-    objects["manifest.json"] = signed.model_dump_json(by_alias=True).encode()
-    return Parcel(case_id, node.hospital_id, objects)
+    signed = {"manifest": manifest.model_dump(mode="json", by_alias=True), "signature": signature}
+    objects["manifest.json"] = json.dumps(signed).encode()
+    return Parcel(case_id, node.hospital_id, objects, request_id)
 
 
 def centre_key(centre: Centre) -> EnvelopePublicKey:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from client_node.analysis.ranges import Ranges, faults, stain_fault
-from shared.contracts.analysis import Cell, Flag, FlagEvidence, Quality, Severity
+from shared.contracts.analysis import Cell, ClassLimits, Flag, FlagEvidence, Quality, Severity
 from shared.contracts.errors import ConfigError
 from shared.contracts.ontology import CellClass, rolled_up
 from shared.statistics import clopper_pearson
@@ -189,6 +189,15 @@ def flags(rules: RuleSet, seen: Evidence) -> tuple[Flag, ...]:
         if evidence is not None:
             found.append(Flag(id=identity, severity=rule.severity, evidence=evidence, kind=rule.kind))
     return tuple(sorted(found, key=lambda flag: _SEVERITIES.index(flag.severity)))
+
+
+def class_limits(rules: RuleSet) -> ClassLimits:
+    """Return where the enabled rules on a class's share fire, fired or not: corrections may cross a limit."""
+    found: dict[CellClass, set[float]] = {}
+    for rule in rules.rules.values():
+        if rule.enabled and isinstance(rule, PercentAbove | PercentBelow):
+            found.setdefault(rule.cls, set()).add(rule.limit)
+    return {cls: tuple(sorted(limits)) for cls, limits in found.items()}
 
 
 def _ids(cells: tuple[Cell, ...]) -> tuple[str, ...]:

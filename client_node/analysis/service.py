@@ -17,7 +17,7 @@ from client_node.analysis.more import Source, sources
 from client_node.analysis.overlays import Overlays
 from client_node.analysis.prototypes import Lessons
 from client_node.analysis.ranges import SiteRanges, known_dye, load_ranges
-from client_node.analysis.rules import Evidence, flags, load_rules
+from client_node.analysis.rules import Evidence, class_limits, flags, load_rules
 from client_node.analysis.smears import ImageKind, PlannedImage, SmearKind, SmearPlan, plan_smears
 from client_node.analysis.store import SmearStore, Trace
 from client_node.analysis.tiling import fields as slide_fields
@@ -178,7 +178,7 @@ class Analyser:
         return self._commit_more(work, smear) if len(work.cells) > len(smear.cells) else smear
 
     def _commit_more(self, work: Work, smear: Smear) -> Smear:
-        model, cells = self.model, tuple(work.cells)
+        model, rules, cells = self.model, load_rules(self._home), tuple(work.cells)
         fields = scored(work.fields, cells)
         beyond = sum(cell.ood_score > 1.0 for cell in cells)
         figures = smear.quality.model_copy(update={"white_cells": white(cells), "ood_fraction": beyond / len(cells)})
@@ -188,7 +188,8 @@ class Analyser:
                 "fields": fields,
                 "cells": cells,
                 "differential": differential(cell.cls for cell in cells),
-                "flags": flags(load_rules(self._home), seen),
+                "flags": flags(rules, seen),
+                "limits": class_limits(rules),
                 "quality": figures,
             }
         )
@@ -246,6 +247,7 @@ class Analyser:
             model_version=model.card.version,
             engine=model.engine.name,
             untrained_classes=_untrained(model),
+            limits=class_limits(rules),
             pseudo=plan.pseudo if options.pseudo is None else options.pseudo,
             synthetic=plan.synthetic if options.synthetic is None else options.synthetic,
         )

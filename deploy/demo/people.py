@@ -62,10 +62,12 @@ class Person:
         return self._post(path, {"csrf_token": self._csrf, **fields})
 
     def sign(self, case_id: str, *, impression: str) -> None:
-        """Sign a case out, with the password again."""
+        """Sign a case out, with the password again and all flags agreed."""
         form = self._hidden(f"/cases/{case_id}")
         kept = {name: form.get(name, "") for name in ("case_version", "idempotency_key")}
-        self.submit(f"/cases/{case_id}/sign", password=self._password, impression=impression, **kept)
+        flags = [flag["id"] for flag in self.json(f"/cases/{case_id}.json")["flags"]]
+        said = {"flag": flags, "reason": [""] * len(flags)}
+        self.submit(f"/cases/{case_id}/sign", password=self._password, impression=impression, **kept, **said)
 
     def reclassify(self, case_id: str, *, cell_id: str, label: str) -> Any:  # Any: parsed JSON
         """Change one cell's class."""

@@ -57,7 +57,7 @@ LIMITED: Final = {
     "neutrophilia": CellClass.NEUTROPHIL,
     "neutropenia": CellClass.NEUTROPHIL,
 }
-"""Flags whose threshold is a percentage of one class."""
+"""Flags whose threshold is a percentage of one class: what nodes tell that send no limits."""
 
 
 @router.get("/cases/{case_id}.json", name="case_json")
@@ -167,10 +167,12 @@ def first_images(case: CaseView) -> str:
     return f"/cases/{case.case_id}/images?{urlencode({'name': names}, doseq=True)}" if names else ""
 
 
-def decision_limits(case: CaseView) -> dict[str, float]:
-    """Return class → percent at which a rule of the hospital fires, as far as the case's flags tell."""
+def decision_limits(case: CaseView) -> dict[str, list[float]]:
+    """Return class → percentages at which a rule of the hospital fires; of an older node as far as the flags tell."""
+    if case.limits:
+        return {cls.value: list(limits) for cls, limits in case.limits.items()}
     limits = {LIMITED[flag.id]: flag.evidence.threshold for flag in case.flags if flag.id in LIMITED}
-    return {cls.value: limit for cls, limit in limits.items() if limit is not None}
+    return {cls.value: [limit] for cls, limit in limits.items() if limit is not None}
 
 
 def room_data(
@@ -189,6 +191,7 @@ def room_data(
         "me": who.display_name,
         "keys": [cls.value for cls in KEY_CLASSES],
         "classes": {
-            cls.value: {"name": info.name, "mark": info.mark, "counts": info.counts} for cls, info in CLASS_INFO.items()
+            cls.value: {"name": info.name, "mark": info.mark, "counts": info.counts, "parent": info.parent}
+            for cls, info in CLASS_INFO.items()
         },
     }

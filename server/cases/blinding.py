@@ -88,6 +88,7 @@ def blind_view(case: CaseView, cells: list[CellView], sight: Sight, blind: Blind
             "quality": quality,
             "ai_differential": {},
             "untrained_classes": [],
+            "limits": {},
             "model_version": "",
             "overlays": [],
         }

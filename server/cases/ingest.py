@@ -163,6 +163,7 @@ def _case_row(session: Session, checked: CheckedCase) -> Case:
         quality=smear_json["quality"],
         differential=smear_json["differential"],
         untrained_classes=smear_json["untrained_classes"],
+        limits=smear_json.get("limits", {}),
         smear_id=smear.id,
         cell_count=len(smear.cells),
         doubtful_count=sum(cell.doubtful for cell in smear.cells),

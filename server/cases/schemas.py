@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from server.accounts.schemas import Colleague
 from server.models import OpinionKind
-from shared.contracts.analysis import Differential, Flag, Quality
+from shared.contracts.analysis import ClassLimits, Differential, Flag, Quality
 from shared.contracts.case import CaseState, ClinicalContext, Priority
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus
@@ -223,6 +223,8 @@ class CaseView(BaseModel):
     differential: Differential
     """Live: of the current classes."""
     untrained_classes: list[CellClass]
+    limits: ClassLimits = {}
+    """Where the hospital's rules on a class's share fire; empty where its node does not tell."""
     model_version: str
     fields: list[FieldView]
     cells: list[CellView]

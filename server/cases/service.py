@@ -65,6 +65,7 @@ def _whole_view(session: Session, case: Case) -> CaseView:
         ai_differential=case.differential,
         differential=views.live_differential(cells),
         untrained_classes=[CellClass(value) for value in case.untrained_classes],
+        limits=case.limits,
         model_version=case.model_version,
         fields=views.field_views(repository.fields(session, case_id)),
         cells=views.cell_views(cells, views.numbers(cells), _names(session, cells)),

@@ -258,7 +258,7 @@ def _renew(session: Session, case: Case, checked: supplement_bundle.CheckedSuppl
     smear = checked.body.smear.model_dump(mode="json", by_alias=True)
     whole = differential(cell.ai_class for cell in found)
     case.differential = {cls.value: share.model_dump(mode="json") for cls, share in whole.items()}
-    case.flags, case.quality = smear["flags"], smear["quality"]
+    case.flags, case.quality, case.limits = smear["flags"], smear["quality"], smear.get("limits", {})
     views.index_flags(case, checked.body.smear.flags)
     case.cell_count, case.doubtful_count = len(found), sum(views.is_doubtful(cell) for cell in found)
     case.supplements = [*case.supplements, checked.signed.model_dump(mode="json", by_alias=True)]

@@ -32,6 +32,8 @@ class Case(SQLModel, table=True):
     differential: JsonDict = Field(sa_type=JSON)
     """The AI's `Differential`."""
     untrained_classes: list[str] = Field(default_factory=list, sa_type=JSON)
+    limits: JsonDict = Field(default_factory=dict, sa_type=JSON)
+    """`ClassLimits` of the hospital's rules; empty where its node does not tell."""
     smear_id: str
     cell_count: int
     doubtful_count: int

@@ -1,6 +1,6 @@
 """All SQL about model versions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -45,11 +45,13 @@ def promoted_before(session: Session, version: ModelVersion) -> ModelVersion | N
     ).first()
 
 
-def sites(session: Session, version: str) -> Sequence[ModelSite]:
-    """Return a version's line of the cross-site matrix, hospital by hospital."""
-    return session.exec(
-        select(ModelSite).where(ModelSite.version == version).order_by(col(ModelSite.hospital_id))
-    ).all()
+def sites(session: Session, versions: Collection[str]) -> dict[str, list[ModelSite]]:
+    """Return, per version, its line of the cross-site matrix, hospital by hospital."""
+    found: dict[str, list[ModelSite]] = {version: [] for version in versions}
+    query = select(ModelSite).where(col(ModelSite.version).in_(versions)).order_by(col(ModelSite.hospital_id))
+    for row in session.exec(query):
+        found[row.version].append(row)
+    return found
 
 
 def last_decisions(session: Session) -> dict[str, NodeModel]:
@@ -59,11 +61,15 @@ def last_decisions(session: Session) -> dict[str, NodeModel]:
     return {row.node_id: row for row in rows}
 
 
-def decisions(session: Session, version: str) -> Sequence[tuple[NodeModel, str]]:
-    """Return what nodes did with a version, newest first, each with its hospital."""
-    return session.exec(
+def decisions(session: Session, versions: Collection[str]) -> dict[str, list[tuple[NodeModel, str]]]:
+    """Return, per version, what nodes did with it, newest first, each with its hospital."""
+    found: dict[str, list[tuple[NodeModel, str]]] = {version: [] for version in versions}
+    query = (
         select(NodeModel, Node.hospital_id)
         .join(Node, col(Node.id) == col(NodeModel.node_id))
-        .where(NodeModel.version == version)
+        .where(col(NodeModel.version).in_(versions))
         .order_by(col(NodeModel.id).desc())
-    ).all()
+    )
+    for row, hospital_id in session.exec(query):
+        found[row.version].append((row, hospital_id))
+    return found

@@ -1,6 +1,6 @@
 """Rules of the model registry: registration, the gate, promotion, roll-back, what nodes are told and tell."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import TypeVar
 
@@ -160,14 +160,13 @@ def last_decisions(session: Session, principal: Principal) -> dict[str, NodeMode
 def list_models(session: Session, principal: Principal) -> list[ModelView]:
     """Return every version, newest first."""
     _require(principal, _VIEWERS)
-    names = _names(session, principal)
-    return [_view(session, row, names, principal.hospital_id) for row in repository.newest(session)]
+    return _views(session, principal, repository.newest(session))
 
 
 def model_view(session: Session, principal: Principal, version: str) -> ModelView:
     """Return one version; a hospital's own staff see only their own hospital's rows."""
     _require(principal, _VIEWERS)
-    return _view(session, _get(session, version), _names(session, principal), principal.hospital_id)
+    return _views(session, principal, [_get(session, version)])[0]
 
 
 def lineage(session: Session, principal: Principal, version: str) -> list[str]:
@@ -193,7 +192,20 @@ def _make_current(session: Session, principal: Principal, row: ModelVersion) -> 
     row.promoted_at, row.promoted_by = utc_now(), principal.username
 
 
-def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospital_id: str | None) -> ModelView:
+def _views(session: Session, principal: Principal, rows: Sequence[ModelVersion]) -> list[ModelView]:
+    """Return versions as this person may see them, in as many queries for many as for one."""
+    versions, names = [row.version for row in rows], _names(session, principal)
+    sites, decisions = repository.sites(session, versions), repository.decisions(session, versions)
+    return [_view(row, sites[row.version], decisions[row.version], names, principal.hospital_id) for row in rows]
+
+
+def _view(
+    row: ModelVersion,
+    sites: Sequence[ModelSite],
+    decisions: Sequence[tuple[NodeModel, str]],
+    names: Mapping[str, str],
+    hospital_id: str | None,
+) -> ModelView:
     card = _card(row)
     if hospital_id is not None:
         own: dict[str, object] = {
@@ -221,7 +233,7 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
                 own_parts=[OwnPart(part) for part in site.own_parts],
                 current=SiteMetrics.model_validate(site.current) if site.current else None,
             )
-            for site in repository.sites(session, row.version)
+            for site in sites
             if hospital_id in (None, site.hospital_id)
         ],
         nodes=[
@@ -230,7 +242,7 @@ def _view(session: Session, row: ModelVersion, names: Mapping[str, str], hospita
                 hospital_name=names.get(hospital, hospital),
                 **decision.model_dump(exclude={"id", "node_id"}),
             )
-            for decision, hospital in repository.decisions(session, row.version)
+            for decision, hospital in decisions
             if hospital_id in (None, hospital)
         ],
         created_at=row.created_at,

@@ -81,6 +81,7 @@ class SignInput(BaseModel):
     password: str
     impression: str
     decisions: list[FlagDecisionInput] = []
+    """One for every flag that stood on the page: a flag that fired meanwhile was seen by nobody."""
     case_version: int
     opinions: list[str] = []
     """Ids of the second opinions that stood on the page."""

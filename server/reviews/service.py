@@ -127,7 +127,8 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
     Raises:
         UnauthenticatedError: the password is wrong.
         ConflictError: the case changed since the page was loaded, this reader does not hold it, a second opinion is
-            open or was given since, or a doubtful cell is left unreviewed or a class group unseen.
+            open or was given since, the flags are others than the decisions name, or a doubtful cell is left unreviewed
+            or a class group unseen.
         DataInvalidError: no impression, or a dismissed flag without a reason.
     """
     accounts.check_password(session, principal.user_id, signing.password)
@@ -138,6 +139,7 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
     if case.version != signing.case_version:
         raise ConflictError("The case was changed since you loaded it. Look at it again, then sign.")
     second_opinions.require_shown(session, case_id, signing.opinions)
+    _require_flags_shown(case, signing.decisions)
     review = steps.reading(session, case, principal)
     looking.require_ready(cases.outlines_of(session, case_id), review)
     now, text = utc_now(), _impression(signing.impression, required=True)
@@ -174,15 +176,20 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
     return report.id
 
 
+def _require_flags_shown(case: Case, decisions: list[FlagDecisionInput]) -> None:
+    """Return if the signer had the case's flags before them, no more and no fewer: further cells change them."""
+    if {decision.flag_id for decision in decisions} != {str(flag["id"]) for flag in case.flags}:
+        raise ConflictError(
+            "The flags of this case have changed since you loaded it. Reload the page, look at the flags, then sign."
+        )
+
+
 def _decide(
     session: Session, case: Case, principal: Principal, decisions: list[FlagDecisionInput], now: datetime
 ) -> dict[str, str]:
     """Keep the reader's word on the flags and return the dismissed ones with their reasons."""
-    flags = {str(flag["id"]) for flag in case.flags}
     dismissed: dict[str, str] = {}
     for decision in decisions:
-        if decision.flag_id not in flags:
-            raise DataInvalidError("A decision names a flag that this case does not have. Reload the page.")
         reason = decision.reason.strip()
         if not decision.agreed and not reason:
             raise DataInvalidError("Say why you dismiss a flag; the reason stands in the report.")

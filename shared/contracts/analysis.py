@@ -92,6 +92,8 @@ class ClassShare(Contract):
 
 
 Differential = dict[CellClass, ClassShare]
+ClassLimits = dict[CellClass, tuple[Percent, ...]]
+"""Class → the percentages at which a rule of the hospital fires, ascending."""
 
 
 class FlagEvidence(Contract):
@@ -150,9 +152,17 @@ class Smear(Contract):
     """Which runtime classified: "onnxruntime", "onnxruntime-int8" or "torch"; on a GPU with "-cuda" behind it."""
     untrained_classes: tuple[CellClass, ...] = ()
     """Classes a reader may expect that this model cannot predict (above all `blast`)."""
+    limits: ClassLimits = Field(default_factory=dict)
+    """Of the hospital's rules, whether they fired or not. Left out of the JSON where there are none: a centre that does
+    not know of them reads such smears as before."""
     pseudo: bool = False
     """Composed of images of several patients: a demonstration, never a patient."""
     synthetic: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name != "limits" or value}
 
 
 class AnalysisOutput(Contract):

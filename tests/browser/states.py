@@ -20,7 +20,7 @@ from server.models import Case, CaseSupplement
 from server.models.base import utc_now
 from server.reviews import amending, findings, glass
 from server.reviews import service as reviews
-from server.reviews.schemas import GlassInput, SignInput
+from server.reviews.schemas import GlassInput
 from shared.contracts.case import Priority
 from shared.contracts.report import GlassReason, ReportStatus
 from shared.contracts.supplement import MoreAnswer, MoreState
@@ -28,7 +28,7 @@ from tests.browser.room import READY
 from tests.factories import PASSWORD
 from tests.portal.drawn import DrawnSmear, send_case
 from tests.portal.factories import Network
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 
 ENTRIES: Final[dict[str, JsonValue]] = {
     "grade.anisocytosis": 2,
@@ -151,8 +151,7 @@ def _sign(network: Network, case_id: str) -> str:
             )
         look_through(session, reader, case_id)
     with network.centre.runtime.database.session() as session:
-        version = cases.case_view(session, reader, case_id).version
-        signing = SignInput(password=PASSWORD, impression=TEXT, case_version=version)
+        signing = sign_input(session, reader, case_id, impression=TEXT)
         return reviews.sign(session, reader, network.centre.runtime, case_id, signing)
 
 

@@ -5,9 +5,14 @@ from playwright.sync_api import Browser, Page, expect
 
 from server.cases import supplements
 from server.models import CaseSupplement
+from shared.contracts.analysis import Flag, FlagEvidence, Severity
+from shared.contracts.ontology import CellClass
 from shared.contracts.supplement import MoreAnswer, MoreState
+from tests.browser.conftest import OpenRoom
 from tests.browser.room import READY, Room
 from tests.browser.world import CHROMIUM, sign_in
+from tests.factories import centre_key, pack
+from tests.portal.drawn import DrawnSmear
 
 pytestmark = [
     pytest.mark.browser,
@@ -99,3 +104,71 @@ def test_who_lost_the_case_is_told_at_once(room: Room, browser: Browser, address
     second.wait_for_selector("#open-sign")
     expect(room.page.get_by_text("Dr. M. Osei has taken this case over")).to_be_visible(timeout=15_000)
     second.context.close()
+
+
+def _count_on(room: Room, smear: DrawnSmear, flags: tuple[Flag, ...]) -> None:
+    """Have the hospital's node send as much again, with which the whole smear has these flags."""
+    runtime = room.network.centre.runtime
+    with runtime.database.session() as session:
+        asked = supplements.of_case(session, room.network.people["reader"], room.case_id)[0]
+        row = session.get_one(CaseSupplement, asked.request_id)
+        row.state = MoreState.SENT
+    first, before = len(smear.smear.fields), smear.smear
+    quality = before.quality.model_copy(update={"white_cells": before.quality.white_cells + len(before.cells)})
+    part = before.model_copy(
+        update={
+            "fields": tuple(
+                field.model_copy(update={"path": f"field-{number}.jpg"})
+                for number, field in enumerate(before.fields, start=first)
+            ),
+            "cells": tuple(cell.model_copy(update={"id": f"m{cell.id}"}) for cell in before.cells),
+            "flags": flags,
+            "quality": quality,
+            "limits": {CellClass.EOSINOPHIL: (7.0,), CellClass.LYMPHOCYTE: (0.5, 99.5)},
+        }
+    )
+    pack(
+        room.network.nodes["a"], centre_key(room.network.centre), smear=part, case_id=room.case_id,
+        request_id=asked.request_id, first_field=first,
+        images={f"field-{first + number}.jpg": smear.images[field.path] for number, field in enumerate(before.fields)},
+    ).upload(room.network.centre.store)  # fmt: skip
+    assert supplements.take_in(runtime, asked.request_id) is MoreState.CAME
+
+
+def test_flags_that_come_with_more_cells_are_seen_before_anything_is_signed(
+    open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
+    smear = max((one for one in drawn if one.smear.fields and one.smear.flags), key=lambda one: len(one.smear.flags))
+    room = open_room(smear)
+    page = room.page
+    dialog, kept = page.locator("#sign"), smear.smear.flags[0]
+    fired = Flag(id="blasts", severity=Severity.CRITICAL, evidence=FlagEvidence(text="Blasts: 3 cells", count=3))
+    page.keyboard.press("Shift+M")
+    expect(page.locator("#more-cells li")).to_contain_text("asked ")
+    room.tile(room.order()[3]).click()
+    chosen = room.chosen()
+    page.keyboard.press("Control+Enter")
+    page.locator("#impression").fill("Left shift.")
+    dialog.locator(f'[name=dismissed][value="{kept.id}"]').check()
+    dialog.locator(f'[id="reason-{kept.id}"]').fill("Known.")
+    _count_on(room, smear, (fired, kept))
+    # Under the reader's hands nothing changes; once the dialog is closed, everything is anew.
+    expect(page.locator("#more-cells li.came")).to_be_attached(timeout=15_000)
+    expect(page.locator("#toasts")).to_contain_text("cells more came")
+    assert dialog.locator('[name=flag][value="blasts"]').count() == 0
+    page.keyboard.press("Escape")
+    expect(page.locator("#toasts")).to_contain_text("changed the flags: look at them before you sign")
+    flags = page.locator("#panel-flags .flag")
+    expect(flags).to_have_count(2)
+    expect(flags.first).to_contain_text("Blasts: 3 cells")
+    assert room.chosen() == chosen
+    # Limits of rules that did not fire are drawn too, and say what the live count makes of them.
+    lymphocytes = page.locator("#differential tr", has=page.locator(".c-lymphocyte")).first
+    assert lymphocytes.locator(".limit").count() == 2
+    eosinophils = page.locator("#differential tr", has=page.locator(".c-eosinophil")).first
+    expect(eosinophils.locator(".limit-words")).to_contain_text("limit 7")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#impression")).to_have_value("Left shift.")
+    assert [one.get_attribute("value") for one in dialog.locator("[name=flag]").all()] == ["blasts", kept.id]
+    expect(dialog.locator(f'[name=dismissed][value="{kept.id}"]')).to_be_checked()
+    expect(dialog.locator(f'[id="reason-{kept.id}"]')).to_have_value("Known.")

@@ -1,11 +1,15 @@
 """The reading room in a real browser: a clean case in six keys, what blocks its signature, and what was on screen."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from server.reviews import service as reviews
 from shared.contracts.case import CaseState
+from shared.contracts.ontology import CellClass
+from shared.statistics import clopper_pearson
 from tests.browser.conftest import OpenRoom
 from tests.browser.room import READY, Room
 from tests.browser.world import CHROMIUM
@@ -108,3 +112,36 @@ def test_room_fits_laptop_and_tablet(open_room: OpenRoom, clean: DrawnSmear, wid
     assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
     for selector in ("#open-sign", '.key[data-class="artefact"]', '.key[data-does="nextDoubtful"]', "#fit"):
         expect(page.locator(selector)).to_be_in_viewport(ratio=1)
+
+
+def test_limit_is_held_against_a_class_with_all_that_is_reported_under_it(
+    open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
+    """As the rules do it: a myelocyte is an immature granulocyte, and two finer classes are judged together."""
+    immature = CellClass.IMMATURE_GRANULOCYTE
+    one = next(one for one in drawn if one.smear.fields and one.smear.flags)
+    smear = one.smear.model_copy(update={"limits": {immature: (2.0,), CellClass.BASOPHIL: (2.0, 60.0)}})
+    room = open_room(replace(one, smear=smear))
+    cells = [cell.cell_id for cell in room.case().cells]
+    with room.network.centre.runtime.database.session() as session:
+        for label, some in (
+            (CellClass.MYELOCYTE, cells[:3]),
+            (immature, cells[3:4]),
+            (CellClass.LYMPHOCYTE, cells[4:]),
+        ):
+            reviews.reclassify(
+                session, room.network.people["reader"], room.case_id, cell_ids=some, label=label,
+                idempotency_key=f"{room.case_id}-{label}",
+            )  # fmt: skip
+    room.page.reload()
+    room.page.wait_for_selector(READY)
+
+    def words(cls: CellClass, count: int) -> str:
+        low, high = (f"{bound:.0f}" if bound >= 10 else f"{bound:.1f}" for bound in clopper_pearson(count, len(cells)))
+        found = room.page.locator("#differential tr", has=room.page.locator(f".chip.c-{cls.value}"))
+        said = found.locator(".limit-words")
+        assert f"{low.removesuffix('.0')}–{high} against" in str(said.get_attribute("title"))
+        return said.inner_text()
+
+    assert "above" in words(immature, 4) or "not settled" in words(immature, 4)
+    assert "limit 2 ◆ not settled" in words(CellClass.BASOPHIL, 0)

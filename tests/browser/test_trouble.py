@@ -38,6 +38,25 @@ def test_change_made_offline_outlives_a_closed_tab(room: Room) -> None:
     room.tell_nothing_of("ERR_FAILED")
 
 
+def test_differential_says_that_it_is_not_counted_yet_until_the_centre_has_answered(room: Room) -> None:
+    page, table = room.page, room.page.locator("table.differential")
+    caption, rows = page.locator("#differential-caption"), page.locator("#differential tr")
+    counted = caption.inner_text()
+    expect(table).not_to_contain_class("waits")
+    page.route("**/cells", lambda route: route.abort())
+    page.keyboard.press("x")
+    expect(page.locator("#saved")).to_contain_text("waits for the connection")
+    expect(table).to_contain_class("waits")
+    expect(caption).to_contain_text("not counted yet")
+    before = rows.all_inner_texts()
+    page.unroute("**/cells")
+    room.saved()
+    expect(table).not_to_contain_class("waits")
+    expect(caption).not_to_contain_text("not counted yet")
+    assert (caption.inner_text(), rows.all_inner_texts()) != (counted, before)
+    room.tell_nothing_of("ERR_FAILED")
+
+
 def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: Room) -> None:
     page, cell = room.page, room.chosen()
     page.keyboard.press("Shift+D")

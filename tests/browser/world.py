@@ -21,7 +21,6 @@ from server.reports import service as reports
 from server.reports import tasks as report_tasks
 from server.reports.schemas import ReportView
 from server.reviews import service as reviews
-from server.reviews.schemas import FlagDecisionInput, SignInput
 from shared.contracts.case import Priority
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import Acknowledgement
@@ -38,7 +37,7 @@ from tests.portal.factories import (
     staffed,
     start_run,
 )
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -116,10 +115,9 @@ def sign_one(network: Network, case_id: str) -> str:
         reviews.reclassify(session, reader, case_id, cell_ids=moved, label=label, idempotency_key="seeded")
         look_through(session, reader, case_id)
     with runtime.database.session() as session:
-        version = cases.case_view(session, reader, case_id).version
-        decisions = [FlagDecisionInput(flag_id=view.flags[-1].id, agreed=False, reason="The smear is representative.")]
+        dismissed = {view.flags[-1].id: "The smear is representative."}
         impression = "Left shift with immature granulocytes, no blasts seen. Reactive picture; correlate with CRP."
-        signing = SignInput(password=PASSWORD, impression=impression, case_version=version, decisions=decisions)
+        signing = sign_input(session, reader, case_id, impression=impression, dismissed=dismissed)
         report_id = reviews.sign(session, reader, runtime, case_id, signing)
     report_tasks.render(runtime, {"report_id": report_id})
     with runtime.database.session() as session:

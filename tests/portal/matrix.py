@@ -24,11 +24,10 @@ from server.models import Case, Node
 from server.reports import tasks as reports
 from server.reviews import opinions, second_opinions
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
 from shared.contracts.enrolment import EnrolmentState, NodeMode
 from shared.contracts.ontology import CellClass
 from shared.crypto.pki import DemoCA
-from tests.factories import PASSWORD, centre_key, pack
+from tests.factories import centre_key, pack
 from tests.portal.client import Browser
 from tests.portal.factories import (
     SITES,
@@ -40,7 +39,7 @@ from tests.portal.factories import (
     staffed,
     start_run,
 )
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 
 OWN, OTHER = "a", "b"
 ROLES = ("nobody", "hematologist", "coordinator", "auditor", "admin", "own", "other")
@@ -182,8 +181,7 @@ def _things(network: Network, hospital: str) -> dict[str, str]:
             )  # fmt: skip
     with runtime.database.session() as session:
         look_through(session, reader, found["signed"])
-        version = cases.case_view(session, reader, found["signed"]).version
-        signing = SignInput(password=PASSWORD, impression=f"Read for {SITES[hospital]}.", case_version=version)
+        signing = sign_input(session, reader, found["signed"], impression=f"Read for {SITES[hospital]}.")
         found["report"] = reviews.sign(session, reader, runtime, found["signed"], signing)
     reports.render(runtime, {"report_id": found["report"]})
     return found

@@ -88,8 +88,12 @@ def test_signing_a_report_still_asks_for_the_password(reader: Browser, network: 
     reader.post(f"/cases/{case}/claim")
     with network.centre.runtime.database.session() as session:
         look_through(session, network.people["reader"], case)
-    version = reader.get(f"/cases/{case}.json").json()["version"]
-    fields = {"impression": "Nothing of note.", "case_version": str(version), "idempotency_key": "signed-once"}
+    shown = reader.get(f"/cases/{case}.json").json()
+    flags = [flag["id"] for flag in shown["flags"]]
+    fields: dict[str, str | list[str]] = {
+        "impression": "Nothing of note.", "case_version": str(shown["version"]), "flag": flags,
+        "reason": [""] * len(flags), "idempotency_key": "signed-once",
+    }  # fmt: skip
     json = {"Accept": "application/json"}
     assert reader.post(f"/cases/{case}/sign", {**fields, "password": "123456"}, **json).status_code == 401
     assert reader.post(f"/cases/{case}/sign", {**fields, "password": PASSWORD}, **json).status_code == 200

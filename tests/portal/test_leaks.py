@@ -20,13 +20,12 @@ from server.insights import measures
 from server.models import Case, CaseCell, Opinion, Report
 from server.reviews import amending, findings, geometry, second_opinions
 from server.reviews import service as reviews
-from server.reviews.schemas import NewBox, SignInput
+from server.reviews.schemas import NewBox
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus
-from tests.factories import PASSWORD
 from tests.portal.matrix import OWN, World, every_route, make_world
 from tests.portal.test_matrix import MATRIX
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 
 CASES = ("case", "drawn", "second", "compared", "signed")
 """What in an address stands for a case."""
@@ -193,8 +192,7 @@ def test_what_the_first_reader_signed_changes_no_answer_to_the_second_while_it_i
             second_opinions.withdraw(session, first, case_id, asked.id)
             reviews.reclassify(session, first, case_id, cell_ids=cells, label=label, idempotency_key="before-signing")
             look_through(session, first, case_id)
-            version = cases.case_view(session, first, case_id).version
-            signing = SignInput(password=PASSWORD, impression=said, case_version=version)
+            signing = sign_input(session, first, case_id, impression=said)
             report_id = reviews.sign(session, first, runtime, case_id, signing)
             session.get_one(Report, report_id).id = signed
             session.flush()

@@ -244,7 +244,10 @@ MATRIX: dict[str, Row] = {
     "case_sign": Row(
         "POST /cases/{case}/sign",
         "login 303 403 403 403 403 403",
-        {"password": PASSWORD, "impression": "Nothing of note.", **KEY},
+        {
+            "password": PASSWORD, "impression": "Nothing of note.",
+            "flag": ["immature.granulocytes", "too_few_cells"], "reason": ["", ""], **KEY,
+        },
         _sign,
     ),
     "case_findings": Row("GET /cases/{case}/findings", "login 200 403 403 200 403 403"),

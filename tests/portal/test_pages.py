@@ -1,6 +1,7 @@
 """Pages as people and scripts get them."""
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -17,8 +18,9 @@ from portal.security import HEADERS
 from portal.sessions import SESSION_COOKIE
 from server.reviews import opinions, second_opinions
 from shared.contracts.ontology import CellClass
-from tests.factories import PASSWORD
+from tests.factories import PASSWORD, make_smear
 from tests.portal.client import Browser, hidden
+from tests.portal.drawn import DrawnSmear, send_case
 from tests.portal.factories import Network, add_waiting_node, staffed
 
 STATIC = Path(portal.__file__).parent / "static"
@@ -285,3 +287,16 @@ def test_node_api_is_beside_the_portal_in_the_demo(network: Network) -> None:
         answer = client.get("/api/node/v1/reports")
         assert (answer.status_code, answer.headers["content-type"]) == (401, "application/json")
         assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_limits_of_a_class_are_the_nodes_own_and_of_an_older_one_what_fired(reader: Browser, network: Network) -> None:
+    def told(case: str) -> dict[str, list[float]]:
+        found = re.search(r'id="room-data">(.*?)</script>', reader.get(f"/cases/{case}").text, re.DOTALL)
+        assert found
+        limits: dict[str, list[float]] = json.loads(found[1])["limits"]
+        return limits
+
+    assert told(network.cases[0]) == {"immature_granulocyte": [2.0]}
+    smear = make_smear().model_copy(update={"limits": {CellClass.LYMPHOCYTE: (15.0, 45.0)}})
+    newer = send_case(network, "a", DrawnSmear(smear, {}))
+    assert told(newer) == {"lymphocyte": [15.0, 45.0]}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client_node.analysis.rules import Evidence, flags, load_rules
+from client_node.analysis.rules import Evidence, class_limits, flags, load_rules
 from shared.contracts.analysis import Flag, Severity
 from shared.contracts.errors import ConfigError
 from shared.contracts.ontology import CellClass
@@ -100,3 +100,13 @@ def test_rules_wrong_site_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "rules.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"rules\.toml"):
         load_rules(tmp_path)
+
+
+def test_class_limits_are_those_of_every_enabled_rule_on_a_share(tmp_path: Path) -> None:
+    assert class_limits(load_rules()) == {
+        IG: (2.0,), CellClass.VARIANT_LYMPHOCYTE: (5.0,), N: (40.0, 80.0), L: (15.0, 45.0),
+        CellClass.MONOCYTE: (12.0,), E: (7.0,), CellClass.BASOPHIL: (2.0,),
+    }  # fmt: skip
+    site = '[rules."lymphopenia"]\nenabled = false\n[rules."lymphocytosis"]\nlimit = 50\n'
+    (tmp_path / "rules.toml").write_text(site)
+    assert class_limits(load_rules(tmp_path))[L] == (50.0,)

@@ -56,6 +56,7 @@ def test_analyze_gallery_gives_differential_flags_and_a_stored_smear(home: Path,
     flag = next(flag for flag in smear.flags if flag.id == "immature.granulocytes")
     assert flag.evidence.cells == tuple(cell.id for cell in smear.cells if cell.cls is IG)
     assert CellClass.BLAST in smear.untrained_classes
+    assert smear.limits[CellClass.LYMPHOCYTE] == (15.0, 45.0)
     assert (smear.model_version, smear.engine) == ("test-1", "onnxruntime")
     store = SmearStore(home)
     assert store.load(smear.id) == smear

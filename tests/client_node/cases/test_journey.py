@@ -31,13 +31,12 @@ from server.cases import service as cases
 from server.models import Case
 from server.reports.tasks import TASKS
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
 from shared.contracts.case import CaseState
 from shared.contracts.ontology import CellClass
 from shared.processes import LOOPBACK
 from tests.client_node.centre import LiveCentre, live_centre
 from tests.client_node.nodes import IDENTITY, context_file, joined, keep_smear
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 
 SEND = """
 import sys
@@ -86,8 +85,7 @@ def test_case_leaves_sealed_and_its_report_comes_home(centre: LiveCentre, tmp_pa
         label = CellClass.BAND_NEUTROPHIL
         reviews.reclassify(session, reader, case_id, cell_ids=["c1"], label=label, idempotency_key="k")
         look_through(session, reader, case_id)
-        version = cases.case_view(session, reader, case_id).version
-        signing = SignInput(password=centre.password, impression="Left shift.", case_version=version)
+        signing = sign_input(session, reader, case_id, impression="Left shift.", password=centre.password)
         report_id = reviews.sign(session, reader, centre.runtime, case_id, signing)
     TASKS["reports.render"](centre.runtime, {"report_id": report_id})
     with Centre.of(home) as client:

@@ -22,7 +22,7 @@ from server.reports import service as reports
 from server.reports.tasks import TASKS
 from server.reviews import findings, geometry, glass
 from server.reviews import service as reviews
-from server.reviews.schemas import GlassInput, NewBox, SignInput
+from server.reviews.schemas import GlassInput, NewBox
 from shared.contracts.case import CaseState
 from shared.contracts.errors import NotFoundError
 from shared.contracts.ontology import CellClass
@@ -30,7 +30,7 @@ from shared.contracts.report import GlassReason, SignedRecord
 from shared.crypto.signing import SigningKey
 from tests.client_node.world import Site, make_home, read_json, served
 from tests.factories import PASSWORD, Centre, make_centre
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 
 CHANGED = ("c1", "c2")
 
@@ -65,8 +65,7 @@ def sign(site: Site, reader: Principal, case_id: str, *, changed: tuple[str, ...
             session, reader, case_id, cell_ids=list(changed), label=CellClass.BAND_NEUTROPHIL, idempotency_key=case_id
         )
         look_through(session, reader, case_id)
-        version = cases.case_view(session, reader, case_id).version
-        given = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
+        given = sign_input(session, reader, case_id, impression="Left shift.")
         report_id = reviews.sign(session, reader, runtime, case_id, given)
     TASKS["reports.render"](runtime, {"report_id": report_id})
     return report_id

@@ -8,11 +8,10 @@ from server.cases import service as cases
 from server.cases.ingest import ingest
 from server.cases.schemas import Comparison
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
 from shared.contracts.errors import ForbiddenError
 from shared.contracts.ontology import CellClass
-from tests.factories import PASSWORD, NodeIdentity, centre_key, make_context, pack
-from tests.reading import look_through
+from tests.factories import NodeIdentity, centre_key, make_context, pack
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 
 MONOCYTE = CellClass.MONOCYTE
@@ -32,8 +31,7 @@ def _sign(ward: Ward, case_id: str) -> None:
             session, ward.reader, case_id, cell_ids=["c1"], label=MONOCYTE, idempotency_key=f"k-{case_id}"
         )
         look_through(session, ward.reader, case_id)
-        version = cases.case_view(session, ward.reader, case_id).version
-        signing = SignInput(password=PASSWORD, impression="Read.", case_version=version)
+        signing = sign_input(session, ward.reader, case_id, impression="Read.")
         reviews.sign(session, ward.reader, ward.centre.runtime, case_id, signing)
 
 

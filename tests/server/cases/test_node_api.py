@@ -15,10 +15,9 @@ from server.cases.tasks import TASKS as CASE_TASKS
 from server.models import OutboxEntry
 from server.reports.tasks import TASKS as REPORT_TASKS
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
 from shared.crypto.tokens import PROOF_HEADER, make_proof
-from tests.factories import PASSWORD, NodeIdentity, centre_key, pack
-from tests.reading import look_through
+from tests.factories import NodeIdentity, centre_key, pack
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 
 
@@ -88,8 +87,7 @@ def test_case_goes_in_and_its_report_comes_home(ward: Ward, node: NodeClient, ot
     with runtime.database.session() as session:
         cases.claim(session, ward.reader, parcel.case_id)
         look_through(session, ward.reader, parcel.case_id)
-        version = cases.case_view(session, ward.reader, parcel.case_id).version
-        signing = SignInput(password=PASSWORD, impression="Normal smear.", case_version=version)
+        signing = sign_input(session, ward.reader, parcel.case_id, impression="Normal smear.")
         report_id = reviews.sign(session, ward.reader, runtime, parcel.case_id, signing)
     assert node.ask("GET", "/api/node/v1/reports").json() == []
     _work_outbox(ward)

@@ -13,11 +13,9 @@ from server.models import CaseCell, CaseMeasure
 from server.models.base import utc_now
 from server.reviews import activity, second_opinions
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
 from shared.contracts.errors import ForbiddenError
 from shared.contracts.ontology import CellClass
-from tests.factories import PASSWORD
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 from tests.server.reviews.opinions import asked, classify, drawn, save, sent_later
 
@@ -39,9 +37,8 @@ def _name(ward: Ward, cells: list[str], label: CellClass) -> None:
 def _sign(ward: Ward) -> None:
     with ward.centre.runtime.database.session() as session:
         look_through(session, ward.reader, ward.case_id)
-        version = cases.case_view(session, ward.reader, ward.case_id).version
         shown = [one.id for one in second_opinions.opinions(session, ward.reader, ward.case_id)]
-        signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version, opinions=shown)
+        signing = sign_input(session, ward.reader, ward.case_id, impression="Left shift.", opinions=shown)
         reviews.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
 
 

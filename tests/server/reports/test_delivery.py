@@ -18,7 +18,6 @@ from server.cases import service as cases
 from server.reports import service
 from server.reports.tasks import TASKS
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
 from shared.contracts.case import CaseState
 from shared.contracts.errors import ConflictError, DataInvalidError, ForbiddenError, NotFoundError
 from shared.contracts.ontology import CellClass
@@ -28,8 +27,7 @@ from shared.crypto.signing import SigningKey
 from shared.reporting.bundle import FHIR, HL7, PDF, open_bundle
 from shared.reporting.identify import identify_fhir, identify_hl7, identify_pdf
 from shared.reporting.identity import Identity
-from tests.factories import PASSWORD
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 
 WHO = Identity.model_validate(
@@ -58,10 +56,7 @@ def signed(ward: Ward) -> tuple[Ward, str]:
             idempotency_key="k",
         )
         look_through(session, ward.reader, ward.case_id)
-        version = cases.case_view(session, ward.reader, ward.case_id).version
-        signing = SignInput(
-            password=PASSWORD, impression="Left shift | “#strong[no]” \\ ^\nRepeat.", case_version=version
-        )
+        signing = sign_input(session, ward.reader, ward.case_id, impression="Left shift | “#strong[no]” \\ ^\nRepeat.")
         report_id = reviews.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
     TASKS["reports.render"](ward.centre.runtime, {"report_id": report_id})
     return ward, report_id

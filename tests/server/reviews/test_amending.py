@@ -11,14 +11,14 @@ from server.models import Case, Report
 from server.reports import service as reports
 from server.reports.tasks import TASKS
 from server.reviews import amending, findings, glass, opinions, second_opinions, service
-from server.reviews.schemas import GlassInput, SignInput
+from server.reviews.schemas import GlassInput
 from shared.contracts.case import CaseState
 from shared.contracts.errors import ConflictError, DataInvalidError, ForbiddenError, NotFoundError
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import Acknowledgement, GlassReason, ReportStatus, SignedRecord
 from shared.reporting.bundle import HL7, open_bundle
 from tests.factories import PASSWORD
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 from tests.server.reviews.opinions import asked
 
@@ -43,8 +43,7 @@ def _enter(ward: Ward, item: str, value: int) -> None:
 def _sign(ward: Ward) -> str:
     with ward.centre.runtime.database.session() as session:
         look_through(session, ward.reader, ward.case_id)
-        version = cases.case_view(session, ward.reader, ward.case_id).version
-        signing = SignInput(password=PASSWORD, impression="Spherocytes.", case_version=version)
+        signing = sign_input(session, ward.reader, ward.case_id, impression="Spherocytes.")
         return service.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
 
 

@@ -10,13 +10,12 @@ from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.models import AuditEntry, FindingChange, Report
 from server.reviews import findings, phrases, service
-from server.reviews.schemas import FindingsView, SignInput
+from server.reviews.schemas import FindingsView
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.errors import ConflictError, DataInvalidError, ForbiddenError, NotFoundError
 from shared.contracts.findings import Term
 from shared.contracts.report import SignedRecord
-from tests.factories import PASSWORD
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 
 FEW = frozenset({Term.SCHISTOCYTES})
@@ -157,8 +156,7 @@ def test_audit_tells_the_entry_but_not_what_a_comment_says(claimed: Ward) -> Non
 def _sign(ward: Ward) -> SignedRecord:
     with ward.centre.runtime.database.session() as session:
         look_through(session, ward.reader, ward.case_id)
-        version = cases.case_view(session, ward.reader, ward.case_id).version
-        signing = SignInput(password=PASSWORD, impression="Haemolysis.", case_version=version)
+        signing = sign_input(session, ward.reader, ward.case_id, impression="Haemolysis.")
         report_id = service.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
     with ward.centre.runtime.database.session() as session:
         report = session.get_one(Report, report_id)

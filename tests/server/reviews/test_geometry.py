@@ -11,12 +11,11 @@ from server.cases import viewing
 from server.cases.schemas import CaseView
 from server.models import AuditEntry, ChangeKind, Report
 from server.reviews import geometry, service, steps, undoing
-from server.reviews.schemas import ChangeResult, NewBox, SignInput
+from server.reviews.schemas import ChangeResult, NewBox
 from shared.contracts.errors import ConflictError, DataInvalidError, HematovisionError, NotFoundError
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import FeedbackLabel
-from tests.factories import PASSWORD
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 
 NEW, OTHER = "r0123456789ab", "rba9876543210"
@@ -198,8 +197,7 @@ def test_marked_cells_go_home_with_their_place_and_others_as_before(claimed: War
             idempotency_key="k2",
         )
         look_through(session, claimed.reader, claimed.case_id)
-        version = cases.case_view(session, claimed.reader, claimed.case_id).version
-        signing = SignInput(password=PASSWORD, impression="Blasts.", case_version=version)
+        signing = sign_input(session, claimed.reader, claimed.case_id, impression="Blasts.")
         report_id = service.sign(session, claimed.reader, claimed.centre.runtime, claimed.case_id, signing)
     with claimed.centre.runtime.database.session(read_only=True) as session:
         feedback = {line["cell_id"]: line for line in session.get_one(Report, report_id).feedback}

@@ -1,5 +1,6 @@
 """Changing classes, taking changes back, and signing out."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,9 +8,9 @@ from sqlmodel import select
 
 from server.accounts.schemas import Principal
 from server.cases import service as cases
-from server.models import AuditEntry, LabelChange, OutboxEntry, Report, Review
+from server.models import AuditEntry, Case, LabelChange, OutboxEntry, Report, Review
 from server.reviews import looking, service, steps, undoing
-from server.reviews.schemas import ChangeResult, FlagDecisionInput, SignInput
+from server.reviews.schemas import ChangeResult
 from shared.contracts.canonical import canonical_bytes
 from shared.contracts.case import CaseState
 from shared.contracts.errors import (
@@ -21,8 +22,7 @@ from shared.contracts.errors import (
 )
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import SignedRecord
-from tests.factories import PASSWORD
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 
 IG = "c21"
@@ -111,21 +111,19 @@ def test_impression_is_kept_as_a_draft(claimed: Ward) -> None:
         assert service.impression(session, claimed.reader, claimed.case_id) == "Left shift.\nRepeat."
 
 
-def _sign(ward: Ward, *, looked: bool = True, **changes: Any) -> str:
+def _sign(ward: Ward, *, looked: bool = True, dismissed: Mapping[str, str] | None = None, **changes: Any) -> str:
     if looked:
         with ward.centre.runtime.database.session() as session:
             look_through(session, ward.reader, ward.case_id)
     with ward.centre.runtime.database.session() as session:
-        version = cases.case_view(session, ward.reader, ward.case_id).version
-    signing = {"password": PASSWORD, "impression": "Left shift.", "case_version": version} | changes
-    with ward.centre.runtime.database.session() as session:
-        return service.sign(session, ward.reader, ward.centre.runtime, ward.case_id, SignInput.model_validate(signing))
+        shown = sign_input(session, ward.reader, ward.case_id, impression="Left shift.", dismissed=dismissed or {})
+        signing = shown.model_copy(update=changes)
+        return service.sign(session, ward.reader, ward.centre.runtime, ward.case_id, signing)
 
 
 def test_sign_makes_a_signed_record_feedback_and_a_task(claimed: Ward) -> None:
     _change(claimed, [IG], CellClass.BLAST, "k1")
-    dismissed = FlagDecisionInput(flag_id="too_few_cells", agreed=False, reason="Gallery only.")
-    report_id = _sign(claimed, decisions=[dismissed])
+    report_id = _sign(claimed, dismissed={"too_few_cells": "Gallery only."})
     runtime = claimed.centre.runtime
     with runtime.database.session() as session:
         report = session.get_one(Report, report_id)
@@ -174,17 +172,30 @@ def test_sign_of_a_case_changed_meanwhile_is_refused(claimed: Ward) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"impression": "  "},
-        {"impression": "x" * 4001},
-        {"decisions": [FlagDecisionInput(flag_id="too_few_cells", agreed=False)]},
-        {"decisions": [FlagDecisionInput(flag_id="nothing", agreed=True)]},
-    ],
+    "changes", [{"impression": "  "}, {"impression": "x" * 4001}, {"dismissed": {"too_few_cells": ""}}]
 )
 def test_sign_with_something_missing_is_refused(claimed: Ward, changes: dict[str, Any]) -> None:
     with pytest.raises(DataInvalidError):
         _sign(claimed, **changes)
+
+
+@pytest.mark.parametrize("now", [["too_few_cells"], ["immature.granulocytes", "too_few_cells", "blasts"], []])
+def test_sign_of_other_flags_than_were_shown_is_refused_and_keeps_the_draft(claimed: Ward, now: list[str]) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        look_through(session, claimed.reader, claimed.case_id)
+        service.save_impression(session, claimed.reader, claimed.case_id, "Left shift.")
+        shown = sign_input(session, claimed.reader, claimed.case_id, impression="Left shift.")
+        assert {one.flag_id for one in shown.decisions} == {"immature.granulocytes", "too_few_cells"}
+    with claimed.centre.runtime.database.session() as session:
+        case = session.get_one(Case, claimed.case_id)
+        # As further cells leave it; the version is the page's own, which an act after them has brought up to date.
+        case.flags = [{**case.flags[0], "id": flag} for flag in now]
+    with claimed.centre.runtime.database.session() as session, pytest.raises(ConflictError, match="look at the flags"):
+        service.sign(session, claimed.reader, claimed.centre.runtime, claimed.case_id, shown)
+    with claimed.centre.runtime.database.session() as session:
+        assert service.impression(session, claimed.reader, claimed.case_id) == "Left shift."
+        assert session.exec(select(Report)).all() == []
+    assert _sign(claimed)
 
 
 def test_signed_case_cannot_be_changed_or_signed_again(claimed: Ward) -> None:

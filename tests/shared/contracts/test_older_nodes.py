@@ -1,13 +1,15 @@
-"""What is asked travels in the form that nodes of an earlier version read, unless it asks for what they cannot do."""
+"""What travels has the form that software of an earlier version reads, unless it says what that does not know."""
 
 import json
 
 import pytest
 from pydantic import ValidationError
 
+from shared.contracts.analysis import Smear
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import Privacy, PrivacyKind
 from shared.contracts.training import EvaluateRequest, Masking, Recipe, TensorForm, TrainRequest
+from tests.factories import make_smear
 
 RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
 KNOWN = {"kind", "run_key", "base_sha256", "recipe", "participants", "nonce"}
@@ -41,3 +43,14 @@ def test_masked_round_travels_as_fp16_only() -> None:
             run_key="run", round=1, rounds=2, base_sha256="0" * 64, recipe=RECIPE, participants=2,
             form=TensorForm.PACKED, masking=Masking(exchange="0" * 32, shares=()),
         )  # fmt: skip
+
+
+def test_smear_names_limits_only_where_there_are_any() -> None:
+    older = make_smear()
+    text = older.model_dump_json(by_alias=True)
+    assert "limits" not in json.loads(text)
+    assert Smear.model_validate_json(text) == older
+    newer = older.model_copy(update={"limits": {CellClass.LYMPHOCYTE: (15.0, 45.0)}})
+    text = newer.model_dump_json(by_alias=True)
+    assert json.loads(text)["limits"] == {"lymphocyte": [15.0, 45.0]}
+    assert Smear.model_validate_json(text) == newer

@@ -8,6 +8,7 @@ import { showDifferential } from './differential.js';
 import { Drawing } from './drawing.js';
 import { Findings } from './findings.js';
 import { data, gallery, onKey, store } from './first.js';
+import { Flags } from './flags.js';
 import { glassDialog } from './glass.js';
 import { showHistory } from './history.js';
 import { Light } from './light.js';
@@ -44,11 +45,12 @@ const drawing = new Drawing(viewer, store, {
   else describe();
 });
 const consult = store.blind ? null : new Consult(store, viewer, address, data.colleagues);
-showDifferential(store);
+showDifferential(store, queue);
+const flags = store.blind ? null : new Flags(store, queue, address);
 /** Further cells joined the case: what is chosen, typed and undone here stays; acts under way go first. */
 const more = store.blind ? null : new More(address, async ({ cells }) => {
   if (queue.size) await new Promise((done) => queue.addEventListener('idle', done, { once: true }));
-  if (await trouble.reload()) say(`${cells} cells more came: the doubtful ones stand first, and the differential counts them.`, { seconds: 8 });
+  if (await trouble.reload() && !await flags.renew()) say(`${cells} cells more came: the doubtful ones stand first, and the differential counts them.`, { seconds: 8 });
 });
 if (!store.blind) watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
@@ -58,7 +60,7 @@ const findings = store.blind ? null : new Findings(store, queue, address, data.f
 const flush = () => findings?.flush();
 const activity = new Activity(store, address);
 const openSign = store.blind ? blindSaving(store, queue, { expired: () => trouble.onExpired() })
-  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush });
+  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush, ready: () => flags.renew() });
 const saveFirst = () => say('Save this reading first.', { seconds: 2 });
 const openGlass = store.blind ? saveFirst : glassDialog(store, queue, flush);
 phraseLists(data.phrases ?? []);

@@ -3,7 +3,7 @@ import { NO_CONNECTION, post, say } from '../app.js';
 import { el } from '../elements.js';
 import { Shelf } from './shelf.js';
 
-export function signing(store, queue, { expired, show, before }) {
+export function signing(store, queue, { expired, show, before, ready }) {
   const address = `/cases/${store.case.case_id}`;
   const dialog = document.getElementById('sign');
   const form = document.getElementById('sign-form');
@@ -11,7 +11,7 @@ export function signing(store, queue, { expired, show, before }) {
   const draft = document.getElementById('draft');
   const submit = document.getElementById('sign-submit');
   const impression = document.getElementById('impression');
-  const proposal = impression.dataset.proposal ?? '';
+  const proposal = () => impression.dataset.proposal ?? '';
   const shelf = new Shelf(sessionStorage, `hv-draft/${store.userId}/`);
   const kept = shelf.get(store.case.case_id);
   if (kept !== null && store.mine) {
@@ -30,15 +30,17 @@ export function signing(store, queue, { expired, show, before }) {
       return;
     }
     await queue.settled();
+    await ready();
+    if (dialog.open) return;
     // Signed here already, but the answer was lost: the same is asked again, and the report that was made comes.
     if (!store.signed) document.getElementById('case-version').value = store.version;
     const cells = [...store.cells.values()];
     const changed = cells.filter((cell) => cell.changed_by).length;
     document.getElementById('sign-summary').textContent = `${cells.length} cells, ${changed} set or accepted by hand.`;
     error.hidden = true;
-    if (!impression.value && !corrected()) impression.value = proposal;
-    else if (impression.value === proposal && corrected()) impression.value = '';
-    draft.textContent = impression.value && impression.value === proposal
+    if (!impression.value && !corrected()) impression.value = proposal();
+    else if (impression.value === proposal() && corrected()) impression.value = '';
+    draft.textContent = impression.value && impression.value === proposal()
       ? 'Proposed from the counts, as nothing was corrected: change it as you see fit.' : 'The draft is kept as you write.';
     dialog.showModal();
     block();

@@ -1,4 +1,7 @@
 // The case as the page knows it: the server is the truth, this is its latest word plus what waits to be sent.
+/** What the hospital's rules say of the smear, to tell whether that has changed. */
+const said = ({ quality, flags }) => [quality.white_cells, ...flags.map(({ id, evidence }) => id + evidence.text)].join('|');
+
 export class Store extends EventTarget {
   constructor(data) {
     super();
@@ -177,10 +180,12 @@ export class Store extends EventTarget {
   replace(caseView) {
     if (Boolean(caseView.blind) !== Boolean(this.blind)) location.reload(); // a blind reading was saved elsewhere
     // Fields and flags change when the hospital's node sends more of the smear.
+    this.case.ai_differential = caseView.ai_differential;
     if (caseView.fields.length !== this.case.fields.length) {
-      Object.assign(this.case, { fields: caseView.fields, ai_differential: caseView.ai_differential });
+      this.case.fields = caseView.fields;
       this.emit('fields');
     }
+    if (!this.blind && said(caseView) !== said(this.case)) this.emit('flags'); // `flags.js` has them drawn anew
     // What the hospital sent since was on no screen yet, whatever of its class was.
     for (const cell of caseView.cells) if (!this.cells.has(cell.cell_id) && !cell.added_by) this.seen.delete(cell.current_class);
     this.cells = new Map(caseView.cells.map((cell) => [cell.cell_id, cell]));
