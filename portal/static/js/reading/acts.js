@@ -88,7 +88,7 @@ export class Acts {
     const old = [...this.store.chosen].map((id) => this.store.cells.get(id));
     const fields = new Set(old.map((cell) => cell.field));
     if (old.length < 2 || fields.size > 1 || fields.has(null)) {
-      say('Choose two or more cells of one field (ctrl click in the field), then merge.');
+      say('Choose two or more cells of one field (ctrl click, or ctrl j and k, then ctrl space), then merge.');
       return;
     }
     const [id, gone] = [newId(), old.map((cell) => cell.cell_id)];

@@ -96,8 +96,9 @@ function describe() {
   const cell = store.cells.get(store.focus);
   if (!cell || drawing.active) return;
   for (const key of document.querySelectorAll('.key[data-class]')) key.classList.toggle('on', key.dataset.class === cell.current_class);
+  const apart = !store.chosen.has(store.focus);
   if (store.chosen.size > 1) {
-    line.replaceChildren(el('b', {}, `${store.chosen.size} cells`), ' chosen');
+    line.replaceChildren(el('b', {}, `${store.chosen.size} cells`), apart ? ` chosen, not cell ${cell.number}` : ' chosen');
     line.title = '';
     return;
   }
@@ -111,6 +112,7 @@ function describe() {
     const thought = store.impression[cell.cell_id];
     parts.push(el('span', { class: 'set' }, secondEye(cell, store) + (thought && thought !== cell.ai_class ? ` · without the AI: ${store.name(thought)}` : '')));
   }
+  if (apart) parts.push(el('span', { class: 'set' }, ` · not chosen, ${store.words([...store.chosen])} is`));
   line.replaceChildren(...parts);
   line.title = line.textContent;
 }
@@ -186,6 +188,9 @@ const ACTIONS = {
   nextGroup: () => gallery.nextGroup(1),
   previousGroup: () => gallery.nextGroup(-1),
   nextFlag,
+  focusNext: () => store.move(1, { how: 'focus' }),
+  focusPrevious: () => store.move(-1, { how: 'focus' }),
+  choose: () => store.select(store.focus, { how: 'toggle', from: 'keys' }),
   extendNext: () => store.move(1, { how: 'extend' }),
   extendPrevious: () => store.move(-1, { how: 'extend' }),
   doubtfulHere,

@@ -75,7 +75,7 @@ export class Store extends EventTarget {
     return this.sequence.filter((id) => this.cells.get(id).doubtful);
   }
 
-  /** `how`: `one` cell alone, `toggle` one of several, `range` from the anchor, `extend` one more. */
+  /** `how`: `one` cell alone, `toggle` one of several, `range` from the anchor, `extend` one more, `focus` leaves the choice. */
   select(id, { how = 'one', from = '' } = {}) {
     if (!this.cells.has(id)) return;
     if (how === 'range' && this.anchor && this.cells.has(this.anchor)) {
@@ -85,7 +85,7 @@ export class Store extends EventTarget {
       if (how === 'toggle' && this.chosen.has(id) && this.chosen.size > 1) this.chosen.delete(id);
       else this.chosen.add(id);
       this.anchor = id;
-    } else {
+    } else if (how !== 'focus') {
       this.chosen = new Set([id]);
       this.anchor = id;
     }
