@@ -4,8 +4,10 @@ import pytest
 from playwright.sync_api import expect
 
 from shared.contracts.ontology import CellClass
+from tests.browser.conftest import OpenRoom
 from tests.browser.room import Room
 from tests.browser.world import CHROMIUM
+from tests.portal.drawn import DrawnSmear
 
 pytestmark = [
     pytest.mark.browser,
@@ -30,6 +32,34 @@ def test_many_are_chosen_by_range_toggle_and_rubber_band(room: Room) -> None:
     page.mouse.up()
     inside = last.locator(".tile")
     assert room.chosen_all() == [str(inside.nth(at).get_attribute("data-cell")) for at in range(inside.count())]
+
+
+def test_cells_are_chosen_and_named_by_taps_alone(open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+    room = open_room(next(one for one in drawn if one.smear.fields), width=1024, height=768, touch=True)
+    page, order, before = room.page, room.order(), room.classes()
+    several, more = page.get_by_role("button", name="Choose several"), page.get_by_role("button", name="More…")
+    for control in (several, more, page.locator("#tile")):
+        expect(control).to_be_in_viewport(ratio=1)
+    several.tap()
+    expect(several).to_have_attribute("aria-pressed", "true")
+    assert room.chosen_all() == []  # the cell that was chosen by itself is not meant
+    for at in (1, 2, 5, 2):
+        room.tile(order[at]).tap()
+    assert room.chosen_all() == [order[1], order[5]]
+    page.locator('.key[data-class="basophil"]').tap()
+    room.saved()
+    assert room.classes() == {**before, order[1]: CellClass.BASOPHIL, order[5]: CellClass.BASOPHIL}
+    assert room.chosen_all() == []
+    page.locator('.key[data-class="artefact"]').tap()  # to nothing
+    room.tile(order[3]).tap()
+    more.tap()
+    page.get_by_role("menuitem", name="eosinophil").tap()
+    room.saved()
+    assert room.cell(order[3]).current_class is CellClass.EOSINOPHIL
+    assert CellClass.ARTEFACT not in set(room.classes().values()) - set(before.values())
+    several.tap()
+    room.tile(order[4]).tap()
+    assert room.chosen_all() == [order[4]]
 
 
 def test_all_doubtful_of_this_class_are_set_by_one_key(room: Room) -> None:

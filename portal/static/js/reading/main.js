@@ -95,7 +95,12 @@ queue.addEventListener('waiting', () => {
 function describe() {
   const cell = store.cells.get(store.focus);
   if (!cell || drawing.active) return;
-  for (const key of document.querySelectorAll('.key[data-class]')) key.classList.toggle('on', key.dataset.class === cell.current_class);
+  for (const key of document.querySelectorAll('.key[data-class]')) key.classList.toggle('on', store.chosen.size > 0 && key.dataset.class === cell.current_class);
+  if (!store.chosen.size) {
+    line.replaceChildren(el('b', {}, 'No cell'), ' chosen: tap each that you mean, then its class');
+    line.title = '';
+    return;
+  }
   const apart = !store.chosen.has(store.focus);
   if (store.chosen.size > 1) {
     line.replaceChildren(el('b', {}, `${store.chosen.size} cells`), apart ? ` chosen, not cell ${cell.number}` : ' chosen');
