@@ -5,6 +5,7 @@ import { Acts } from './acts.js';
 import { dragging, rubberBand } from './choosing.js';
 import { compare } from './compare.js';
 import { showDifferential } from './differential.js';
+import { Draft, dropWhereSigned, shelfOf } from './drafts.js';
 import { Drawing } from './drawing.js';
 import { Findings } from './findings.js';
 import { data, gallery, onKey, store } from './first.js';
@@ -43,6 +44,7 @@ const drawing = new Drawing(viewer, store, {
   if (words) line.textContent = words;
   else describe();
 });
+dropWhereSigned(store);
 const consult = store.blind ? null : new Consult(store, viewer, address, data.colleagues);
 showDifferential(store);
 /** Further cells joined the case: what is chosen, typed and undone here stays; acts under way go first. */
@@ -61,6 +63,9 @@ const openSign = store.blind ? blindSaving(store, queue, { expired: () => troubl
   : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush });
 const saveFirst = () => say('Save this reading first.', { seconds: 2 });
 const openGlass = store.blind ? saveFirst : glassDialog(store, queue, flush);
+const asking = document.querySelector('#ask form');
+if (asking) new Draft(asking, 'ask', store).restore();
+else if (store.mine) shelfOf(store).remove('ask'); // it was asked
 phraseLists(data.phrases ?? []);
 activity.joins(document.getElementById('sign-form'));
 opinionPanel(store, acts);
