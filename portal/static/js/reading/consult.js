@@ -83,7 +83,7 @@ export class Consult {
     await this.load();
     const all = this.threads.flatMap((thread) => thread.messages);
     const last = all.reduce((a, b) => (a && a.at > b.at ? a : b), null);
-    if (this.drawer.hidden && all.length > before && last.author_id !== this.store.userId) say(`${last.author} has written about this case (q).`);
+    if (this.drawer.hidden && all.length > before && last.author_id !== this.store.userId) say(`${last.author} has written about this case (shift C).`);
     this.saw();
   }
 
