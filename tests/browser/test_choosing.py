@@ -1,13 +1,18 @@
 """Choosing cells and giving them classes in a real browser: ranges, rubber band, one key, drag, menu."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from playwright.sync_api import expect
 
+from server.cases import comparing
+from server.models import Case
 from shared.contracts.ontology import CellClass
 from tests.browser.conftest import OpenRoom
 from tests.browser.room import Room
-from tests.browser.world import CHROMIUM
-from tests.portal.drawn import DrawnSmear
+from tests.browser.world import CHROMIUM, sign_one
+from tests.portal.drawn import DrawnSmear, send_case
+from tests.portal.factories import Network, add_hospital
 
 pytestmark = [
     pytest.mark.browser,
@@ -142,3 +147,34 @@ def test_compare_lays_chosen_cells_side_by_side(room: Room) -> None:
     expect(page.get_by_text("No earlier signed case of this patient")).to_be_visible()
     page.keyboard.press("Escape")
     assert room.chosen_all() == order[:2]
+
+
+def test_compare_lays_earlier_signed_and_shared_cells_beside_the_chosen(
+    network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
+    smear = next(one for one in drawn if one.smear.fields and one.smear.flags)
+    if "b" not in network.nodes:
+        add_hospital(network, "b")
+    signed = {hospital: send_case(network, hospital, smear) for hospital in "ab"}
+    with ThreadPoolExecutor(1) as apart:  # rendering a report runs a loop of its own, and playwright's runs here
+        for case_id in signed.values():
+            apart.submit(sign_one, network, case_id).result()  # with monocytes that the reader has set
+    room = open_room(smear)
+    page, order = room.page, room.order()
+    with network.centre.runtime.database.session() as session:
+        session.get_one(Case, signed["a"]).patient_pseudonym = session.get_one(Case, room.case_id).patient_pseudonym
+        comparing.share_references(session, network.people["admin"], "b", shares=True)
+    room.tile(order[-1]).click()
+    page.keyboard.press("3")
+    room.tile(order[0]).click()
+    room.tile(order[-1]).click(modifiers=["Control"])
+    page.keyboard.press("v")
+    rows = page.locator("#compare .row-of-cells")
+    expect(rows.nth(0).locator("figure")).to_have_count(2)
+    for row, case_id in ((1, signed["a"]), (2, signed["b"])):
+        first = rows.nth(row).locator("figure").first
+        expect(first).to_contain_text(f"{case_id} cell")
+        expect(first).to_contain_text("set by Dr. A. Reader")
+        expect(first.locator("img")).not_to_have_js_property("naturalWidth", 0)
+    assert rows.nth(1).get_by_text(signed["b"]).count() == 0
+    assert rows.nth(2).get_by_text(signed["a"]).count() == 0
