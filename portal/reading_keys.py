@@ -37,6 +37,9 @@ GROUPS: Final[tuple[tuple[str, tuple[Key, ...]], ...]] = (
         (
             Key("extendNext", "More cells", ("shift", "j"), ("shift+j", "shift+ArrowRight")),
             Key("extendPrevious", "", (), ("shift+k", "shift+ArrowLeft")),
+            Key("focusNext", "Next, previous cell, the choice stays", ("ctrl", "j", "k"), ("ctrl+j",)),
+            Key("focusPrevious", "", (), ("ctrl+k",)),
+            Key("choose", "Choose the cell too, or leave it out", ("ctrl", "space"), ("ctrl+Space",)),
             Key("doubtfulHere", "All doubtful of this class", ("d",), ("d",)),
             Key("doubtfulAll", "All doubtful", ("shift", "d"), ("shift+d",)),
             Key("wholeGroup", "The whole group", ("e",), ("e",)),

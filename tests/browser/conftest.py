@@ -55,9 +55,11 @@ def open_room(network: Network, browser: Browser, address: str) -> Iterator[Open
         page.on("console", complain)
         page.on("pageerror", lambda error: complaints.append(str(error)))
 
-    def opened(smear: DrawnSmear, *, claim: bool = True, width: int = 1440, height: int = 900) -> Room:
+    def opened(
+        smear: DrawnSmear, *, claim: bool = True, width: int = 1440, height: int = 900, touch: bool = False
+    ) -> Room:
         send_case(network, "a", smear)
-        context = browser.new_context(viewport={"width": width, "height": height}, base_url=address)
+        context = browser.new_context(viewport={"width": width, "height": height}, base_url=address, has_touch=touch)
         contexts.append(context)
         context.on("page", watch)
         page = context.new_page()

@@ -1,11 +1,18 @@
 """Choosing cells and giving them classes in a real browser: ranges, rubber band, one key, drag, menu."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from playwright.sync_api import expect
 
+from server.cases import comparing
+from server.models import Case
 from shared.contracts.ontology import CellClass
+from tests.browser.conftest import OpenRoom
 from tests.browser.room import Room
-from tests.browser.world import CHROMIUM
+from tests.browser.world import CHROMIUM, sign_one
+from tests.portal.drawn import DrawnSmear, send_case
+from tests.portal.factories import Network, add_hospital
 
 pytestmark = [
     pytest.mark.browser,
@@ -30,6 +37,34 @@ def test_many_are_chosen_by_range_toggle_and_rubber_band(room: Room) -> None:
     page.mouse.up()
     inside = last.locator(".tile")
     assert room.chosen_all() == [str(inside.nth(at).get_attribute("data-cell")) for at in range(inside.count())]
+
+
+def test_cells_are_chosen_and_named_by_taps_alone(open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+    room = open_room(next(one for one in drawn if one.smear.fields), width=1024, height=768, touch=True)
+    page, order, before = room.page, room.order(), room.classes()
+    several, more = page.get_by_role("button", name="Choose several"), page.get_by_role("button", name="More…")
+    for control in (several, more, page.locator("#tile")):
+        expect(control).to_be_in_viewport(ratio=1)
+    several.tap()
+    expect(several).to_have_attribute("aria-pressed", "true")
+    assert room.chosen_all() == []  # the cell that was chosen by itself is not meant
+    for at in (1, 2, 5, 2):
+        room.tile(order[at]).tap()
+    assert room.chosen_all() == [order[1], order[5]]
+    page.locator('.key[data-class="basophil"]').tap()
+    room.saved()
+    assert room.classes() == {**before, order[1]: CellClass.BASOPHIL, order[5]: CellClass.BASOPHIL}
+    assert room.chosen_all() == []
+    page.locator('.key[data-class="artefact"]').tap()  # to nothing
+    room.tile(order[3]).tap()
+    more.tap()
+    page.get_by_role("menuitem", name="eosinophil").tap()
+    room.saved()
+    assert room.cell(order[3]).current_class is CellClass.EOSINOPHIL
+    assert CellClass.ARTEFACT not in set(room.classes().values()) - set(before.values())
+    several.tap()
+    room.tile(order[4]).tap()
+    assert room.chosen_all() == [order[4]]
 
 
 def test_all_doubtful_of_this_class_are_set_by_one_key(room: Room) -> None:
@@ -112,3 +147,34 @@ def test_compare_lays_chosen_cells_side_by_side(room: Room) -> None:
     expect(page.get_by_text("No earlier signed case of this patient")).to_be_visible()
     page.keyboard.press("Escape")
     assert room.chosen_all() == order[:2]
+
+
+def test_compare_lays_earlier_signed_and_shared_cells_beside_the_chosen(
+    network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
+    smear = next(one for one in drawn if one.smear.fields and one.smear.flags)
+    if "b" not in network.nodes:
+        add_hospital(network, "b")
+    signed = {hospital: send_case(network, hospital, smear) for hospital in "ab"}
+    with ThreadPoolExecutor(1) as apart:  # rendering a report runs a loop of its own, and playwright's runs here
+        for case_id in signed.values():
+            apart.submit(sign_one, network, case_id).result()  # with monocytes that the reader has set
+    room = open_room(smear)
+    page, order = room.page, room.order()
+    with network.centre.runtime.database.session() as session:
+        session.get_one(Case, signed["a"]).patient_pseudonym = session.get_one(Case, room.case_id).patient_pseudonym
+        comparing.share_references(session, network.people["admin"], "b", shares=True)
+    room.tile(order[-1]).click()
+    page.keyboard.press("3")
+    room.tile(order[0]).click()
+    room.tile(order[-1]).click(modifiers=["Control"])
+    page.keyboard.press("v")
+    rows = page.locator("#compare .row-of-cells")
+    expect(rows.nth(0).locator("figure")).to_have_count(2)
+    for row, case_id in ((1, signed["a"]), (2, signed["b"])):
+        first = rows.nth(row).locator("figure").first
+        expect(first).to_contain_text(f"{case_id} cell")
+        expect(first).to_contain_text("set by Dr. A. Reader")
+        expect(first.locator("img")).not_to_have_js_property("naturalWidth", 0)
+    assert rows.nth(1).get_by_text(signed["b"]).count() == 0
+    assert rows.nth(2).get_by_text(signed["a"]).count() == 0

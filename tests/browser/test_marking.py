@@ -81,6 +81,34 @@ def test_missed_cell_is_marked_split_and_merged_without_a_mouse(room: Room) -> N
     assert room.classes() == before
 
 
+def test_two_cells_apart_are_chosen_and_merged_by_keys_alone(room: Room) -> None:
+    page, order, before = room.page, room.order(), room.classes()
+    fields = {cell.cell_id: cell.field for cell in room.case().cells}
+    first, last = next(
+        (a, b) for a in range(len(order)) for b in range(a + 3, len(order)) if fields[order[a]] == fields[order[b]]
+    )
+    for _ in range(first):
+        page.keyboard.press("j")
+    assert room.chosen_all() == [order[first]]
+    page.locator("#gallery").locator('[tabindex="0"]').focus()
+    for _ in range(last - first + 1):
+        page.keyboard.press("Control+j")
+    page.keyboard.press("Control+k")
+    expect(room.tile(order[last])).to_be_focused()
+    assert room.chosen_all() == [order[first]]
+    look = "tile => getComputedStyle(tile).outlineStyle"
+    assert room.tile(order[last]).evaluate(look) != room.tile(order[first]).evaluate(look)
+    expect(page.locator("#selected")).to_contain_text("not chosen")
+    for chosen in ([first, last], [first], [first, last]):
+        page.keyboard.press("Control+Space")
+        assert room.chosen_all() == [order[at] for at in chosen]
+    page.keyboard.press("m")
+    room.saved()
+    gone, new = set(before) - set(room.classes()), set(room.classes()) - set(before)
+    assert gone == {order[first], order[last]}
+    assert room.chosen_all() == list(new)
+
+
 def test_light_zoom_and_cell_size_have_keys(room: Room) -> None:
     page = room.page
     for key in ("i", "i", "Shift+O"):

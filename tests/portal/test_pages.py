@@ -44,6 +44,16 @@ def test_template_has_no_inline_script_or_style(template: Path) -> None:
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|hx-on|js:|<script>", text)
 
 
+def test_browsers_spell_check_nothing_that_is_typed(reader: Browser, network: Network) -> None:
+    """It is off for the whole page, and neither a template nor a script turns it on again for a part."""
+    for path in ("/worklist", f"/cases/{network.cases[0]}", "/nowhere"):
+        assert re.findall(r"<body[^>]* spellcheck=\"(\w+)\"", reader.get(path).text) == ["false"], path
+    sources = [*TEMPLATES.rglob("*.html"), *(STATIC / "js").rglob("*.js")]
+    assert [one.name for one in sources if re.search("spellcheck", one.read_text(), re.IGNORECASE)] == ["base.html"]
+    bodies = [one.name for one in TEMPLATES.rglob("*.html") if "<body" in one.read_text()]
+    assert bodies == ["base.html"]
+
+
 @pytest.mark.parametrize("path", ["/login", "/worklist", "/static/css/app.css", "/nowhere"])
 def test_every_answer_carries_the_security_headers(reader: Browser, path: str) -> None:
     answer = reader.get(path)

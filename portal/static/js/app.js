@@ -40,6 +40,16 @@ export const typing = (event) =>
   event.target.closest?.('input:not([type=checkbox],[type=radio],[type=range]), textarea, select, [contenteditable]');
 export const dialogOpen = () => document.querySelector('dialog[open]') !== null;
 
+/** Drafts hold clinical words: none stays at this machine for whoever comes next. `but`: whose do. */
+function dropDrafts(but) {
+  try {
+    for (const key of Object.keys(localStorage)) if (key.startsWith('hv-draft/') && key.split('/')[1] !== but) localStorage.removeItem(key);
+  } catch { /* this browser keeps nothing */ }
+}
+const { person } = document.body.dataset;
+if (person) dropDrafts(person);
+document.querySelector('form[action="/logout"]')?.addEventListener('submit', () => dropDrafts());
+
 const THEMES = ['auto', 'light', 'dark'];
 function switchTheme(button) {
   const root = document.documentElement;

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261130_class_limits"
-down_revision: str | None = "20261129_worklist"
+down_revision: str | None = "20261130_asked"
 branch_labels = None
 depends_on = None
 

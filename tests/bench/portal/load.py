@@ -93,8 +93,10 @@ class Reader(FastHttpUser):
         self.post(case, "seen", {"group": groups})
         self.think(1, 4)
         self.post(case, "impression", {"impression": "Reactive picture."})
-        version = self.get(f"/cases/{case}.json", "page: case as data").json()["version"]
-        form = {"case_version": version, "impression": "Reactive picture.", "password": PLAN["password"]}
+        now = self.get(f"/cases/{case}.json", "page: case as data").json()
+        form = {"case_version": now["version"], "impression": "Reactive picture.", "password": PLAN["password"]}
+        form["flag"] = [flag["id"] for flag in now["flags"]]
+        form["reason"] = [""] * len(now["flags"])
         form["idempotency_key"] = str(uuid.uuid4())
         answer = self.post(case, "sign", form)
         if answer.ok:

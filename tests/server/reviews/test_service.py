@@ -227,7 +227,9 @@ def test_signature_sent_again_under_its_key_is_answered_with_the_report_that_it_
     for other in ({"impression": "Nothing of note."}, {"case_version": version + 1}, {"idempotency_key": "t" * 8}):
         with pytest.raises(ConflictError, match="no longer be changed"):
             _sign(claimed, **{**sent, **other})
-    signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version, idempotency_key="s" * 8)
+    with claimed.centre.runtime.database.session() as session:
+        signing = sign_input(session, claimed.reader, claimed.case_id, impression="Left shift.")
+    signing = signing.model_copy(update={"case_version": version, "idempotency_key": "s" * 8})
     with claimed.centre.runtime.database.session() as session, pytest.raises(ConflictError):
         service.sign(session, claimed.second_reader, claimed.centre.runtime, claimed.case_id, signing)
     assert _made(claimed) == (1, 1, 1)

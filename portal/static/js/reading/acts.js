@@ -19,9 +19,14 @@ export class Acts {
     return this.store.mine;
   }
 
+  none(cells) {
+    if (!cells.length) say('Choose the cells first: tap each of them.', { seconds: 2 });
+    return !cells.length;
+  }
+
   /** Give the chosen cells a class; a doubtful one that has it already is confirmed by that. */
   reclassify(label, cells = [...this.store.chosen]) {
-    if (!this.allowed()) return;
+    if (!this.allowed() || this.none(cells)) return;
     const ids = cells.filter((id) => this.store.cells.get(id).current_class !== label || this.store.cells.get(id).doubtful);
     if (!ids.length) {
       say(`Already ${this.store.name(label)}.`, { seconds: 2 });
@@ -34,7 +39,7 @@ export class Acts {
 
   /** Confirm the chosen cells as they are named. */
   accept() {
-    if (!this.allowed()) return;
+    if (!this.allowed() || this.none([...this.store.chosen])) return;
     const ids = [...this.store.chosen].filter((id) => !this.store.cells.get(id).changed_by);
     if (this.store.blind?.hides_ai) {
       say('Give each cell its class: there is none to accept yet.', { seconds: 2 });
@@ -54,7 +59,9 @@ export class Acts {
     const before = this.store.doubtful;
     const at = before.indexOf(this.store.focus);
     change();
-    if (at < 0 || !ids.includes(this.store.focus)) return;
+    // The next taps begin anew: none of them must join a cell that was chosen by itself.
+    if (this.store.several) this.store.letGo();
+    if (this.store.several || at < 0 || !ids.includes(this.store.focus)) return;
     const left = new Set(this.store.doubtful);
     const next = [...before.slice(at), ...before.slice(0, at)].find((id) => left.has(id));
     if (next) this.store.select(next, { from: 'keys' });
@@ -88,7 +95,7 @@ export class Acts {
     const old = [...this.store.chosen].map((id) => this.store.cells.get(id));
     const fields = new Set(old.map((cell) => cell.field));
     if (old.length < 2 || fields.size > 1 || fields.has(null)) {
-      say('Choose two or more cells of one field (ctrl click in the field), then merge.');
+      say('Choose two or more cells of one field (ctrl click, or ctrl j and k, then ctrl space), then merge.');
       return;
     }
     const [id, gone] = [newId(), old.map((cell) => cell.cell_id)];

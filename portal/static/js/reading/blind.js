@@ -1,6 +1,6 @@
 // Reading blind: its text and estimate, kept as a draft and saved for good; then what was thought, beside the AI's.
 import { post, say } from '../app.js';
-import { Shelf } from './shelf.js';
+import { Draft } from './drafts.js';
 
 export function blindSaving(store, queue, { expired }) {
   const id = store.case.case_id;
@@ -8,25 +8,21 @@ export function blindSaving(store, queue, { expired }) {
   if (!dialog) return () => {};
   const form = dialog.querySelector('form');
   const [text, submit, error, hint] = ['blind-text', 'blind-submit', 'blind-error', 'blind-draft'].map((name) => document.getElementById(name));
-  const shelf = new Shelf(sessionStorage, `hv-blind/${store.userId}/`);
-  const kept = shelf.get(id);
+  const written = new Draft(form, 'blind', store);
   const draft = async () => {
+    const fields = written.fields();
     try {
       await post(`/cases/${id}/blind/draft`, new FormData(form));
-      shelf.remove(id);
+      written.sent(fields);
       hint.textContent = 'Draft kept.';
     } catch (problem) {
       hint.textContent = problem.status ? `Draft not kept: ${problem.message}` : 'Draft kept here until the connection is back.';
       if (problem.status === 401) expired();
     }
   };
-  if (kept !== null && store.mine) {
-    text.value = kept;
-    draft();
-  }
+  if (store.mine && written.restore() !== undefined) draft();
   let timer = 0;
   form.addEventListener('input', () => {
-    shelf.set(id, text.value);
     clearTimeout(timer);
     timer = setTimeout(draft, 700);
   });
@@ -41,7 +37,7 @@ export function blindSaving(store, queue, { expired }) {
     try {
       await queue.settled();
       const { location: next } = await post(form.action, new FormData(form));
-      shelf.remove(id);
+      written.drop();
       location.assign(next);
     } catch (problem) {
       if (problem.status === 401) expired();

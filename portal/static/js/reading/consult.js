@@ -1,6 +1,7 @@
 // Questions to colleagues: a drawer with the case's threads, and the form for a new one.
 import { get, post, say } from '../app.js';
 import { el } from '../elements.js';
+import { Draft, shelfOf } from './drafts.js';
 import { Mentions } from './mentions.js';
 
 const when = (text) => new Date(text).toLocaleString('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
@@ -22,8 +23,18 @@ export class Consult {
       event.stopPropagation();
     });
     this.form?.addEventListener('submit', (event) => this.ask(event));
-    if (this.form) new Mentions(this.form.querySelector('.mentions'), people);
-    store.addEventListener('select', () => this.name());
+    this.shelf = shelfOf(store);
+    if (this.form) {
+      new Mentions(this.form.querySelector('.mentions'), people);
+      // A question on a cell must not come back as one on another.
+      this.draft = new Draft(this.form, 'question', store, { note: () => store.focus });
+      const cell = this.draft.restore();
+      if (cell && this.form.elements.about.value === 'cell') store.select(cell, { from: 'consult' });
+    }
+    store.addEventListener('select', () => {
+      this.name();
+      if (this.draft?.touched.size) this.draft.write();
+    });
     this.load().then(() => {
       if (location.hash === '#consult') this.open(false);
     });
@@ -72,7 +83,7 @@ export class Consult {
     await this.load();
     const all = this.threads.flatMap((thread) => thread.messages);
     const last = all.reduce((a, b) => (a && a.at > b.at ? a : b), null);
-    if (this.drawer.hidden && all.length > before && last.author_id !== this.store.userId) say(`${last.author} has written about this case (q).`);
+    if (this.drawer.hidden && all.length > before && last.author_id !== this.store.userId) say(`${last.author} has written about this case (shift C).`);
     this.saw();
   }
 
@@ -133,7 +144,9 @@ export class Consult {
 
   answer(thread, draft) {
     const field = el('textarea', { rows: 1, maxlength: 4000, placeholder: 'Answer (ctrl enter)', 'aria-label': `Answer on ${this.where(thread)}` });
-    field.value = draft;
+    const kept = `answer-${thread.id}`;
+    field.value = draft || this.shelf.get(kept) || '';
+    field.addEventListener('input', () => this.shelf.set(kept, field.value));
     const box = el('div', { class: 'mentions' }, field);
     const form = el('form', { class: 'answer' }, box, el('p', { class: 'error', role: 'alert', hidden: true }));
     new Mentions(box, this.people);
@@ -142,7 +155,10 @@ export class Consult {
       const text = field.value.trim();
       if (!text) return;
       field.value = '';
-      if (!await this.send(`${thread.id}/messages`, { text, people: this.named(text) }, form)) field.value ||= text;
+      this.shelf.remove(kept);
+      if (await this.send(`${thread.id}/messages`, { text, people: this.named(text) }, form)) return;
+      field.value ||= text;
+      this.shelf.set(kept, field.value);
     });
     return form;
   }
@@ -165,6 +181,7 @@ export class Consult {
       Object.assign(fields, shown);
     }
     if (await this.send('', fields, this.form)) {
+      this.draft.drop();
       text.value = '';
       people.value = '';
       this.list.querySelector('.thread')?.scrollIntoView({ block: 'nearest' });

@@ -15,9 +15,14 @@ export class Gallery {
     this.begun = this.pictures.begin();
     root.addEventListener('click', (event) => this.click(event));
     store.addEventListener('cells', (event) => this.draw(event.detail.moved));
-    store.addEventListener('select', (event) => this.mark(event.detail.from !== 'viewer' && event.detail.from !== 'band'));
+    store.addEventListener('select', (event) => this.mark(!['viewer', 'band', 'several'].includes(event.detail.from)));
     store.addEventListener('evidence', () => this.mark(false));
     store.addEventListener('seen', () => this.markSeen());
+    this.several = document.getElementById('several');
+    this.several.addEventListener('click', () => {
+      store.chooseSeveral(!store.several);
+      this.several.setAttribute('aria-pressed', String(store.several));
+    });
     this.size = document.getElementById('tile');
     this.size.addEventListener('input', () => this.resize(Number(this.size.value)));
     this.resize(Number(localStorage.getItem('hv-tile')) || 64);
@@ -37,7 +42,7 @@ export class Gallery {
   click(event) {
     const tile = event.target.closest('.tile');
     if (tile) {
-      const how = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey ? 'toggle' : 'one';
+      const how = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey || this.store.several ? 'toggle' : 'one';
       this.store.select(tile.dataset.cell, { how, from: 'gallery' });
       return;
     }

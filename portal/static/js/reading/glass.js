@@ -1,11 +1,14 @@
 // Not gradable: the glass slide is asked for, under a signature; what waits is sent first.
 import { NO_CONNECTION, post, say } from '../app.js';
+import { Draft, dropDrafts } from './drafts.js';
 
 export function glassDialog(store, queue, flush) {
   const dialog = document.getElementById('glass');
   const form = document.getElementById('glass-form');
   const error = form.querySelector('.error');
   const submit = form.querySelector('[type="submit"]');
+  const written = new Draft(form, 'glass', store);
+  if (store.mine) written.restore();
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     submit.disabled = true;
@@ -13,6 +16,7 @@ export function glassDialog(store, queue, flush) {
     if (navigator.onLine) await queue.settled();
     try {
       const { location: letter } = await post(form.action, new FormData(form));
+      dropDrafts(store);
       queue.announce('left', { how: 'signed', to: letter });
       location.assign(letter);
     } catch (problem) {

@@ -5,6 +5,7 @@ import { Acts } from './acts.js';
 import { dragging, rubberBand } from './choosing.js';
 import { compare } from './compare.js';
 import { showDifferential } from './differential.js';
+import { Draft, dropWhereSigned, shelfOf } from './drafts.js';
 import { Drawing } from './drawing.js';
 import { Findings } from './findings.js';
 import { data, gallery, onKey, store } from './first.js';
@@ -44,6 +45,7 @@ const drawing = new Drawing(viewer, store, {
   if (words) line.textContent = words;
   else describe();
 });
+dropWhereSigned(store);
 const consult = store.blind ? null : new Consult(store, viewer, address, data.colleagues);
 showDifferential(store, queue);
 const flags = store.blind ? null : new Flags(store, queue, address);
@@ -63,6 +65,9 @@ const openSign = store.blind ? blindSaving(store, queue, { expired: () => troubl
   : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush, ready: () => flags.renew() });
 const saveFirst = () => say('Save this reading first.', { seconds: 2 });
 const openGlass = store.blind ? saveFirst : glassDialog(store, queue, flush);
+const asking = document.querySelector('#ask form');
+if (asking) new Draft(asking, 'ask', store).restore();
+else if (store.mine) shelfOf(store).remove('ask'); // it was asked
 phraseLists(data.phrases ?? []);
 activity.joins(document.getElementById('sign-form'));
 opinionPanel(store, acts);
@@ -97,9 +102,15 @@ queue.addEventListener('waiting', () => {
 function describe() {
   const cell = store.cells.get(store.focus);
   if (!cell || drawing.active) return;
-  for (const key of document.querySelectorAll('.key[data-class]')) key.classList.toggle('on', key.dataset.class === cell.current_class);
+  for (const key of document.querySelectorAll('.key[data-class]')) key.classList.toggle('on', store.chosen.size > 0 && key.dataset.class === cell.current_class);
+  if (!store.chosen.size) {
+    line.replaceChildren(el('b', {}, 'No cell'), ' chosen: tap each that you mean, then its class');
+    line.title = '';
+    return;
+  }
+  const apart = !store.chosen.has(store.focus);
   if (store.chosen.size > 1) {
-    line.replaceChildren(el('b', {}, `${store.chosen.size} cells`), ' chosen');
+    line.replaceChildren(el('b', {}, `${store.chosen.size} cells`), apart ? ` chosen, not cell ${cell.number}` : ' chosen');
     line.title = '';
     return;
   }
@@ -113,6 +124,7 @@ function describe() {
     const thought = store.impression[cell.cell_id];
     parts.push(el('span', { class: 'set' }, secondEye(cell, store) + (thought && thought !== cell.ai_class ? ` · without the AI: ${store.name(thought)}` : '')));
   }
+  if (apart) parts.push(el('span', { class: 'set' }, ` · not chosen, ${store.words([...store.chosen])} is`));
   line.replaceChildren(...parts);
   line.title = line.textContent;
 }
@@ -200,6 +212,9 @@ const ACTIONS = {
   nextGroup: () => gallery.nextGroup(1),
   previousGroup: () => gallery.nextGroup(-1),
   nextFlag,
+  focusNext: () => store.move(1, { how: 'focus' }),
+  focusPrevious: () => store.move(-1, { how: 'focus' }),
+  choose: () => store.select(store.focus, { how: 'toggle', from: 'keys' }),
   extendNext: () => store.move(1, { how: 'extend' }),
   extendPrevious: () => store.move(-1, { how: 'extend' }),
   doubtfulHere,

@@ -104,7 +104,10 @@ export class Queue extends EventTarget {
   /** Resolves once everything is with the server. */
   settled() {
     if (!this.entries.length && !this.sending) return Promise.resolve();
-    return new Promise((resolve) => this.addEventListener('idle', resolve, { once: true }));
+    return new Promise((resolve) => {
+      this.addEventListener('idle', resolve, { once: true });
+      this.send(); // another tab may be at it, and does not tell this one that it is done
+    });
   }
 
   tell(kind, detail = {}) {

@@ -1,7 +1,7 @@
-// Signing out: the draft is kept, unsent acts go first, what was not looked at blocks, the version the reader saw is signed.
+// Signing out: what is written is kept, unsent acts go first, what was not looked at blocks, the version the reader saw is signed.
 import { NO_CONNECTION, post, say } from '../app.js';
 import { el } from '../elements.js';
-import { Shelf } from './shelf.js';
+import { Draft, dropDrafts } from './drafts.js';
 
 export function signing(store, queue, { expired, show, before, ready }) {
   const address = `/cases/${store.case.case_id}`;
@@ -12,11 +12,13 @@ export function signing(store, queue, { expired, show, before, ready }) {
   const submit = document.getElementById('sign-submit');
   const impression = document.getElementById('impression');
   const proposal = () => impression.dataset.proposal ?? '';
-  const shelf = new Shelf(sessionStorage, `hv-draft/${store.userId}/`);
-  const kept = shelf.get(store.case.case_id);
-  if (kept !== null && store.mine) {
-    impression.value = kept;
-    save();
+  const dismissals = () => {
+    for (const check of form.querySelectorAll('[data-dismiss]')) document.getElementById(check.dataset.dismiss).required = check.checked;
+  };
+  const written = new Draft(form, 'sign', store, { filled: dismissals });
+  if (store.mine) {
+    written.restore();
+    if (written.holds('impression')) save();
   }
 
   /** A class changed by hand: the reader has something to say, and no text stands there unread. */
@@ -68,9 +70,10 @@ export function signing(store, queue, { expired, show, before, ready }) {
 
   let timer = 0;
   async function save() {
+    const fields = { impression: impression.value };
     try {
-      await post(`${address}/impression`, { impression: impression.value });
-      shelf.remove(store.case.case_id);
+      await post(`${address}/impression`, fields);
+      written.sent(fields);
       draft.textContent = 'Draft kept.';
     } catch (problem) {
       draft.textContent = problem.status ? `Draft not kept: ${problem.message}` : 'Draft kept here until the connection is back.';
@@ -78,17 +81,13 @@ export function signing(store, queue, { expired, show, before, ready }) {
     }
   }
   window.addEventListener('online', () => {
-    if (shelf.get(store.case.case_id) !== null) save();
+    if (written.holds('impression')) save();
   });
   impression.addEventListener('input', () => {
-    shelf.set(store.case.case_id, impression.value);
     clearTimeout(timer);
     timer = setTimeout(save, 700);
   });
-  form.addEventListener('change', (event) => {
-    const reason = event.target.dataset.dismiss;
-    if (reason) document.getElementById(reason).required = event.target.checked;
-  });
+  form.addEventListener('change', dismissals);
   form.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && event.ctrlKey) form.requestSubmit();
   });
@@ -99,7 +98,7 @@ export function signing(store, queue, { expired, show, before, ready }) {
     error.hidden = true;
     try {
       const { location: report } = await post(form.action, new FormData(form));
-      shelf.remove(store.case.case_id);
+      dropDrafts(store);
       queue.announce('left', { how: 'signed', to: report });
       location.assign(report);
     } catch (problem) {

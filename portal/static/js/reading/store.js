@@ -23,6 +23,7 @@ export class Store extends EventTarget {
     this.focus = null;
     this.anchor = null;
     this.chosen = new Set();
+    this.several = false;
     this.evidence = new Set();
     this.past = [];
     this.future = [];
@@ -78,22 +79,35 @@ export class Store extends EventTarget {
     return this.sequence.filter((id) => this.cells.get(id).doubtful);
   }
 
-  /** `how`: `one` cell alone, `toggle` one of several, `range` from the anchor, `extend` one more. */
+  /** `how`: `one` cell alone, `toggle` one of several, `range` from the anchor, `extend` one more, `focus` leaves the choice. */
   select(id, { how = 'one', from = '' } = {}) {
     if (!this.cells.has(id)) return;
     if (how === 'range' && this.anchor && this.cells.has(this.anchor)) {
       const ends = [this.sequence.indexOf(this.anchor), this.sequence.indexOf(id)].sort((a, b) => a - b);
       this.chosen = new Set(this.sequence.slice(ends[0], ends[1] + 1));
     } else if (how === 'toggle' || how === 'extend') {
-      if (how === 'toggle' && this.chosen.has(id) && this.chosen.size > 1) this.chosen.delete(id);
+      if (how === 'toggle' && this.chosen.has(id) && (this.several || this.chosen.size > 1)) this.chosen.delete(id);
       else this.chosen.add(id);
       this.anchor = id;
-    } else {
+    } else if (how !== 'focus') {
       this.chosen = new Set([id]);
       this.anchor = id;
     }
     this.focus = id;
     this.emit('select', { from });
+  }
+
+  /** A plain tap or click takes a cell in or out. What was chosen by itself goes: a class must meet what was tapped only. */
+  chooseSeveral(on) {
+    this.several = on;
+    if (on ? this.chosen.size < 2 : !this.chosen.size) this.chosen = new Set(on || !this.focus ? [] : [this.focus]);
+    this.emit('select', { from: 'several' });
+  }
+
+  /** Choose nothing, where several are chosen one by one. */
+  letGo() {
+    this.chosen = new Set();
+    this.emit('select', { from: 'several' });
   }
 
   selectMany(ids, { add = false, from = '' } = {}) {
@@ -203,7 +217,7 @@ export class Store extends EventTarget {
     this.chosen = new Set([...this.chosen].filter((id) => this.cells.has(id)));
     if (!this.cells.has(this.focus)) {
       this.focus = [...this.chosen][0] ?? this.sequence[0] ?? null;
-      if (this.focus) this.chosen.add(this.focus);
+      if (this.focus && !this.several) this.chosen.add(this.focus);
       this.anchor = this.focus;
     }
     this.emit('cells', { moved });

@@ -119,7 +119,7 @@ export class Viewer {
       return;
     }
     if (this.showField(cell.field)) this.pending = cell;
-    else if (from !== 'viewer') this.pan(cell, false);
+    else if (from !== 'viewer' && from !== 'several') this.pan(cell, false);
     this.draw();
   }
 
@@ -223,7 +223,7 @@ export class Viewer {
     if (!event.quick || !this.image || this.draft.length) return;
     const hit = this.hit(this.image.viewerElementToImageCoordinates(event.position));
     const { shiftKey, ctrlKey, metaKey } = event.originalEvent;
-    if (hit) this.store.select(hit.cell_id, { how: shiftKey || ctrlKey || metaKey ? 'toggle' : 'one', from: 'viewer' });
+    if (hit) this.store.select(hit.cell_id, { how: shiftKey || ctrlKey || metaKey || this.store.several ? 'toggle' : 'one', from: 'viewer' });
   }
 
   /** The smallest cell at a place. */
