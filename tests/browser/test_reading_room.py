@@ -42,7 +42,7 @@ def _larger(smear: DrawnSmear, *, cells: int, fields: int) -> DrawnSmear:
     for at in range(cells):
         one, name = of.cells[at % len(of.cells)], f"c{at + 1:03d}"
         where = ((one.field or 0) + len(of.fields) * (at // len(of.cells))) % fields
-        images[f"cell-{name}.png"] = smear.images[one.source]
+        images[f"cell-{name}.png"] = smear.images[f"cell-{one.id}.png"]
         many.append(one.model_copy(update={"id": name, "field": where, "source": f"cell-{name}.png"}))
     update = {"cells": tuple(many), "fields": tuple(frames), "differential": differential(one.cls for one in many)}
     return DrawnSmear(of.model_copy(update=update), images)
