@@ -15,7 +15,7 @@ from starlette.responses import Response
 from portal.access import SignedIn
 from portal.audit_words import ACTIONS, line, plain_action
 from portal.rendering import is_partial, page
-from server.accounts import service as accounts
+from server.accounts import people
 from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.audit.schemas import AuditQuery, AuditVerification
@@ -97,7 +97,7 @@ def _context(
     session: Session, who: Principal, form: AuditForm, check: AuditVerification | None = None
 ) -> dict[str, Any]:  # Any: a template's variables
     found = audit.look(session, who, form.as_query(), limit=PAGE_ROWS)
-    names = {f"user:{user.id}": user.display_name for user in accounts.list_users(session, who)}
+    names = {f"user:{user.id}": user.display_name for user in people.list_users(session, who)}
     for hospital in hospitals.list_hospitals(session, who):
         names[f"hospital:{hospital.id}"] = hospital.name
         names |= {f"node:{node.id}": f"{hospital.name}, node" for node in hospital.nodes}

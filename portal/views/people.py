@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from portal.access import SignedIn
 from portal.rendering import page, wants_json
 from server.accounts import invitations, second_factor, sessions
+from server.accounts import people as accounts_people
 from server.accounts import service as accounts
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
@@ -24,7 +25,7 @@ def people(request: Request, session: SessionDep, who: SignedIn) -> Response:
     return page(
         request,
         "people/list.html",
-        people=accounts.list_users(session, who),
+        people=accounts_people.list_users(session, who),
         invited=invitations.waiting(session, who),
         hospitals=_hospitals(session, who),
         roles=_roles(who),
@@ -87,7 +88,7 @@ def revoke_invitation(session: SessionDep, who: SignedIn, invitation_id: str) ->
 def person(request: Request, session: SessionDep, who: SignedIn, user_id: str) -> Response:
     """One person: how the account stands, and where they are signed in."""
     opened = sessions.of(session, who, user_id)
-    shown = accounts.person(session, who, user_id)
+    shown = accounts_people.person(session, who, user_id)
     hospital = hospitals.name_of(session, shown.hospital_id) if shown.hospital_id else ""
     return page(
         request,
@@ -110,7 +111,7 @@ def change(
     hospital_id: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Give somebody another name, role or hospital."""
-    accounts.change_person(
+    accounts_people.change_person(
         session, actor=who, user_id=user_id, display_name=display_name, role=role, hospital_id=hospital_id or None
     )
     return RedirectResponse(f"/people/{user_id}", status_code=303)
@@ -119,7 +120,7 @@ def change(
 @router.post("/people/{user_id}/active", name="person_active")
 def set_active(session: SessionDep, who: SignedIn, user_id: str, active: Annotated[bool, Form()] = False) -> Response:
     """Shut somebody out, or let them in again."""
-    accounts.set_active(session, actor=who, user_id=user_id, active=active)
+    accounts_people.set_active(session, actor=who, user_id=user_id, active=active)
     return RedirectResponse(f"/people/{user_id}", status_code=303)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.accounts import invitations, passwords, second_factor, service
+from server.accounts import invitations, passwords, people, second_factor, service
 from server.accounts.roles import Role
 from server.commands import COMMAND_LINE, HomeOption, JsonOption, emit, open_runtime
 from server.settings import ENV_PREFIX
@@ -75,7 +75,7 @@ def reset_second_factor(
 ) -> None:
     """Let somebody who lost phone and recovery codes set up a new second factor; their sessions end."""
     with open_runtime(home) as runtime, runtime.database.session() as session:
-        found = {user.username: user for user in service.list_users(session, COMMAND_LINE)}.get(username)
+        found = {user.username: user for user in people.list_users(session, COMMAND_LINE)}.get(username)
         if found is None:
             raise NotFoundError(f"There is no account {username}; see `user list`.")
         second_factor.reset(session, COMMAND_LINE, found.id)
@@ -86,7 +86,7 @@ def reset_second_factor(
 def list_users(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the accounts."""
     with open_runtime(home) as runtime, runtime.database.session(read_only=True) as session:
-        users = service.list_users(session, COMMAND_LINE)
+        users = people.list_users(session, COMMAND_LINE)
     lines = [
         f"{user.username}  {user.role.label}  {user.display_name}"
         f"{'  second factor' if user.second_factor else ''}{'' if user.active else '  (shut)'}"

@@ -1,4 +1,4 @@
-"""Users, passwords, sessions."""
+"""Accounts as such: made, signed in to by password, and the sessions that follow."""
 
 import hashlib
 import re
@@ -77,7 +77,7 @@ def create_user(
     )
     repository.add(session, user)
     record(session, user, actor.actor, "created", role=role.value, hospital_id=hospital_id)
-    return _view(user)
+    return view_of(user)
 
 
 def check_place(session: Session, *, display_name: str, role: Role, hospital_id: str | None) -> None:
@@ -94,51 +94,6 @@ def check_place(session: Session, *, display_name: str, role: Role, hospital_id:
         raise NotFoundError(f"There is no hospital {hospital_id}; enrol it first.")
 
 
-def set_active(session: Session, *, actor: Principal, user_id: str, active: bool) -> UserView:
-    """Let a person in again, or shut them out at once."""
-    user = managed(session, actor, user_id)
-    if user.id == actor.user_id and not active:
-        raise ConflictError("Nobody shuts out themselves; ask another administrator.")
-    user.active = active
-    if not active:
-        repository.revoke(session, now=utc_now(), user_id=user.id)
-    record(session, user, actor.actor, "activated" if active else "deactivated")
-    return _view(user)
-
-
-def change_person(
-    session: Session, *, actor: Principal, user_id: str, display_name: str, role: Role, hospital_id: str | None
-) -> UserView:
-    """Give a person another name, role or hospital. Another role or hospital ends every session of theirs.
-
-    Reports keep the name and role that they were signed with.
-
-    Raises:
-        ForbiddenError: the actor is no administrator.
-        ConflictError: it is one's own role, or nobody who may sign in would be left to administer.
-        UsageError, NotFoundError: name, role and hospital do not go together, or there is no such account or hospital.
-    """
-    if actor.role is not Role.ADMIN:
-        raise ForbiddenError("Only administrators change a person's name, role or hospital.")
-    # Locked before the account: of two administrators who take the role from each other, the second is refused.
-    admins = {user.id for user in repository.active_of_role(session, Role.ADMIN, lock=True)}
-    user, name = managed(session, actor, user_id), display_name.strip()
-    check_place(session, display_name=name, role=role, hospital_id=hospital_id)
-    if user.id == actor.user_id and role is not user.role:
-        raise ConflictError("Nobody changes their own role; ask another administrator.")
-    if role is not Role.ADMIN and admins == {user.id}:
-        raise ConflictError("This is the last administrator who may sign in; make another one first.")
-    before = {"name": user.display_name, "role": user.role.value, "hospital_id": user.hospital_id}
-    user.display_name, user.role, user.hospital_id = name, role, hospital_id
-    after = {"name": name, "role": role.value, "hospital_id": hospital_id}
-    changed = {key: {"from": before[key], "to": value} for key, value in after.items() if value != before[key]}
-    if not changed:
-        return _view(user)
-    ended = repository.revoke(session, now=utc_now(), user_id=user.id) if changed.keys() - {"name"} else 0
-    record(session, user, actor.actor, "changed", **changed, sessions_ended=ended)
-    return _view(user)
-
-
 def managed(session: Session, actor: Principal, user_id: str) -> User:
     """Return an account, locked, that ``actor`` may change.
 
@@ -150,33 +105,6 @@ def managed(session: Session, actor: Principal, user_id: str) -> User:
         raise NotFoundError("There is no such account.")
     require_people_rights(actor, user.role)
     return user
-
-
-def list_users(session: Session, principal: Principal) -> list[UserView]:
-    """Return the accounts; hospital IT sees its own hospital's."""
-    return _listed(session, _scope(principal))
-
-
-def person(session: Session, principal: Principal, user_id: str) -> UserView:
-    """Return one account."""
-    found = _listed(session, _scope(principal), user_id)
-    if not found:
-        raise NotFoundError("There is no such account.")
-    return found[0]
-
-
-def _scope(principal: Principal) -> str | None:
-    if principal.role is Role.HOSPITAL_IT and principal.hospital_id:
-        return principal.hospital_id
-    if principal.role not in {Role.ADMIN, Role.COORDINATOR, Role.AUDITOR}:
-        raise ForbiddenError("Your role does not see accounts; ask a coordinator.")
-    return None
-
-
-def _listed(session: Session, hospital_id: str | None, user_id: str | None = None) -> list[UserView]:
-    now = utc_now()
-    found = repository.users(session, hospital_id=hospital_id, now=now, idle_since=now - IDLE, user_id=user_id)
-    return [_view(line.user, line.sessions) for line in found]
 
 
 def compare_ahead(session: Session, runtime: Runtime, user_id: str, password: str) -> None:
@@ -205,7 +133,7 @@ def authenticate(session: Session, username: str, password: str) -> UserView:
         SignInRefusedError: they are nobody's, or the account is locked or shut.
     """
     user = repository.by_username(session, _tidy(username), lock=True)
-    return _view(_checked(session, user, password, whole=user is not None and user.totp_sealed is None))
+    return view_of(_checked(session, user, password, whole=user is not None and user.totp_sealed is None))
 
 
 def check_password(session: Session, user_id: str, password: str) -> None:
@@ -269,7 +197,7 @@ def open_session(session: Session, user_id: str, *, user_agent: str = "") -> tup
 def principal_for(session: Session, token: str, *, used: bool = True) -> Principal | None:
     """Return who is signed in by this token, or None: unknown, ended, idle too long, or shut out.
 
-    ``used`` False: only looked at, by a stream that is open; that is no use of the session.
+    ``used`` False: asked by an open page itself, which is no use of the session.
     """
     found = repository.session_and_user(session, token_id(token)) if token else None
     if found is None:
@@ -424,7 +352,8 @@ def _principal(row: UserSession, user: User) -> Principal:
     )
 
 
-def _view(user: User, sessions: int = 0) -> UserView:
+def view_of(user: User, sessions: int = 0) -> UserView:
+    """Return an account as others see it; ``sessions``: how many are open."""
     locked = user.locked_until if user.locked_until and user.locked_until > utc_now() else None
     kept = user.model_dump(include=UserView.model_fields.keys() - {"locked_until"})
     return UserView(**kept, second_factor=user.totp_sealed is not None, sessions=sessions, locked_until=locked)

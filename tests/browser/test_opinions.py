@@ -62,6 +62,23 @@ def _saved(page: Page) -> None:
     expect(page.locator("#saved")).to_have_text("saved", timeout=30_000)
 
 
+def test_blind_first_read_is_taken_over_once_that_was_asked(network: Network, visit: Visit, smear: DrawnSmear) -> None:
+    case_id = blind_case(network, smear)
+    with network.centre.runtime.database.session() as session:
+        cases.claim(session, network.people["second"], case_id)
+    page = visit("reader", f"/cases/{case_id}")
+    page.wait_for_selector(READY)
+    asked = page.get_by_role("dialog", name="Take this case over?")
+    page.get_by_role("button", name="Take over…").click()
+    expect(asked).to_contain_text("Dr. M. Osei is reading it until")
+    page.keyboard.press("Escape")
+    expect(asked).to_be_hidden()
+    page.keyboard.press("c")
+    expect(asked).to_be_visible()
+    page.keyboard.press("t")
+    page.wait_for_selector("#open-blind")
+
+
 def test_blind_first_read_by_keys_hides_the_ai_until_it_is_saved(
     network: Network, visit: Visit, smear: DrawnSmear
 ) -> None:

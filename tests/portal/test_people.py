@@ -5,11 +5,10 @@ import pytest
 from server.accounts.roles import Role
 from server.cases import service as cases
 from server.reviews import service as reviews
-from server.reviews.schemas import SignInput
 from tests.factories import PASSWORD
 from tests.portal.client import Browser
 from tests.portal.factories import Network
-from tests.reading import look_through
+from tests.reading import look_through, sign_input
 
 NEW = {"username": "new.one", "display_name": "Dr. N. Ew", "password": PASSWORD}
 
@@ -38,8 +37,7 @@ def test_administrator_changes_name_role_and_hospital_and_signed_reports_keep_th
     with network.centre.runtime.database.session() as session:
         cases.claim(session, reader, case)
         look_through(session, reader, case)
-        version = cases.case_view(session, reader, case).version
-        signing = SignInput(password=PASSWORD, impression="Left shift.", case_version=version)
+        signing = sign_input(session, reader, case, impression="Left shift.")
         report = reviews.sign(session, reader, network.centre.runtime, case, signing)
     visitor.sign_in("admin")
     page = visitor.get(f"/people/{reader.user_id}").text

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 from sqlalchemy import text
 
-from server.accounts import invitations, service
+from server.accounts import invitations, people, service
 from server.accounts.roles import Role
 from server.accounts.schemas import COMMAND_LINE
 from server.audit import service as audit
@@ -90,7 +90,7 @@ def test_links_to_a_role_that_whoever_invited_manages_no_more_are_void(runtime: 
         boss = principal(Role.ADMIN).model_copy(update={"user_id": invited_by})
         token, _ = invitations.invite(session, actor=boss, display_name="N. Ew", role=Role.ADMIN)
         add_user(session, "other", Role.ADMIN)
-        service.change_person(
+        people.change_person(
             session, actor=COMMAND_LINE, user_id=invited_by, display_name="B. Oss", role=Role.AUDITOR, hospital_id=None
         )
         with pytest.raises(NotFoundError):
@@ -102,7 +102,7 @@ def test_links_of_whoever_was_shut_out_are_void(runtime: Runtime) -> None:
         coordinator = add_user(session, "cora", Role.COORDINATOR)
         actor = principal(Role.COORDINATOR).model_copy(update={"user_id": coordinator})
         token, _ = invitations.invite(session, actor=actor, display_name="B", role=Role.AUDITOR)
-        service.set_active(session, actor=COMMAND_LINE, user_id=coordinator, active=False)
+        people.set_active(session, actor=COMMAND_LINE, user_id=coordinator, active=False)
         with pytest.raises(NotFoundError):
             invitations.accept(session, token, username="bea", password=PASSWORD)
 

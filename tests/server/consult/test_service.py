@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session, select
 
+from server.accounts import people
 from server.accounts import service as accounts
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
@@ -143,7 +144,7 @@ def test_nobody_is_told_who_does_not_want_it_or_knows(ward: Ward, why: str) -> N
         if why == "seen":
             service.seen(session, ward.second_reader, ward.case_id)
         if why == "shut":
-            accounts.set_active(session, actor=admin, user_id=ward.second_reader.user_id, active=False)
+            people.set_active(session, actor=admin, user_id=ward.second_reader.user_id, active=False)
     for payload in pending(runtime):
         tasks.notify(runtime, payload)
     assert mail.letters == []
