@@ -62,7 +62,7 @@ const findings = store.blind ? null : new Findings(store, queue, address, data.f
 const flush = () => findings?.flush();
 const activity = new Activity(store, address);
 const openSign = store.blind ? blindSaving(store, queue, { expired: () => trouble.onExpired() })
-  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush, ready: () => flags.renew() });
+  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush, ready: () => flags.ready() });
 const saveFirst = () => say('Save this reading first.', { seconds: 2 });
 const openGlass = store.blind ? saveFirst : glassDialog(store, queue, flush);
 const asking = document.querySelector('#ask form');

@@ -1,6 +1,6 @@
 // The case as the page knows it: the server is the truth, this is its latest word plus what waits to be sent.
 /** What the hospital's rules say of the smear, to tell whether that has changed. */
-const said = ({ quality, flags }) => [quality.white_cells, ...flags.map(({ id, evidence }) => id + evidence.text)].join('|');
+const said = ({ quality, flags }) => [quality.white_cells, ...flags.map((flag) => flag.shown)].join('|');
 
 export class Store extends EventTarget {
   constructor(data) {
