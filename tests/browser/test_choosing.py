@@ -93,8 +93,10 @@ def test_nothing_but_a_tap_takes_a_cell_in_where_several_are_chosen(
     room.tile(order[2]).drag_to(basophil)
     room.tile(order[2]).click(button="right")
     page.get_by_role("menuitem", name="monocyte").click()
+    room.saved()
     # None is chosen: the cell itself.
     room.tile(order[2]).drag_to(basophil)
+    room.saved()  # the gallery scrolls to what it is told of
     room.tile(order[4]).click(button="right")
     page.get_by_role("menuitem", name="eosinophil").click()
     room.saved()
