@@ -29,7 +29,9 @@ def sign_input(
     """Return what the page sends to sign the case as it is; ``dismissed``: flag id → reason, the rest is agreed."""
     case = cases.case_view(session, reader, case_id)
     decisions = [
-        FlagDecisionInput(flag_id=flag.id, agreed=flag.id not in dismissed, reason=dismissed.get(flag.id, ""))
+        FlagDecisionInput(
+            flag_id=flag.id, shown=flag.shown, agreed=flag.id not in dismissed, reason=dismissed.get(flag.id, "")
+        )
         for flag in case.flags
     ]
     return SignInput(

@@ -65,8 +65,12 @@ class Person:
         """Sign a case out, with the password again and all flags agreed."""
         form = self._hidden(f"/cases/{case_id}")
         kept = {name: form.get(name, "") for name in ("case_version", "idempotency_key")}
-        flags = [flag["id"] for flag in self.json(f"/cases/{case_id}.json")["flags"]]
-        said = {"flag": flags, "reason": [""] * len(flags)}
+        flags = self.json(f"/cases/{case_id}.json")["flags"]
+        said = {
+            "flag": [one["id"] for one in flags],
+            "shown": [one["shown"] for one in flags],
+            "reason": [""] * len(flags),
+        }
         self.submit(f"/cases/{case_id}/sign", password=self._password, impression=impression, **kept, **said)
 
     def reclassify(self, case_id: str, *, cell_id: str, label: str) -> Any:  # Any: parsed JSON

@@ -129,18 +129,20 @@ def sign(
     idempotency_key: Key,
     impression: Annotated[str, Form()] = "",
     flag: Annotated[list[str] | None, Form()] = None,
+    shown: Annotated[list[str] | None, Form()] = None,
     dismissed: Annotated[list[str] | None, Form()] = None,
     reason: Annotated[list[str] | None, Form()] = None,
     opinion: Annotated[list[str] | None, Form()] = None,
     keys: Annotated[int, Form(ge=0)] = 0,
     clicks: Annotated[int, Form(ge=0)] = 0,
 ) -> Response:
-    """Sign the case out. `flag` and `reason` run side by side; `dismissed` holds the ids of the dismissed flags,
-    `opinion` those of the second opinions that stood on the page. The same key twice makes one report."""
+    """Sign the case out. `flag`, `shown` (of the case's JSON) and `reason` run side by side; `dismissed` holds the ids
+    of the dismissed flags, `opinion` those of the second opinions that stood on the page. The same key twice makes one
+    report."""
     signing = SignInput(
         password=password,
         impression=impression,
-        decisions=_decisions(flag or [], dismissed or [], reason or []),
+        decisions=_decisions(flag or [], shown or [], dismissed or [], reason or []),
         case_version=case_version,
         opinions=opinion or [],
         idempotency_key=idempotency_key,
@@ -161,10 +163,12 @@ def _redrawn(session: Session, runtime: Runtime, who: Principal, case_id: str, d
         return steps.changed(reading, who, case_id, done)
 
 
-def _decisions(flags: list[str], dismissed: list[str], reasons: list[str]) -> list[FlagDecisionInput]:
-    if len(reasons) != len(flags):
+def _decisions(flags: list[str], shown: list[str], dismissed: list[str], reasons: list[str]) -> list[FlagDecisionInput]:
+    if not len(flags) == len(shown) == len(reasons):
         raise UsageError("Reload the page and sign again.")
     return [
-        FlagDecisionInput(flag_id=flag, agreed=flag not in dismissed, reason=reason if flag in dismissed else "")
-        for flag, reason in zip(flags, reasons, strict=True)
+        FlagDecisionInput(
+            flag_id=flag, shown=seen, agreed=flag not in dismissed, reason=reason if flag in dismissed else ""
+        )
+        for flag, seen, reason in zip(flags, shown, reasons, strict=True)
     ]

@@ -2,9 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from server.accounts.schemas import Colleague
 from server.models import OpinionKind
@@ -207,6 +208,16 @@ class Amending(BaseModel):
     """The case's version when it began: unchanged, nothing was done yet."""
 
 
+class FlagView(Flag):
+    """A flag in the reading room."""
+
+    @computed_field(description="What a reader sees of it, as a hash: sent with the signature.")  # type: ignore[prop-decorator]
+    @property
+    def shown(self) -> str:
+        """Further cells can give a flag another severity or evidence under the same id."""
+        return sha256(f"{self.id}\n{self.severity}\n{self.evidence.text}".encode()).hexdigest()[:16]
+
+
 class CaseView(BaseModel):
     """Everything the reading room shows."""
 
@@ -217,7 +228,7 @@ class CaseView(BaseModel):
     state: CaseState
     version: int
     context: ClinicalContext
-    flags: list[Flag]
+    flags: list[FlagView]
     quality: Quality
     ai_differential: Differential
     differential: Differential

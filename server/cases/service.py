@@ -60,7 +60,7 @@ def _whole_view(session: Session, case: Case) -> CaseView:
         state=case.state,
         version=case.version,
         context=ClinicalContext.model_validate(case.context),
-        flags=views.flags_of(case),
+        flags=views.flag_views(case),
         quality=Quality.model_validate(case.quality),
         ai_differential=case.differential,
         differential=views.live_differential(cells),

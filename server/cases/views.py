@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from server.cases.schemas import CellOutline, CellView, FieldView, WorklistRow
+from server.cases.schemas import CellOutline, CellView, FieldView, FlagView, WorklistRow
 from server.models import Case, CaseCell, CaseField
 from shared.contracts.analysis import Differential, Flag, Severity
 from shared.contracts.case import OVERLAY_PREFIX, CaseState
@@ -144,3 +144,8 @@ def index_flags(case: Case, flags: Sequence[Flag]) -> None:
 def flags_of(case: Case) -> list[Flag]:
     """Return the case's flags as contracts."""
     return [Flag.model_validate(flag) for flag in case.flags]
+
+
+def flag_views(case: Case) -> list[FlagView]:
+    """Return the case's flags as the reading room shows them."""
+    return [FlagView.model_validate(flag) for flag in case.flags]

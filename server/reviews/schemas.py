@@ -71,6 +71,8 @@ class FlagDecisionInput(BaseModel):
     """The reader's word on one flag."""
 
     flag_id: str
+    shown: str
+    """As the page had it (`FlagView.shown`)."""
     agreed: bool
     reason: str = ""
 

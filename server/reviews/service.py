@@ -9,6 +9,7 @@ from server.accounts.schemas import Principal
 from server.audit import service as audit
 from server.cases import service as cases
 from server.cases.sight import require_open
+from server.cases.views import flag_views
 from server.insights import measures
 from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
@@ -127,8 +128,8 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
     Raises:
         UnauthenticatedError: the password is wrong.
         ConflictError: the case changed since the page was loaded, this reader does not hold it, a second opinion is
-            open or was given since, the flags are others than the decisions name, or a doubtful cell is left unreviewed
-            or a class group unseen.
+            open or was given since, the flags are others than were shown or say something else, or a doubtful cell is
+            left unreviewed or a class group unseen.
         DataInvalidError: no impression, or a dismissed flag without a reason.
     """
     accounts.check_password(session, principal.user_id, signing.password)
@@ -177,8 +178,8 @@ def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str,
 
 
 def _require_flags_shown(case: Case, decisions: list[FlagDecisionInput]) -> None:
-    """Return if the signer had the case's flags before them, no more and no fewer: further cells change them."""
-    if {decision.flag_id for decision in decisions} != {str(flag["id"]) for flag in case.flags}:
+    """Return if the signer had the case's flags before them, all as they are now: further cells change them."""
+    if {(one.flag_id, one.shown) for one in decisions} != {(flag.id, flag.shown) for flag in flag_views(case)}:
         raise ConflictError(
             "The flags of this case have changed since you loaded it. Reload the page, look at the flags, then sign."
         )

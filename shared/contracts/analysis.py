@@ -160,7 +160,7 @@ class Smear(Contract):
     synthetic: bool = False
 
     @model_serializer(mode="wrap")
-    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+    def _without_empty_limits(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
         plain: dict[str, Any] = handler(self)
         return {name: value for name, value in plain.items() if name != "limits" or value}
 

@@ -67,6 +67,44 @@ def test_cells_are_chosen_and_named_by_taps_alone(open_room: OpenRoom, drawn: li
     assert room.chosen_all() == [order[4]]
 
 
+def test_nothing_but_a_tap_takes_a_cell_in_where_several_are_chosen(
+    open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
+    flagged = [one for one in drawn if one.smear.fields and any(flag.evidence.cells for flag in one.smear.flags)]
+    room = open_room(flagged[0], width=1024, height=768, touch=True)
+    page, order, before = room.page, room.order(), room.classes()
+    basophil = page.locator('.key[data-class="basophil"]')
+    page.get_by_role("button", name="Choose several").tap()
+    room.tile(order[1]).tap()
+    basophil.tap()
+    room.saved()
+    for does in ("undo", "redo", "nextDoubtful"):
+        page.locator(f'.key[data-does="{does}"]').tap()
+        assert room.chosen_all() == []
+    page.locator("[data-flag]:not([aria-disabled])").first.tap()
+    page.keyboard.press(".")
+    page.keyboard.press("j")
+    room.tile(order[2]).click(button="right")
+    page.keyboard.press("Escape")
+    assert room.chosen_all() == []
+    room.tile(order[3]).tap()
+    assert room.chosen_all() == [order[3]]
+    # Another cell than the chosen: the menu is for these, and nothing is dragged.
+    room.tile(order[2]).drag_to(basophil)
+    room.tile(order[2]).click(button="right")
+    page.get_by_role("menuitem", name="monocyte").click()
+    room.saved()
+    # None is chosen: the cell itself.
+    room.tile(order[2]).drag_to(basophil)
+    room.saved()  # the gallery scrolls to what it is told of
+    room.tile(order[4]).click(button="right")
+    page.get_by_role("menuitem", name="eosinophil").click()
+    room.saved()
+    assert room.chosen_all() == []
+    given = (CellClass.BASOPHIL, CellClass.BASOPHIL, CellClass.MONOCYTE, CellClass.EOSINOPHIL)
+    assert room.classes() == {**before, **dict(zip(order[1:5], given, strict=True))}
+
+
 def test_all_doubtful_of_this_class_are_set_by_one_key(room: Room) -> None:
     page = room.page
     page.keyboard.press(".")

@@ -150,7 +150,8 @@ def test_flags_that_come_with_more_cells_are_seen_before_anything_is_signed(
     page.keyboard.press("Control+Enter")
     page.locator("#impression").fill("Left shift.")
     dialog.locator(f'[name=dismissed][value="{kept.id}"]').check()
-    dialog.locator(f'[id="reason-{kept.id}"]').fill("Known.")
+    decide = dialog.locator(".decide", has=page.locator(f'[name=flag][value="{kept.id}"]'))
+    decide.locator("[name=reason]").fill("Known.")
     _count_on(room, smear, (fired, kept))
     # Under the reader's hands nothing changes; once the dialog is closed, everything is anew.
     expect(page.locator("#more-cells li.came")).to_be_attached(timeout=15_000)
@@ -171,4 +172,40 @@ def test_flags_that_come_with_more_cells_are_seen_before_anything_is_signed(
     expect(page.locator("#impression")).to_have_value("Left shift.")
     assert [one.get_attribute("value") for one in dialog.locator("[name=flag]").all()] == ["blasts", kept.id]
     expect(dialog.locator(f'[name=dismissed][value="{kept.id}"]')).to_be_checked()
-    expect(dialog.locator(f'[id="reason-{kept.id}"]')).to_have_value("Known.")
+    expect(decide.locator("[name=reason]")).to_have_value("Known.")
+
+
+def test_flag_that_says_something_else_is_decided_anew_and_nothing_is_signed_before_it_is_loaded(
+    open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
+    smear = next(one for one in drawn if one.smear.fields and one.smear.flags)
+    room = open_room(smear)
+    page, dialog, flag = room.page, room.page.locator("#sign"), smear.smear.flags[0]
+    decide = dialog.locator(".decide", has=page.locator(f'[name=flag][value="{flag.id}"]'))
+    page.keyboard.press("Shift+M")
+    expect(page.locator("#more-cells li")).to_contain_text("asked ")
+    page.keyboard.press("Control+Enter")
+    decide.locator("[name=dismissed]").check()
+    decide.locator("[name=reason]").fill("Known.")
+    page.keyboard.press("Escape")
+    page.route(f"**/cases/{room.case_id}", lambda route: route.abort())
+    evidence = flag.evidence.model_copy(update={"text": "Now in 9 cells"})
+    _count_on(room, smear, (flag.model_copy(update={"evidence": evidence}), *smear.smear.flags[1:]))
+    expect(page.locator("#toasts")).to_contain_text("cells more came", timeout=15_000)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#toasts")).to_contain_text("The flags have changed and could not be loaded")
+    expect(dialog).to_be_hidden()
+    page.unroute(f"**/cases/{room.case_id}")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#toasts")).to_contain_text("changed the flags: look at them before you sign")
+    expect(page.locator("#panel-flags")).to_contain_text("Now in 9 cells")
+    expect(decide.locator("[name=dismissed]")).not_to_be_checked()
+    expect(decide.locator("[name=reason]")).to_have_value("")
+    # Nor does a draft put the old word back.
+    page.reload()
+    page.wait_for_selector(READY)
+    page.keyboard.press("Control+Enter")
+    expect(dialog).to_be_visible()
+    expect(decide.locator("[name=dismissed]")).not_to_be_checked()
+    expect(decide.locator("[name=reason]")).to_have_value("")
+    room.tell_nothing_of("ERR_FAILED")

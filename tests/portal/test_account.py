@@ -89,9 +89,10 @@ def test_signing_a_report_still_asks_for_the_password(reader: Browser, network: 
     with network.centre.runtime.database.session() as session:
         look_through(session, network.people["reader"], case)
     shown = reader.get(f"/cases/{case}.json").json()
-    flags = [flag["id"] for flag in shown["flags"]]
+    flags = shown["flags"]
     fields: dict[str, str | list[str]] = {
-        "impression": "Nothing of note.", "case_version": str(shown["version"]), "flag": flags,
+        "impression": "Nothing of note.", "case_version": str(shown["version"]),
+        "flag": [flag["id"] for flag in flags], "shown": [flag["shown"] for flag in flags],
         "reason": [""] * len(flags), "idempotency_key": "signed-once",
     }  # fmt: skip
     json = {"Accept": "application/json"}

@@ -40,7 +40,7 @@ class Row:
     asked: str
     outcomes: str
     fields: Mapping[str, str | list[str]] = field(default_factory=dict)
-    before: Callable[[World], dict[str, str]] | None = None
+    before: Callable[[World], Mapping[str, str | list[str]]] | None = None
     """What must be so first; returns further fields, or things to name in the address."""
 
 
@@ -48,11 +48,12 @@ def _under_way(world: World) -> dict[str, str]:
     return {"run": start_another_run(world)}
 
 
-def _sign(world: World) -> dict[str, str]:
+def _sign(world: World) -> dict[str, str | list[str]]:
     with world.network.centre.runtime.database.session() as session:
         reader, case_id = world.network.people["reader"], world.things[OWN]["case"]
         look_through(session, reader, case_id)
-        return {"case_version": str(cases.case_view(session, reader, case_id).version)}
+        case = cases.case_view(session, reader, case_id)
+        return {"case_version": str(case.version), "shown": [flag.shown for flag in case.flags]}
 
 
 def _undone(world: World) -> dict[str, str]:

@@ -134,11 +134,15 @@ def test_reading_claims_changes_undoes_and_signs(reader: Browser, network: Netwo
     reader.post(f"/cases/{case}/accept", {"cell_id": doubtful, "idempotency_key": "a" * 16})
     left = reader.post(f"/cases/{case}/seen", {"group": sorted({cell["current_class"] for cell in cells})}).json()
     assert left == {"doubtful": [], "unseen": []}
+    page = reader.get(f"/cases/{case}").text
+    shown = re.findall(r'name="shown" value="([^"]*)"', page)
+    assert shown == [flag["shown"] for flag in reader.get(f"/cases/{case}.json").json()["flags"]]
     form: dict[str, str | list[str]] = {
-        "case_version": hidden(reader.get(f"/cases/{case}").text, "case_version"),
+        "case_version": hidden(page, "case_version"),
         "idempotency_key": "s" * 16,
         "impression": "Left shift.",
         "flag": ["immature.granulocytes", "too_few_cells"],
+        "shown": shown,
         "dismissed": ["too_few_cells"],
         "reason": ["", "The smear is representative."],
     }

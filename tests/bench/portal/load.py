@@ -96,6 +96,7 @@ class Reader(FastHttpUser):
         now = self.get(f"/cases/{case}.json", "page: case as data").json()
         form = {"case_version": now["version"], "impression": "Reactive picture.", "password": PLAN["password"]}
         form["flag"] = [flag["id"] for flag in now["flags"]]
+        form["shown"] = [flag["shown"] for flag in now["flags"]]
         form["reason"] = [""] * len(now["flags"])
         form["idempotency_key"] = str(uuid.uuid4())
         answer = self.post(case, "sign", form)

@@ -86,7 +86,8 @@ export class Acts {
       cells.delete(cell.cell_id);
       ids.forEach((id, i) => cells.set(id, marked(this.store, { id, number: number + i, field: cell.field, box: boxes[i], label: cell.current_class })));
     });
-    this.store.selectMany(ids, { from: 'viewer' });
+    if (this.store.several) this.store.select(ids[0], { from: 'viewer' });
+    else this.store.selectMany(ids, { from: 'viewer' });
     this.queue.add(`${this.address}/cells/split`, { cell_id: cell.cell_id, new_id: ids, box: boxes.flat() }, { touches: [cell.cell_id, ...ids], words });
   }
 

@@ -47,7 +47,7 @@ function touches(root, tile, band) {
   return left < band.right && left + box.width > band.left && top < band.bottom && top + box.height > band.top;
 }
 
-/** Drag the chosen tiles onto a group of the gallery, or onto a class in the bar below. */
+/** Drag the chosen tiles, or one where none is chosen, onto a group of the gallery, or onto a class in the bar below. */
 export function dragging(root, store, drop) {
   const target = (event) => {
     const key = event.target.closest?.('.key[data-class]');
@@ -55,7 +55,7 @@ export function dragging(root, store, drop) {
     const group = event.target.closest?.('[data-group]');
     return group && group.dataset.group !== 'unsure' ? [group, group.dataset.group] : [null, null];
   };
-  let dragged = false;
+  let dragged = null;
   let over = null;
   const light = (element) => {
     over?.classList.remove('drop');
@@ -65,10 +65,16 @@ export function dragging(root, store, drop) {
   root.addEventListener('dragstart', (event) => {
     const tile = event.target.closest?.('.tile');
     if (!tile || !store.mine) return;
-    if (!store.chosen.has(tile.dataset.cell)) store.select(tile.dataset.cell, { from: 'gallery' });
-    dragged = true;
+    const id = tile.dataset.cell;
+    // Chosen one by one, they are not dragged by another cell, nor is that dragged in their stead.
+    if (store.several && store.chosen.size && !store.chosen.has(id)) {
+      event.preventDefault();
+      return;
+    }
+    if (!store.chosen.has(id)) store.select(id, { from: 'gallery' });
+    dragged = store.chosen.size ? [...store.chosen] : [id];
     event.dataTransfer.effectAllowed = 'move';
-    event.dataTransfer.setData('text/plain', store.words([...store.chosen]));
+    event.dataTransfer.setData('text/plain', store.words(dragged));
     document.body.classList.add('dragging');
   });
   document.addEventListener('dragover', (event) => {
@@ -81,10 +87,10 @@ export function dragging(root, store, drop) {
     const [element, label] = target(event);
     if (!dragged || !element) return;
     event.preventDefault();
-    drop(label);
+    drop(label, dragged.filter((one) => store.cells.has(one)));
   });
   document.addEventListener('dragend', () => {
-    dragged = false;
+    dragged = null;
     light(null);
     document.body.classList.remove('dragging');
   });

@@ -2,12 +2,13 @@
 // sent more of the smear. A flag that fired meanwhile must be seen before anything is signed.
 import { dialogOpen, say } from '../app.js';
 
-const ids = (flags) => flags.map((flag) => flag.id).sort().join(' ');
+// Each with its severity and evidence, which can change under the same id.
+const said = (flags) => flags.map((flag) => flag.shown).sort().join(' ');
 
 export class Flags {
   constructor(store, queue, address) {
     Object.assign(this, { store, queue, address });
-    this.known = ids(store.case.flags);
+    this.known = said(store.case.flags);
     this.stale = false;
     store.addEventListener('flags', () => {
       this.stale = true;
@@ -19,11 +20,17 @@ export class Flags {
     window.addEventListener('online', () => this.renew());
   }
 
-  /** Take them anew, if they are old; true where a flag came or went. What is chosen, typed and dismissed stays. */
+  /** Take them anew, if they are old; true where a flag came, went or says something else. What is chosen, typed and dismissed stays. */
   async renew() {
     if (!this.stale || this.queue.size || dialogOpen()) return false;
     this.asked ??= this.fetch().finally(() => { this.asked = null; });
     return this.asked;
+  }
+
+  /** Whether they are as the centre has them, renewed where need be: nothing is signed over old ones. */
+  async ready() {
+    await this.renew();
+    return !this.stale;
   }
 
   async fetch() {
@@ -34,7 +41,7 @@ export class Flags {
     if (!data || this.queue.size || dialogOpen()) return false;
     this.stale = false;
     this.show(page, JSON.parse(data.textContent));
-    const now = ids(this.store.case.flags);
+    const now = said(this.store.case.flags);
     const changed = now !== this.known;
     this.known = now;
     if (changed) say('More cells came and changed the flags: look at them before you sign.', { seconds: 0 });
@@ -46,13 +53,14 @@ export class Flags {
     this.store.limits = limits;
     const pressed = document.querySelector('[data-flag][aria-pressed="true"]')?.dataset.flag;
     const focused = document.activeElement?.dataset.flag;
-    const said = new Map([...document.querySelectorAll('#sign-flags .decide')].map((one) => [one.querySelector('[name=flag]').value, one]));
+    const shown = (one) => one.querySelector('[name=shown]').value;
+    const decided = new Map([...document.querySelectorAll('#sign-flags .decide')].map((one) => [shown(one), one]));
     for (const id of ['tab-flags', 'panel-flags', 'sign-flags']) {
       const [old, fresh] = [document.getElementById(id), page.getElementById(id)];
       if (old && fresh) old.replaceChildren(...fresh.childNodes);
     }
     for (const one of document.querySelectorAll('#sign-flags .decide')) {
-      const before = said.get(one.querySelector('[name=flag]').value);
+      const before = decided.get(shown(one));
       if (!before) continue;
       for (const name of ['dismissed', 'reason']) one.querySelector(`[name=${name}]`).replaceWith(before.querySelector(`[name=${name}]`));
     }

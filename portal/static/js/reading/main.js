@@ -56,13 +56,13 @@ const more = store.blind ? null : new More(address, async ({ cells }) => {
 });
 if (!store.blind) watchGroups(gallery.root, store, queue, address);
 rubberBand(gallery.root, store, gallery.tiles);
-dragging(gallery.root, store, (label) => acts.reclassify(label));
+dragging(gallery.root, store, (label, cells) => acts.reclassify(label, cells));
 // Blind, only what the eye sees is asked for: findings are entered once the reading is saved.
 const findings = store.blind ? null : new Findings(store, queue, address, data.findings, { back: toCells, sign: () => openSign() });
 const flush = () => findings?.flush();
 const activity = new Activity(store, address);
 const openSign = store.blind ? blindSaving(store, queue, { expired: () => trouble.onExpired() })
-  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush, ready: () => flags.renew() });
+  : signing(store, queue, { expired: () => trouble.onExpired(), show: firstUnreviewed, before: flush, ready: () => flags.ready() });
 const saveFirst = () => say('Save this reading first.', { seconds: 2 });
 const openGlass = store.blind ? saveFirst : glassDialog(store, queue, flush);
 const asking = document.querySelector('#ask form');
@@ -143,7 +143,7 @@ function showEvidence(button) {
   const flag = store.case.flags.find((one) => one.id === button.dataset.flag);
   store.evidence = new Set(on ? flag.evidence.cells : []);
   store.emit('evidence');
-  if (on) store.selectMany([...flag.evidence.cells].slice(0, 1), { from: 'flag' });
+  if (on) store.select(flag.evidence.cells[0], { from: 'flag' });
 }
 
 function nextFlag() {
@@ -220,7 +220,7 @@ const ACTIONS = {
   doubtfulHere,
   doubtfulAll: () => (store.doubtful.length ? store.selectMany(store.doubtful, { from: 'keys' }) : nextDoubtful()),
   wholeGroup: () => gallery.chooseGroup(store.groupOf(store.focus)?.key),
-  onlyThis: () => store.select(store.focus, { from: 'keys' }),
+  onlyThis: () => store.selectMany([store.focus], { from: 'keys' }),
   class: setClass,
   other: () => (drawing.active || acts.allowed()) && classes.showModal(),
   artefact: () => setClass('artefact'),

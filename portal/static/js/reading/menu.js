@@ -7,6 +7,7 @@ export class CellMenu {
       const item = event.target.closest('[role="menuitem"]');
       if (!item) return;
       this.close();
+      if (this.at && !store.chosen.size) store.selectMany([this.at], { from: 'gallery' });
       if (item.dataset.set) run('class', item.dataset.set);
       else run(item.dataset.does);
     });
@@ -25,8 +26,9 @@ export class CellMenu {
     const tile = event.target.closest?.('.tile');
     if (!tile) return;
     event.preventDefault();
-    if (!this.store.chosen.has(tile.dataset.cell)) this.store.select(tile.dataset.cell, { from: 'gallery' });
-    this.show(event.clientX, event.clientY);
+    const id = tile.dataset.cell;
+    if (!this.store.chosen.has(id)) this.store.select(id, { from: 'gallery' });
+    this.show(event.clientX, event.clientY, id);
   }
 
   /** Beside an element, for the keyboard. */
@@ -35,7 +37,9 @@ export class CellMenu {
     this.show(box.right, box.top);
   }
 
-  show(x, y) {
+  /** `at`: the cell it was asked for at, meant where none is chosen, once something is picked. */
+  show(x, y, at = null) {
+    this.at = at;
     this.back = document.activeElement;
     const many = this.store.chosen.size > 1;
     for (const item of this.menu.querySelectorAll('[data-many]')) item.hidden = (item.dataset.many === 'yes') !== many;

@@ -32,7 +32,10 @@ export function signing(store, queue, { expired, show, before, ready }) {
       return;
     }
     await queue.settled();
-    await ready();
+    if (!await ready()) {
+      say('The flags have changed and could not be loaded, there is no connection: try again when it is back.');
+      return;
+    }
     if (dialog.open) return;
     // Signed here already, but the answer was lost: the same is asked again, and the report that was made comes.
     if (!store.signed) document.getElementById('case-version').value = store.version;

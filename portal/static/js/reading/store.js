@@ -1,6 +1,6 @@
 // The case as the page knows it: the server is the truth, this is its latest word plus what waits to be sent.
 /** What the hospital's rules say of the smear, to tell whether that has changed. */
-const said = ({ quality, flags }) => [quality.white_cells, ...flags.map(({ id, evidence }) => id + evidence.text)].join('|');
+const said = ({ quality, flags }) => [quality.white_cells, ...flags.map((flag) => flag.shown)].join('|');
 
 export class Store extends EventTarget {
   constructor(data) {
@@ -79,7 +79,10 @@ export class Store extends EventTarget {
     return this.sequence.filter((id) => this.cells.get(id).doubtful);
   }
 
-  /** `how`: `one` cell alone, `toggle` one of several, `range` from the anchor, `extend` one more, `focus` leaves the choice. */
+  /**
+   * `how`: `one` cell alone, `toggle` one of several, `range` from the anchor, `extend` one more, `focus` leaves the choice.
+   * Where several are chosen one by one, `one` leaves it too: whatever leads to a cell, only a tap takes it in.
+   */
   select(id, { how = 'one', from = '' } = {}) {
     if (!this.cells.has(id)) return;
     if (how === 'range' && this.anchor && this.cells.has(this.anchor)) {
@@ -89,7 +92,7 @@ export class Store extends EventTarget {
       if (how === 'toggle' && this.chosen.has(id) && (this.several || this.chosen.size > 1)) this.chosen.delete(id);
       else this.chosen.add(id);
       this.anchor = id;
-    } else if (how !== 'focus') {
+    } else if (how !== 'focus' && !this.several) {
       this.chosen = new Set([id]);
       this.anchor = id;
     }
