@@ -34,7 +34,8 @@ export class Flags {
   }
 
   async fetch() {
-    const answer = await fetch(this.address).catch(() => null); // without a connection: once it is back
+    // Nobody asked for it; without a connection: once it is back.
+    const answer = await fetch(this.address, { headers: { 'X-Unasked': 'true' } }).catch(() => null);
     if (!answer?.ok) return false;
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
     const data = page.getElementById('room-data');
