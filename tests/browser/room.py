@@ -40,7 +40,7 @@ class Room:
         expect(self.page.locator("#saved")).to_have_text("saved")
 
     def nothing_waits(self) -> None:
-        """Wait until no act is on its way, those neither that nobody sees; the pages' policy forbids `wait_for_function`."""
+        """Wait until no act is on its way, seen or not; `wait_for_function` is against the policy of the pages."""
         some = "Object.keys(localStorage).some((key) => key.startsWith('hv-acts/'))"
         self.page.evaluate(f"async () => {{ while ({some}) await new Promise(requestAnimationFrame); }}")
 

@@ -254,7 +254,9 @@ def test_draft_from_before_a_signature_does_not_come_into_the_amendment(room: Ro
     room.tell_nothing_of("ERR_FAILED")
 
 
-def test_blind_text_that_went_on_elsewhere_stays(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+def test_blind_text_that_went_on_elsewhere_stays(
+    network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]
+) -> None:
     if "b" not in network.nodes:
         add_hospital(network, "b")
     smear = next(one for one in drawn if one.smear.fields)
