@@ -39,6 +39,11 @@ class Room:
         """Wait until the centre has it all."""
         expect(self.page.locator("#saved")).to_have_text("saved")
 
+    def nothing_waits(self) -> None:
+        """Wait until no act is on its way, seen or not; `wait_for_function` is against the policy of the pages."""
+        some = "Object.keys(localStorage).some((key) => key.startsWith('hv-acts/'))"
+        self.page.evaluate(f"async () => {{ while ({some}) await new Promise(requestAnimationFrame); }}")
+
     def cell(self, cell_id: str) -> CellView:
         """One cell as the centre has it."""
         return next(one for one in self.case().cells if one.cell_id == cell_id)

@@ -76,8 +76,8 @@ def in_all_states(network: Network, drawn: Sequence[DrawnSmear]) -> States:
     _count_further(network, discussed)
     for case_id in (entered, amended, signed):
         _enter(network, case_id)
-    _sign(network, amended)
-    reported = _sign(network, signed)
+    sign_now(network, amended)
+    reported = sign_now(network, signed)
     with network.centre.runtime.database.session() as session:
         reason = "The schistocytes were counted again on two further fields."
         amending.begin(session, reader, amended, kind=ReportStatus.AMENDED, reason=reason)
@@ -138,7 +138,7 @@ def _enter(network: Network, case_id: str) -> None:
             )
 
 
-def _sign(network: Network, case_id: str) -> str:
+def sign_now(network: Network, case_id: str) -> str:
     reader = network.people["reader"]
     with network.centre.runtime.database.session() as session:
         look_through(session, reader, case_id)

@@ -129,8 +129,7 @@ def test_signature_whose_answer_was_lost_is_sent_again_and_comes_to_the_one_repo
     page.keyboard.press("a")
     room.saved()
     expect(page.locator(".unseen")).to_have_count(0)
-    while page.evaluate("Object.keys(localStorage).some((name) => name.startsWith('hv-acts/'))"):
-        page.wait_for_timeout(50)  # that the groups were seen is still on its way
+    room.nothing_waits()  # that the groups were seen is still on its way
     _lose_the_first_answer(page, "**/sign")
     page.keyboard.press("Control+Enter")
     page.locator("#impression").fill("Left shift.")

@@ -40,15 +40,46 @@ export const typing = (event) =>
   event.target.closest?.('input:not([type=checkbox],[type=radio],[type=range]), textarea, select, [contenteditable]');
 export const dialogOpen = () => document.querySelector('dialog[open]') !== null;
 
-/** Drafts hold clinical words: none stays at this machine for whoever comes next. `but`: whose do. */
-function dropDrafts(but) {
+/** Drafts and unsent acts of this browser: key, kind, whose, of which case. */
+function kept() {
   try {
-    for (const key of Object.keys(localStorage)) if (key.startsWith('hv-draft/') && key.split('/')[1] !== but) localStorage.removeItem(key);
-  } catch { /* this browser keeps nothing */ }
+    return Object.keys(localStorage).map((key) => [key, ...key.split('/')]).filter(([, kind]) => ['hv-draft', 'hv-acts'].includes(kind));
+  } catch {
+    return []; // this browser keeps nothing
+  }
 }
+
+/** They hold clinical words: none stays at this machine for whoever comes next. `but`: whose do. */
+function dropKept(but) {
+  for (const [key, , whose] of kept()) if (whose !== but) localStorage.removeItem(key);
+}
+
 const { person } = document.body.dataset;
-if (person) dropDrafts(person);
-document.querySelector('form[action="/logout"]')?.addEventListener('submit', () => dropDrafts());
+if (person) dropKept(person);
+
+/** The case of each act of this person that the centre does not have; which groups were on screen is no act of theirs. */
+const unsaved = () => kept()
+  .filter(([key, kind, whose]) => kind === 'hv-acts' && whose === person && JSON.parse(localStorage.getItem(key))?.quiet === false)
+  .map(([, , , caseId]) => caseId);
+
+const signOut = document.getElementById('sign-out');
+const leaving = document.getElementById('unsaved');
+signOut?.addEventListener('submit', (event) => {
+  const cases = unsaved();
+  if (cases.length && !leaving.contains(event.submitter)) {
+    event.preventDefault();
+    const are = cases.length === 1 ? 'change is' : 'changes are';
+    document.getElementById('unsaved-what').textContent = `${cases.length} ${are} not saved yet${navigator.onLine ? '' : ': there is no connection'}.`;
+    document.getElementById('unsaved-where').textContent = `Stay, and open ${[...new Set(cases)].join(', ')} with a connection to have them saved.`;
+    leaving.showModal();
+    return;
+  }
+  window.dispatchEvent(new Event('signout'));
+  dropKept();
+});
+window.addEventListener('allsaved', () => {
+  if (leaving?.open && !unsaved().length) signOut.requestSubmit();
+});
 
 const THEMES = ['auto', 'light', 'dark'];
 function switchTheme(button) {

@@ -11,6 +11,7 @@ export function blindSaving(store, queue, { expired }) {
   const written = new Draft(form, 'blind', store);
   const draft = async () => {
     const fields = written.fields();
+    written.sending(fields);
     try {
       await post(`/cases/${id}/blind/draft`, new FormData(form));
       written.sent(fields);
@@ -20,7 +21,7 @@ export function blindSaving(store, queue, { expired }) {
       if (problem.status === 401) expired();
     }
   };
-  if (store.mine && written.restore() !== undefined) draft();
+  if (store.mine && written.restore()) draft();
   let timer = 0;
   form.addEventListener('input', () => {
     clearTimeout(timer);

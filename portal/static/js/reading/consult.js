@@ -27,9 +27,11 @@ export class Consult {
     if (this.form) {
       new Mentions(this.form.querySelector('.mentions'), people);
       // A question on a cell must not come back as one on another.
-      this.draft = new Draft(this.form, 'question', store, { note: () => store.focus });
-      const cell = this.draft.restore();
-      if (cell && this.form.elements.about.value === 'cell') store.select(cell, { from: 'consult' });
+      this.draft = new Draft(this.form, 'question', store, {
+        note: () => store.focus,
+        filled: (cell) => cell && this.form.elements.about.value === 'cell' && store.select(cell, { from: 'consult' }),
+      });
+      this.draft.restore();
     }
     store.addEventListener('select', () => {
       this.name();
@@ -154,11 +156,12 @@ export class Consult {
       event.preventDefault();
       const text = field.value.trim();
       if (!text) return;
-      field.value = '';
-      this.shelf.remove(kept);
-      if (await this.send(`${thread.id}/messages`, { text, people: this.named(text) }, form)) return;
-      field.value ||= text;
-      this.shelf.set(kept, field.value);
+      // Kept until the centre has it; what was changed since stays. The threads may have been drawn anew meanwhile.
+      await this.send(`${thread.id}/messages`, { text, people: this.named(text) }, form, () => {
+        const now = this.list.querySelector(`[data-thread="${thread.id}"] textarea`);
+        if (now?.value.trim() === text) now.value = '';
+        if (this.shelf.get(kept)?.trim() === text) this.shelf.remove(kept);
+      });
     });
     return form;
   }
@@ -188,13 +191,16 @@ export class Consult {
     }
   }
 
-  async send(path, fields, form) {
+  /** `sent` is called before the threads are drawn anew. */
+  async send(path, fields, form, sent = () => {}) {
     this.tell(form, '');
     // The same act keeps its key until the centre has answered: sent twice it is one.
     const key = (this.keys ??= new Map()).get(path + JSON.stringify(fields)) ?? crypto.randomUUID?.() ?? String(Math.random()).slice(2) + Date.now();
     this.keys.set(path + JSON.stringify(fields), key);
     try {
-      this.show(await post(`${this.address}/consult${path && '/'}${path}`, { ...fields, idempotency_key: key }));
+      const threads = await post(`${this.address}/consult${path && '/'}${path}`, { ...fields, idempotency_key: key });
+      sent();
+      this.show(threads);
       this.keys.delete(path + JSON.stringify(fields));
       return true;
     } catch (problem) {

@@ -53,7 +53,10 @@ export class Queue extends EventTarget {
     this.sending = false;
     if (this.stopped || this.timer) return;
     if (this.entries.length) this.send();
-    else this.tell('idle');
+    else {
+      this.tell('idle');
+      window.dispatchEvent(new Event('allsaved')); // a sign-out may wait for it
+    }
   }
 
   async drain() {
@@ -68,7 +71,7 @@ export class Queue extends EventTarget {
       } catch (error) {
         const status = error instanceof Refused ? error.status : 0;
         if (status === 401 || status === 403) {
-          // The session has ended, or another one began: what waits is kept for after the sign-in.
+          // The session has ended, or another one began: what waits is kept for after this person's sign-in.
           this.stopped = true;
           this.tell('expired');
           break;

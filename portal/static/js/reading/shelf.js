@@ -1,12 +1,21 @@
-// A small store that outlives a reload; in memory alone where the browser keeps none.
+// A small store that outlives a reload; in memory alone where the browser keeps none. Closed at sign-out: what answers and
+// timers of this page bring after that is not kept any more.
 export class Shelf {
   constructor(storage, prefix) {
     this.storage = storage;
     this.prefix = prefix;
     this.memory = new Map();
+    this.closed = false;
+    window.addEventListener('signout', () => this.close());
+  }
+
+  close() {
+    this.closed = true;
+    this.memory.clear();
   }
 
   set(name, value) {
+    if (this.closed) return;
     try {
       this.storage.setItem(this.prefix + name, value);
       this.memory.delete(name);

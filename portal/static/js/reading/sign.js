@@ -74,6 +74,7 @@ export function signing(store, queue, { expired, show, before, ready }) {
   let timer = 0;
   async function save() {
     const fields = { impression: impression.value };
+    written.sending(fields);
     try {
       await post(`${address}/impression`, fields);
       written.sent(fields);
