@@ -21,6 +21,12 @@ def unsigned_reviews(session: Session, case_id: str) -> Sequence[Review]:
     return session.exec(select(Review).where(Review.case_id == case_id, col(Review.signed_at).is_(None))).all()
 
 
+def signed_review(session: Session, case_id: str) -> Review | None:
+    """Return the reading of the case that was signed last, whoever's."""
+    query = select(Review).where(Review.case_id == case_id, col(Review.signed_at).is_not(None))
+    return session.exec(query.order_by(col(Review.signed_at).desc())).first()
+
+
 def latest_review(session: Session, case_id: str) -> Review | None:
     """Return the newest reading of the case, whoever's."""
     query = select(Review).where(Review.case_id == case_id).order_by(col(Review.started_at).desc())

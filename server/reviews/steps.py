@@ -78,10 +78,11 @@ def pick(rows: Sequence[CaseCell], cell_ids: Collection[str]) -> list[CaseCell]:
 
 
 def reading(session: Session, case: Case, principal: Principal) -> Review:
-    """Return this reader's unsigned reading, begun now where there was none."""
+    """Return this reader's unsigned reading, begun now where there was none: an amendment's with what was signed."""
     review = repository.review(session, case.id, principal.user_id)
     if review is None:
-        review = Review(case_id=case.id, reader_id=principal.user_id)
+        signed = repository.signed_review(session, case.id) if case.amending else None
+        review = Review(case_id=case.id, reader_id=principal.user_id, impression=signed.impression if signed else "")
         session.add(review)
     return review
 

@@ -88,6 +88,8 @@ def test_amendment_begins_where_the_signature_was_and_makes_a_new_version(claime
         assert findings.view(session, claimed.reader, claimed.case_id).items == {"grade.spherocytes": 2}
         assert service.impression(session, claimed.reader, claimed.case_id) == "Spherocytes."
     _enter(claimed, "grade.spherocytes", 3)
+    with claimed.centre.runtime.database.session(read_only=True) as session:
+        assert service.impression(session, claimed.reader, claimed.case_id) == "Spherocytes."
     second = _sign(claimed)
     before, after = _record(claimed, first), _record(claimed, second)
     assert before.findings is not None
