@@ -19,7 +19,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     out = work / "out.json"
     command = [sys.executable, "-m", "deploy.demo.cli", "--once", "--hospitals", "2", "--rounds", "2"]
     command += ["--work", str(work / "work"), "--json", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     left = [p.cmdline() for p in psutil.process_iter(["cmdline"]) if str(work) in " ".join(p.info["cmdline"] or [])]
     assert left == []
