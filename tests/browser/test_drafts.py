@@ -152,15 +152,22 @@ def test_ended_session_keeps_dismissals_with_their_reasons(room: Room) -> None:
     room.tell_nothing_of("401")
 
 
-def test_ended_session_keeps_blind_estimates(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+def _blind(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> tuple[Room, str]:
+    """Open a case that is read without the AI first, and of which the reader has classified two cells."""
     if "b" not in network.nodes:
         add_hospital(network, "b")
     smear = next(one for one in drawn if one.smear.fields)
     room = open_room(smear, claim=False)
-    page, case_id = room.page, blind_case(network, smear)
+    case_id = blind_case(network, smear)
     begun_blind(network, case_id, cells=2)
-    page.goto(f"/cases/{case_id}")
-    page.wait_for_selector(READY)
+    room.page.goto(f"/cases/{case_id}")
+    room.page.wait_for_selector(READY)
+    return room, case_id
+
+
+def test_ended_session_keeps_blind_estimates(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
+    room, case_id = _blind(network, open_room, drawn)
+    page = room.page
     page.keyboard.press("Control+Enter")
     _end_session(network)
     page.locator("#blind-text").fill("One blast, I think.")
@@ -257,14 +264,8 @@ def test_draft_from_before_a_signature_does_not_come_into_the_amendment(room: Ro
 def test_blind_text_that_went_on_elsewhere_stays(
     network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]
 ) -> None:
-    if "b" not in network.nodes:
-        add_hospital(network, "b")
-    smear = next(one for one in drawn if one.smear.fields)
-    room = open_room(smear, claim=False)
-    page, case_id = room.page, blind_case(network, smear)
-    begun_blind(network, case_id, cells=2)
-    page.goto(f"/cases/{case_id}")
-    page.wait_for_selector(READY)
+    room, case_id = _blind(network, open_room, drawn)
+    page = room.page
     page.route("**/blind/draft", lambda route: route.abort())
     page.keyboard.press("Control+Enter")
     page.locator("#blind-text").fill("One blast, unsent.")

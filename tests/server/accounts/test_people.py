@@ -1,7 +1,5 @@
 """Who has an account: rights over it, letting in, shutting out, and another name, role or hospital."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +18,7 @@ from shared.contracts.errors import (
     UnauthenticatedError,
     UsageError,
 )
-from tests.server.centres import PASSWORD, add_user, make_runtime, principal
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    made = make_runtime(tmp_path)
-    yield made
-    made.database.dispose()
+from tests.server.centres import PASSWORD, add_user, principal
 
 
 def _change(runtime: Runtime, actor: Principal, user_id: str, **changes: Any) -> UserView:

@@ -1,6 +1,6 @@
 """Tests of the second factor: codes, recovery codes, and the two steps of signing in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,18 +21,11 @@ from server.models import User
 from server.runtime import Runtime
 from server.settings import ServerSettings
 from shared.contracts.errors import ConfigError, ConflictError, UsageError
-from tests.server.centres import PASSWORD, add_user, make_runtime
+from tests.server.centres import PASSWORD, add_user
 
 NOON = datetime(2026, 11, 26, 12, 0, 10, tzinfo=UTC)
 HERE = Client("203.0.113.7", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
 STEP = timedelta(seconds=second_factor.STEP_SECONDS)
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    made = make_runtime(tmp_path)
-    yield made
-    made.database.dispose()
 
 
 @pytest.fixture

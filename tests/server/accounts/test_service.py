@@ -1,8 +1,6 @@
 """Tests of accounts, sign-in and sessions."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import time_machine
@@ -23,14 +21,7 @@ from shared.contracts.errors import (
     UnauthenticatedError,
     UsageError,
 )
-from tests.server.centres import PASSWORD, add_user, make_runtime
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    made = make_runtime(tmp_path)
-    yield made
-    made.database.dispose()
+from tests.server.centres import PASSWORD, add_user
 
 
 def fail(runtime: Runtime, times: int) -> str:

@@ -1,8 +1,6 @@
 """Tests of sessions as people see them, of changing the password, and of ending sessions."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import time_machine
@@ -14,20 +12,13 @@ from server.audit import service as audit
 from server.models.base import utc_now
 from server.runtime import Runtime
 from shared.contracts.errors import ForbiddenError, NotFoundError, UsageError
-from tests.server.centres import PASSWORD, add_user, make_runtime, principal
+from tests.server.centres import PASSWORD, add_user, principal
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 WEBKIT = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
 SAFARI = f"Mozilla/5.0 (iPad; CPU OS 18_0 like Mac OS X) {WEBKIT} Version/18.0 Mobile/15E148 Safari/604.1"
 EDGE = f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) {WEBKIT} Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0"
 CHROME = f"Mozilla/5.0 (Linux; Android 15) {WEBKIT} Chrome/140.0.0.0 Mobile Safari/537.36"
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    made = make_runtime(tmp_path)
-    yield made
-    made.database.dispose()
 
 
 @pytest.mark.parametrize(
