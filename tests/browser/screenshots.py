@@ -104,6 +104,8 @@ def shots(network: Network, states: States) -> list[Shot]:
         Shot("reading-amend-sign", f"/cases/{states.amended}", "reader", acts.open_sign),
         Shot("reading-conflict", f"/cases/{states.entered}", "reader", acts.claimed(do.meet_conflict)),
         Shot("reading-offline", f"/cases/{states.entered}", "reader", acts.claimed(do.lose_connection)),
+        Shot("reading-sign-out", f"/cases/{states.entered}", "reader", acts.claimed(do.leave_unsent)),
+        Shot("reading-draft-offered", f"/cases/{states.entered}", "reader", do.come_back_to_other_text),
         Shot("reading-blind", f"/cases/{blind}", "reader"),
         Shot("reading-blind-save", f"/cases/{blind}", "reader", acts.open_sign),
         Shot("reading-second", f"/cases/{asked}", "second"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 from pydantic import JsonValue
 from sqlmodel import Session
 
@@ -24,6 +24,7 @@ from server.reviews.schemas import GlassInput
 from shared.contracts.case import Priority
 from shared.contracts.report import GlassReason, ReportStatus
 from shared.contracts.supplement import MoreAnswer, MoreState
+from tests.browser.acts import open_sign
 from tests.browser.room import READY
 from tests.factories import PASSWORD
 from tests.portal.drawn import DrawnSmear, send_case
@@ -206,6 +207,30 @@ def lose_connection(page: Page) -> None:
     page.route("**/cells", lambda route: route.abort())
     _change_two(page)
     page.locator("#saved", has_text="wait").wait_for()
+
+
+def leave_unsent(page: Page) -> None:
+    """Sign out while changes wait for the connection."""
+    lose_connection(page)
+    page.get_by_role("button", name="Sign out", exact=True).click()
+    page.wait_for_selector("#unsaved[open]")
+
+
+def come_back_to_other_text(page: Page) -> None:
+    """Write an impression, and open the page again where the centre has another text by then."""
+    open_sign(page)
+    page.route("**/impression", _went_on_elsewhere)
+    page.locator("#impression").fill("Left shift with toxic granulation. Smudge cells.")
+    page.locator("#draft", has_text="until the connection").wait_for()
+    page.reload()
+    open_sign(page)
+    page.unroute_all()
+    page.locator("#sign-form .was").wait_for()
+
+
+def _went_on_elsewhere(route: Route) -> None:
+    route.fetch(post_data="impression=Gone+on+with+at+another+computer.")
+    route.abort()
 
 
 def meet_conflict(page: Page) -> None:

@@ -117,7 +117,9 @@ export class Draft {
       done();
     });
     drop.addEventListener('click', done);
-    this.form.prepend(box);
+    const head = this.form.querySelector('h2')?.parentElement; // the title of a dialog stays first
+    if (head && head !== this.form) head.after(box);
+    else this.form.prepend(box);
   }
 
   heard(text) {
