@@ -7,7 +7,7 @@ from sqlmodel import Session
 
 from server.accounts.schemas import Principal
 from server.audit import service as audit
-from server.cases import blinding, repository, views
+from server.cases import blinding, opinion_repository, repository, views
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import LEASE, READABLE, check_transition
 from server.cases.schemas import Amending, BlindView, CaseView, CellOutline, CellView
@@ -328,17 +328,17 @@ def blind_cases(session: Session, principal: Principal) -> set[str]:
 
 def open_opinion(session: Session, case_id: str) -> Opinion | None:
     """Return the second opinion that is asked of a case and not given yet."""
-    return repository.open_opinion(session, case_id)
+    return opinion_repository.open_opinion(session, case_id)
 
 
 def has_worked(session: Session, case_id: str, user_id: str) -> bool:
     """Whether somebody has worked on a case or was asked for an opinion on it before, and so cannot read it blind."""
-    return repository.has_worked(session, case_id, user_id)
+    return opinion_repository.has_worked(session, case_id, user_id)
 
 
 def was_told(session: Session, case_id: str, user_id: str) -> bool:
     """Whether somebody has read a colleague's question on a case, and so cannot read it blind."""
-    return repository.was_told(session, case_id, user_id)
+    return opinion_repository.was_told(session, case_id, user_id)
 
 
 def holds(case: Case, principal: Principal) -> bool:

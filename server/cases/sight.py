@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
-from server.cases import repository
+from server.cases import opinion_repository
 from server.models import Case, Opinion
 from shared.contracts.case import OVERLAY_PREFIX
 from shared.contracts.errors import ConflictError
@@ -52,13 +52,14 @@ def sight_of(session: Session, principal: Principal, case: Case) -> Sight:
     """Return what this person may see of a case that is theirs to open."""
     for asked in _to_give(session, principal, case.id):
         own = asked.reader_id == principal.user_id
-        labels = repository.opinion_labels(session, asked.id) if own else {}
+        labels = opinion_repository.opinion_labels(session, asked.id) if own else {}
         hides_ai = asked.hides_ai or case.awaits_impression
         return Sight(hides_ai=hides_ai, hides_first=True, opinion=asked, labels=labels)
     if not case.awaits_impression:
         return Sight()
-    begun = repository.begun_impression(session, case.id, principal.user_id)
-    return Sight(hides_ai=True, opinion=begun, labels=repository.opinion_labels(session, begun.id) if begun else {})
+    begun = opinion_repository.begun_impression(session, case.id, principal.user_id)
+    labels = opinion_repository.opinion_labels(session, begun.id) if begun else {}
+    return Sight(hides_ai=True, opinion=begun, labels=labels)
 
 
 def without_ai(session: Session, principal: Principal) -> set[str]:
@@ -95,4 +96,4 @@ def _to_give(session: Session, principal: Principal, case_id: str | None = None)
     """Return the open second opinions that are this person's to give: of a case the one that is asked, if any."""
     if principal.role is not Role.HEMATOLOGIST:
         return ()
-    return repository.opinions_to_give(session, principal.user_id, case_id=case_id)
+    return opinion_repository.opinions_to_give(session, principal.user_id, case_id=case_id)

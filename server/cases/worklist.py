@@ -10,7 +10,7 @@ from server.accounts import colleagues
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.audit import service as audit
-from server.cases import repository, views
+from server.cases import opinion_repository, repository, views
 from server.cases import worklist_repository as rows
 from server.cases.access import require_reader, scope_of
 from server.cases.lifecycle import DEFAULT_TARGETS, OPEN
@@ -163,7 +163,7 @@ def _viewer(session: Session, principal: Principal) -> Viewer:
 def _lines(session: Session, viewer: Viewer, found: Sequence[rows.Listed]) -> list[WorklistRow]:
     """Return the lines, saying of which cases a second opinion is asked that this person can give, or waits for."""
     lines = [_row(line, viewer) for line in found]
-    asked = {one.case_id: one for one in repository.open_opinions(session)}
+    asked = {one.case_id: one for one in opinion_repository.open_opinions(session)}
     for line in lines:
         one = asked.get(line.case_id)
         if one is None:

@@ -11,7 +11,7 @@ from sqlmodel import Session, col
 
 from server.cases.access import Scope
 from server.cases.lifecycle import FINISHED, OPEN, PRIORITY_RANK
-from server.cases.repository import OPEN_SECOND
+from server.cases.opinion_repository import OPEN_SECOND
 from server.cases.schemas import Sort, WorklistFilter
 from server.cases.views import NO_FLAG
 from server.models import Case, ConsultPerson, ConsultThread, Hospital, Opinion, SavedView, User

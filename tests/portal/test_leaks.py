@@ -24,7 +24,7 @@ from server.reviews.schemas import NewBox
 from shared.contracts.ontology import CellClass
 from shared.contracts.report import ReportStatus
 from tests.portal.matrix import OWN, World, every_route, make_world
-from tests.portal.test_matrix import MATRIX
+from tests.portal.matrix_rows import MATRIX
 from tests.reading import look_through, sign_input
 
 CASES = ("case", "drawn", "second", "compared", "signed")
