@@ -58,6 +58,7 @@ def build_environment() -> Environment:
     return environment
 
 
+_OF_SCRIPTS: Final = ("application/json", "text/event-stream")
 ENVIRONMENT: Final = build_environment()
 
 
@@ -89,8 +90,9 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
 
 
 def wants_json(request: Request) -> bool:
-    """Whether a script asked, rather than a person."""
-    return "application/json" in request.headers.get("accept", "") or request.url.path.endswith(".json")
+    """Whether a script asked, rather than a person; a stream of events has no use for a page that asks to sign in."""
+    accepted = request.headers.get("accept", "")
+    return any(one in accepted for one in _OF_SCRIPTS) or request.url.path.endswith(".json")
 
 
 def is_partial(request: Request) -> bool:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from portal.access import SignedIn
 from portal.rendering import page, wants_json
-from portal.views.reading_actions import CellIds, Key
+from portal.views.reading_actions import CellIds, DraftBases, Key
 from server.deps import CommittingRoute, SessionDep
 from server.reviews import opinions, second_opinions
 from server.reviews.schemas import ChangeResult
@@ -60,9 +60,10 @@ def draft(
     text: OpinionText = "",
     estimated: EstimateClass = None,
     percent: EstimatePercent = None,
+    over: DraftBases = None,
 ) -> Kept:
-    """Keep text and estimate."""
-    opinions.keep_draft(session, who, case_id, text=text, estimate=_estimate(estimated, percent))
+    """Keep text and estimate; `over`: the texts that this one may have been written over."""
+    opinions.keep_draft(session, who, case_id, text=text, estimate=_estimate(estimated, percent), over=over)
     return Kept()
 
 

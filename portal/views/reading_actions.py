@@ -16,6 +16,7 @@ from server.cases import service as cases
 from server.deps import CommittingRoute, RuntimeDep, SessionDep
 from server.reviews import activity, looking, steps, undoing
 from server.reviews import service as reviews
+from server.reviews.drafts import MOST_BASES
 from server.reviews.schemas import ChangeResult, Done, FlagDecisionInput, Readiness, SignInput
 from server.runtime import Runtime
 from shared.contracts.errors import UsageError
@@ -23,6 +24,7 @@ from shared.contracts.ontology import CellClass
 
 router = APIRouter(route_class=CommittingRoute)
 Key = Annotated[str, Form(min_length=8, max_length=100)]
+DraftBases = Annotated[list[str] | None, Form(max_length=MOST_BASES)]
 CellIds = Annotated[list[str], Form(min_length=1, max_length=2000)]
 
 
@@ -110,10 +112,14 @@ def was_active(
 
 @router.post("/cases/{case_id}/impression", name="case_impression")
 def impression(
-    session: SessionDep, who: SignedIn, case_id: str, impression: Annotated[str, Form(max_length=20000)] = ""
+    session: SessionDep,
+    who: SignedIn,
+    case_id: str,
+    impression: Annotated[str, Form(max_length=20000)] = "",
+    over: DraftBases = None,
 ) -> dict[str, bool]:
-    """Keep the draft."""
-    reviews.save_impression(session, who, case_id, impression)
+    """Keep the draft; `over`: the texts that it may have been written over."""
+    reviews.save_impression(session, who, case_id, impression, over=over)
     return {"saved": True}
 
 

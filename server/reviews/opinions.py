@@ -18,8 +18,8 @@ from server.cases.schemas import CellView
 from server.cases.sight import Sight
 from server.models import Case, ChangeKind, Opinion, OpinionKind, OpinionLabel
 from server.models.base import utc_now
+from server.reviews import drafts, steps
 from server.reviews import opinion_repository as repository
-from server.reviews import steps
 from server.reviews.schemas import ChangeResult
 from shared.contracts.errors import ConflictError, DataInvalidError, NotFoundError
 from shared.contracts.ontology import CellClass
@@ -82,11 +82,19 @@ def redo(session: Session, principal: Principal, case_id: str, idempotency_key: 
 
 
 def keep_draft(
-    session: Session, principal: Principal, case_id: str, *, text: str, estimate: Mapping[CellClass, float]
+    session: Session,
+    principal: Principal,
+    case_id: str,
+    *,
+    text: str,
+    estimate: Mapping[CellClass, float],
+    over: Sequence[str] | None = None,
 ) -> None:
-    """Keep text and estimate while they are written."""
+    """Keep text and estimate while they are written. ``over``, of the text: see `drafts.require_base`."""
     _, opinion = _begun(session, principal, case_id)
-    opinion.text, opinion.estimate = _text(text), _estimate(estimate)
+    cleaned = _text(text)
+    drafts.require_base(opinion.text, cleaned, over)
+    opinion.text, opinion.estimate = cleaned, _estimate(estimate)
 
 
 def save(

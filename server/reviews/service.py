@@ -1,5 +1,6 @@
 """A reader's work on a case: change classes, accept them, write an impression, sign out."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlmodel import Session
@@ -15,7 +16,7 @@ from server.models import Case, ChangeKind, FlagDecision
 from server.models.base import utc_now
 from server.outbox import service as outbox
 from server.reports import service as reports
-from server.reviews import amending, findings, looking, repository, second_opinions, steps
+from server.reviews import amending, drafts, findings, looking, repository, second_opinions, steps
 from server.reviews.schemas import ChangeView, Done, FlagDecisionInput, SignInput
 from server.reviews.steps import Step
 from server.runtime import Runtime
@@ -113,11 +114,15 @@ def impression(session: Session, principal: Principal, case_id: str) -> str:
     return shown.impression if shown else ""
 
 
-def save_impression(session: Session, principal: Principal, case_id: str, text: str) -> None:
-    """Keep the reader's draft; it is not part of the record until signed."""
+def save_impression(
+    session: Session, principal: Principal, case_id: str, text: str, *, over: Sequence[str] | None = None
+) -> None:
+    """Keep the reader's draft; it is not part of the record until signed. ``over``: see `drafts.require_base`."""
     case = cases.held_case(session, principal, case_id)
     review = steps.reading(session, case, principal)
-    review.impression = _impression(text, required=False)
+    cleaned = _impression(text, required=False)
+    drafts.require_base(review.impression, cleaned, over)
+    review.impression = cleaned
 
 
 def sign(session: Session, principal: Principal, runtime: Runtime, case_id: str, signing: SignInput) -> str:

@@ -152,7 +152,7 @@ def test_ended_session_keeps_dismissals_with_their_reasons(room: Room) -> None:
     room.tell_nothing_of("401")
 
 
-def _blind(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> tuple[Room, str]:
+def open_blind(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> tuple[Room, str]:
     """Open a case that is read without the AI first, and of which the reader has classified two cells."""
     if "b" not in network.nodes:
         add_hospital(network, "b")
@@ -166,7 +166,7 @@ def _blind(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> tu
 
 
 def test_ended_session_keeps_blind_estimates(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> None:
-    room, case_id = _blind(network, open_room, drawn)
+    room, case_id = open_blind(network, open_room, drawn)
     page = room.page
     page.keyboard.press("Control+Enter")
     _end_session(network)
@@ -264,7 +264,7 @@ def test_draft_from_before_a_signature_does_not_come_into_the_amendment(room: Ro
 def test_blind_text_that_went_on_elsewhere_stays(
     network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]
 ) -> None:
-    room, case_id = _blind(network, open_room, drawn)
+    room, case_id = open_blind(network, open_room, drawn)
     page = room.page
     page.route("**/blind/draft", lambda route: route.abort())
     page.keyboard.press("Control+Enter")

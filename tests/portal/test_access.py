@@ -68,6 +68,13 @@ def test_page_without_session_leads_to_sign_in(visitor: Browser, path: str) -> N
     assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
 
 
+@pytest.mark.parametrize("path", ["/worklist/events", "/cases/HV-00000000/events"])
+def test_stream_without_session_ends_and_brings_no_page(visitor: Browser, path: str) -> None:
+    answer = visitor.client.get(path, headers={"Accept": "text/event-stream"})
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/json"
+
+
 @pytest.mark.parametrize("username", sorted(MENUS))
 def test_each_role_opens_the_pages_of_its_menu_and_no_other(visitor: Browser, username: str) -> None:
     visitor.sign_in(username)

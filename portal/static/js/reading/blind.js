@@ -9,18 +9,22 @@ export function blindSaving(store, queue, { expired }) {
   const form = dialog.querySelector('form');
   const [text, submit, error, hint] = ['blind-text', 'blind-submit', 'blind-error', 'blind-draft'].map((name) => document.getElementById(name));
   const written = new Draft(form, 'blind', store);
-  const draft = async () => {
+  let saving = Promise.resolve();
+  const draft = () => (saving = saving.then(send)); // one after the other, as in sign.js
+  async function send() {
     const fields = written.fields();
     written.sending(fields);
+    const all = new FormData(form);
+    for (const one of written.bases('blind-text')) all.append('over', one);
     try {
-      await post(`/cases/${id}/blind/draft`, new FormData(form));
+      await post(`/cases/${id}/blind/draft`, all);
       written.sent(fields);
       hint.textContent = 'Draft kept.';
     } catch (problem) {
       hint.textContent = problem.status ? `Draft not kept: ${problem.message}` : 'Draft kept here until the connection is back.';
       if (problem.status === 401) expired();
     }
-  };
+  }
   if (store.mine && written.restore()) draft();
   let timer = 0;
   form.addEventListener('input', () => {

@@ -29,6 +29,7 @@ export class Consult {
       // A question on a cell must not come back as one on another.
       this.draft = new Draft(this.form, 'question', store, {
         note: () => store.focus,
+        elsewhere: () => this.clear(),
         filled: (cell) => cell && this.form.elements.about.value === 'cell' && store.select(cell, { from: 'consult' }),
       });
       this.draft.restore();
@@ -185,10 +186,15 @@ export class Consult {
     }
     if (await this.send('', fields, this.form)) {
       this.draft.drop();
-      text.value = '';
-      people.value = '';
+      this.clear();
       this.list.querySelector('.thread')?.scrollIntoView({ block: 'nearest' });
     }
+  }
+
+  /** The question was sent, from here or from another tab: nobody shall send it twice. */
+  clear() {
+    this.form.elements.text.value = '';
+    this.form.elements.people.value = '';
   }
 
   /** `sent` is called before the threads are drawn anew. */

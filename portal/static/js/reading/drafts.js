@@ -30,9 +30,9 @@ function clear(shelf) {
 }
 
 export class Draft {
-  /** `filled` hears that fields were set from elsewhere, with the `note` that was kept beside them. */
-  constructor(form, name, store, { filled = () => {}, note = () => null } = {}) {
-    Object.assign(this, { form, name, filled, note });
+  /** `filled` hears that fields were set from elsewhere, with the `note` that was kept beside them; `elsewhere` that they were sent there. */
+  constructor(form, name, store, { filled = () => {}, note = () => null, elsewhere = () => {} } = {}) {
+    Object.assign(this, { form, name, filled, note, elsewhere });
     this.shelf = shelfOf(store);
     this.report = store.case.report_id ?? null;
     this.touched = new Set();
@@ -56,6 +56,11 @@ export class Draft {
     if (!this.base.has(name)) this.base.set(name, [servedOf(field)]);
     this.at = Date.now();
     this.write();
+  }
+
+  /** What the centre may have of a field: it takes what was written over that, and nothing written over another text. */
+  bases(name) {
+    return this.base.get(name) ?? [servedOf(this.field(name))];
   }
 
   write() {
@@ -128,6 +133,7 @@ export class Draft {
       // The centre has it: what both tabs show stays.
       for (const [name, value] of Object.entries(this.fields())) this.base.set(name, [value]);
       this.touched.clear();
+      this.elsewhere();
     } else if (left.report === this.report && left.at >= this.at) {
       this.fill({ ...left, note: null });
     }

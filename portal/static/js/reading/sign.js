@@ -16,11 +16,6 @@ export function signing(store, queue, { expired, show, before, ready }) {
     for (const check of form.querySelectorAll('[data-dismiss]')) document.getElementById(check.dataset.dismiss).required = check.checked;
   };
   const written = new Draft(form, 'sign', store, { filled: dismissals });
-  if (store.mine) {
-    written.restore();
-    if (written.holds('impression')) save();
-  }
-
   /** A class changed by hand: the reader has something to say, and no text stands there unread. */
   const corrected = () => [...store.cells.values()].some((cell) => cell.changed_by && (cell.added_by || cell.current_class !== cell.ai_class));
 
@@ -72,11 +67,15 @@ export function signing(store, queue, { expired, show, before, ready }) {
   document.getElementById('open-sign')?.addEventListener('click', open);
 
   let timer = 0;
-  async function save() {
+  let saving = Promise.resolve();
+  /** One after the other: an older text that arrived later would be taken for one from another computer. */
+  const save = () => (saving = saving.then(send));
+  async function send() {
+    if (!written.holds('impression')) return;
     const fields = { impression: impression.value };
     written.sending(fields);
     try {
-      await post(`${address}/impression`, fields);
+      await post(`${address}/impression`, { ...fields, over: written.bases('impression') });
       written.sent(fields);
       draft.textContent = 'Draft kept.';
     } catch (problem) {
@@ -84,9 +83,11 @@ export function signing(store, queue, { expired, show, before, ready }) {
       if (problem.status === 401) expired();
     }
   }
-  window.addEventListener('online', () => {
-    if (written.holds('impression')) save();
-  });
+  if (store.mine) {
+    written.restore();
+    save();
+  }
+  window.addEventListener('online', save);
   impression.addEventListener('input', () => {
     clearTimeout(timer);
     timer = setTimeout(save, 700);
