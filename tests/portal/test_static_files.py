@@ -2,18 +2,23 @@
 
 import gzip
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+import tree_sitter_javascript
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
+from tree_sitter import Language, Node, Parser
 
-from portal.static_files import FOR_EVER, VERSION, CompressedFiles, version_of
+from portal.static_files import FOR_EVER, STATIC, VERSION, CompressedFiles, version_of
 from portal.static_files import packed as pack
 from tests.portal.client import Browser
 
 SCRIPT: Final = "// What it says.\nlet a = 1;\n" + "a += `  // no comment ${a}`.length;\n" * 50
+SCRIPTS: Final = sorted(str(path.relative_to(STATIC)) for path in (STATIC / "js").rglob("*.js"))
+JAVASCRIPT: Final = Parser(Language(tree_sitter_javascript.language()))
 
 
 @pytest.fixture
@@ -88,3 +93,31 @@ def test_images_are_sent_as_they_are(client: TestClient) -> None:
     answer = client.get("/a.png", headers={"Accept-Encoding": "gzip"})
     assert "content-encoding" not in answer.headers
     assert answer.content == b"\x89PNG" * 100
+
+
+def _tokens(script: bytes) -> list[bytes]:
+    """Return the tokens of a script, what stands in its texts among them, without its comments."""
+
+    def leaves(node: Node) -> Iterator[bytes]:
+        if node.type == "comment":
+            return
+        if not node.children:
+            yield script[node.start_byte : node.end_byte]
+        for child in node.children:
+            yield from leaves(child)
+
+    root = JAVASCRIPT.parse(script).root_node
+    assert not root.has_error
+    return [one for one in leaves(root) if one != b";"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_packing_changes_no_word_of_a_script(name: str) -> None:
+    assert _tokens(gzip.decompress(pack(STATIC / name))) == _tokens((STATIC / name).read_bytes())
+
+
+def test_text_in_a_template_within_another_would_be_changed(tmp_path: Path) -> None:
+    """What the test above is for: the packer takes the inner one for code."""
+    script = tmp_path / "a.js"
+    script.write_text("const a = `x${b ? `, ${b}` : ''}`;\n")
+    assert _tokens(gzip.decompress(pack(script))) != _tokens(script.read_bytes())

@@ -31,7 +31,7 @@ function fill(list, cells, store, none) {
   else {
     list.replaceChildren(...cells.map((one) => figure({
       source: `/cases/${one.case_id}/blobs/${encodeURIComponent(one.blob)}`,
-      cls: one.label, mark: store.mark(one.label), words: `${one.case_id} cell ${one.number}`, more: `${one.set_by ? `set by ${one.set_by}, ` : ''}signed ${one.signed_on}`,
+      cls: one.label, mark: store.mark(one.label), words: `${one.case_id} cell ${one.number}`, more: (one.set_by ? `set by ${one.set_by}, ` : '') + `signed ${one.signed_on}`,
     })));
   }
 }

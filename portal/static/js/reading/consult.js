@@ -126,7 +126,7 @@ export class Consult {
   where({ about, number }) {
     if (about.cell_id) {
       const cell = this.store.cells.get(about.cell_id);
-      return `cell ${number}${cell ? `, ${this.store.name(cell.current_class)}` : ''}`;
+      return `cell ${number}` + (cell ? `, ${this.store.name(cell.current_class)}` : '');
     }
     return about.box ? `region of field ${about.field + 1}` : 'the case';
   }

@@ -7,7 +7,7 @@ const WORDS = {
   added: (line, store) => `marked in the field as ${store.name(line.label)}`,
   split: (line) => (line.stands ? 'one half of a split cell' : 'split in two'),
   merged: (line) => (line.stands ? 'merged from others' : 'merged into one'),
-  undo: (line, store) => `taken back${line.stands ? `: ${store.name(line.label)} again` : ''}`,
+  undo: (line, store) => 'taken back' + (line.stands ? `: ${store.name(line.label)} again` : ''),
   redo: (line, store) => `made again: ${store.name(line.label)}`,
 };
 
