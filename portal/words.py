@@ -123,7 +123,7 @@ def flag_line(flag: Flag) -> str:
     evidence = flag.evidence
     line = flag_name(flag)
     if evidence.percent is not None:
-        line += f" {evidence.percent:.1f}".removesuffix(".0") + " %"
+        line += f" {evidence.percent:.1f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"
         if evidence.low is not None and evidence.high is not None:
             line += f" ({evidence.low:.1f}–{evidence.high:.1f})"
     elif evidence.count is not None:
