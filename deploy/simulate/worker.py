@@ -44,6 +44,11 @@ def _servers() -> "Callable[[Path], TrainerServer]":
     return lambda home: TrainerServer(home, stop=stop, models=models)
 
 
+def get_ready() -> None:
+    """Load what answering needs: a resident trainer has it before it is asked."""
+    _servers()
+
+
 def answer(home: str, request: str, tensors: bytes) -> Told:
     """Answer a request (JSON) and its tensors for the hospital in ``home``."""
     header, update = _servers()(Path(home)).handle({"op": "federate", "request": request}, tensors)
