@@ -27,12 +27,6 @@ def signed_review(session: Session, case_id: str) -> Review | None:
     return session.exec(query.order_by(col(Review.signed_at).desc())).first()
 
 
-def latest_review(session: Session, case_id: str) -> Review | None:
-    """Return the newest reading of the case, whoever's."""
-    query = select(Review).where(Review.case_id == case_id).order_by(col(Review.started_at).desc())
-    return session.exec(query).first()
-
-
 def changes(session: Session, case_id: str) -> Sequence[LabelChange]:
     """Return every change of the case, oldest first."""
     query = select(LabelChange).where(LabelChange.case_id == case_id)

@@ -106,11 +106,14 @@ def history(session: Session, principal: Principal, case_id: str) -> list[Change
 
 
 def impression(session: Session, principal: Principal, case_id: str) -> str:
-    """Return the impression as this reader last saved it, or as the last signed reading holds it; none to the blind."""
+    """Return the impression as this reader last saved it, or as the last signed reading holds it; none to the blind.
+
+    What another reader has begun and not signed is nobody's to sign.
+    """
     if cases.sight(session, principal, cases.visible_case(session, principal, case_id)).blind:
         return ""
     own = repository.review(session, case_id, principal.user_id)
-    shown = own or repository.latest_review(session, case_id)
+    shown = own or repository.signed_review(session, case_id)
     return shown.impression if shown else ""
 
 

@@ -111,6 +111,15 @@ def test_impression_is_kept_as_a_draft(claimed: Ward) -> None:
         assert service.impression(session, claimed.reader, claimed.case_id) == "Left shift.\nRepeat."
 
 
+def test_impression_of_another_reader_who_has_not_signed_is_not_taken_over(claimed: Ward) -> None:
+    with claimed.centre.runtime.database.session() as session:
+        service.save_impression(session, claimed.reader, claimed.case_id, "Left shift, I think.")
+    with claimed.centre.runtime.database.session() as session:
+        cases.claim(session, claimed.second_reader, claimed.case_id, take_over=True)
+        assert service.impression(session, claimed.second_reader, claimed.case_id) == ""
+        assert service.impression(session, claimed.reader, claimed.case_id) == "Left shift, I think."
+
+
 def _sign(ward: Ward, *, looked: bool = True, dismissed: Mapping[str, str] | None = None, **changes: Any) -> str:
     if looked:
         with ward.centre.runtime.database.session() as session:
