@@ -5,11 +5,10 @@ two batches.
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
-import threading
-from contextlib import nullcontext
 from pathlib import Path
 
 import structlog
@@ -21,6 +20,7 @@ from client_node.ipc import Header, Stop, serve, socket_path
 from client_node.keys import read_signing_key
 from client_node.training.model_store import ModelStore
 from client_node.training.service import TrainingService
+from client_node.training.turns import Turns
 from shared.contracts.errors import DataInvalidError, ExitCode, HematovisionError, UsageError
 from shared.contracts.training import DryRunRequest, Request
 from shared.logging import configure_logging
@@ -34,17 +34,16 @@ log = structlog.get_logger(__name__)
 class TrainerServer:
     """The operations that the trainer's socket answers: ``ping`` and ``federate``; ``models`` is for its service."""
 
-    def __init__(self, home: Path, *, stop: Stop, models: ModelStore | None = None) -> None:
+    def __init__(self, home: Path, *, stop: Stop, models: ModelStore | None = None, turns: Turns | None = None) -> None:
         self._home = NodeHome(home)
         self._service = TrainingService(home, stopping=stop.is_set, models=models)
-        # One request at a time: two would hold two models in memory and share one core.
-        self._one = threading.Lock()
+        self._turns = turns or Turns()
 
     def handle(self, header: Header, body: bytes) -> tuple[Header, bytes]:
         """Answer one call."""
         operation = header.get("op")
         if operation == "ping":
-            return {"ok": True, "busy": self._one.locked()}, b""
+            return {"ok": True, "busy": self._turns.busy}, b""
         if operation == "federate":
             return self._federate(header, body)
         raise UsageError("The trainer knows ping and federate.")
@@ -52,7 +51,8 @@ class TrainerServer:
     def _federate(self, header: Header, body: bytes) -> tuple[Header, bytes]:
         """Answer a request of the centre; its text and the answer's are JSON, and the answer is sealed here.
 
-        The relay, which hands both on, can therefore alter neither without the centre seeing it.
+        The relay, which hands both on, can therefore alter neither without the centre seeing it. It says beside them
+        when the centre asked (``asked_at``) and for how many ``seconds`` the answer is awaited, as Flower told it.
         """
         text = header.get("request")
         try:
@@ -60,10 +60,18 @@ class TrainerServer:
         except ValidationError as error:
             raise DataInvalidError("The request is not one this node understands; update the node.") from error
         key = read_signing_key(self._home)
-        with nullcontext() if isinstance(request, DryRunRequest) else self._one:
+        if isinstance(request, DryRunRequest):
             reply, update = self._service.exchange(request, body)
+        else:
+            asked_at, seconds = _number(header.get("asked_at")), _number(header.get("seconds"))
+            with self._turns.taken(request, asked_at=asked_at, seconds=seconds) as turn:
+                reply, update = self._service.exchange(request, body, abandoned=turn.abandoned)
         answer = reply.model_dump_json(by_alias=True)
         return {"reply": answer, "seal": seal(key, request_digest(str(text), body), answer, update)}, update
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def main(argv: list[str] | None = None) -> int:

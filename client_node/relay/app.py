@@ -5,6 +5,7 @@ has no access to data. The app bundle, the run configuration and the message are
 configuration is ignored, and of a message only what `Asked` holds goes further, see `client_node.relay.exchange`.
 """
 
+import time
 from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -39,7 +40,7 @@ def query(message: Message, context: Context) -> Message:
 
 def _relay(message: Message, context: Context, *allowed: type) -> Message:
     home = context.node_config.get("home")
-    given = answer(Path(home) if isinstance(home, str) else None, lambda: _asked(message.content), allowed)
+    given = answer(Path(home) if isinstance(home, str) else None, lambda: _asked(message), allowed)
     content = RecordDict({RECORD_CONFIG: ConfigRecord({CONFIG_REPLY: given.text, CONFIG_SEAL: given.seal})})
     if given.tensors:
         array = Array(dtype="uint8", shape=(len(given.tensors),), stype=STYPE, data=given.tensors)
@@ -47,8 +48,12 @@ def _relay(message: Message, context: Context, *allowed: type) -> Message:
     return Message(content, reply_to=message)
 
 
-def _asked(content: RecordDict) -> Asked:
-    """Return the request's text and tensors; a record or key that the agreed form has not is refused, not ignored."""
+def _asked(message: Message) -> Asked:
+    """Return the request's text and tensors; a record or key that the agreed form has not is refused, not ignored.
+
+    Flower's own time to live is the round's deadline: the centre does not wait beyond it.
+    """
+    content, facts = message.content, message.metadata
     if set(content) - {RECORD_ARRAYS} != {RECORD_CONFIG} or RECORD_CONFIG not in content.config_records:
         raise DataInvalidError("The message's records are not those that a request has.")
     config = content.config_records[RECORD_CONFIG]
@@ -57,7 +62,7 @@ def _asked(content: RecordDict) -> Asked:
     text = config[CONFIG_REQUEST]
     if not isinstance(text, str):
         raise DataInvalidError("The request is not a text.")
-    return Asked(text, _body(content))
+    return Asked(text, _body(content), asked_at=facts.created_at, ends=time.monotonic() + facts.ttl)
 
 
 def _body(content: RecordDict) -> bytes:

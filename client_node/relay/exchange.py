@@ -85,6 +85,16 @@ class Asked:
 
     text: str
     tensors: bytes
+    asked_at: float | None = None
+    """When the centre asked, in seconds by its clock, as Flower tells it; None: not known."""
+    ends: float | None = None
+    """When the centre stops waiting for the answer, by this machine's monotonic clock; None: never."""
+
+    @property
+    def header(self) -> ipc.Header:
+        """The call that hands it to the trainer now, which may be the second one."""
+        left = None if self.ends is None else max(0.0, self.ends - time.monotonic())
+        return {"op": "federate", "request": self.text, "asked_at": self.asked_at, "seconds": left}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +215,11 @@ def _insistently(home: Path, request: Request, asked: Asked) -> tuple[ipc.Header
 
     Nobody waits for a question before a launch: its answer is that the trainer does not run.
     """
-    socket, header = ipc.socket_path(home, "trainer"), {"op": "federate", "request": asked.text}
+    socket = ipc.socket_path(home, "trainer")
     patient = isinstance(request, TrainRequest | EvaluateRequest)
     while True:
         try:
-            return ipc.call(socket, header, asked.tensors, timeout=_TRAINER_TIMEOUT)
+            return ipc.call(socket, asked.header, asked.tensors, timeout=_TRAINER_TIMEOUT)
         except (OSError, EOFError, ServiceUnavailableError) as error:
             slow = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
             if slow or not patient or not _comes_back(socket):

@@ -37,6 +37,7 @@ from client_node.training.share import Hold
 from client_node.training.site import allowed_cells, allowed_fields, current_metrics, positions, teaching_fields
 from client_node.training.sources import CropSource, MapSource, Source
 from shared.contracts.errors import (
+    ConflictError,
     DataInvalidError,
     HematovisionError,
     NothingToDoError,
@@ -74,10 +75,16 @@ _FAILED = "This node could not answer: an inner failure; see the node's log."
 _TOO_LARGE = "The batch is too large for a node's memory; ask for a smaller batch or input size."
 
 Received = Mapping[str, NDArray[np.generic]]
+Abandoned = Callable[[], str]
+"""Why nobody waits for the answer any more; empty where somebody does. See `client_node.training.turns`."""
 _Told = TypeVar("_Told")
 _Answer = tuple[Reply, _Told]
 
 log = structlog.get_logger(__name__)
+
+
+def _wanted() -> str:
+    return ""
 
 
 class TrainingService:
@@ -101,18 +108,22 @@ class TrainingService:
         self._lease = Lease(home)
         self._models = models or ModelStore(device)
         self._hold: Hold | None = None
+        self._abandoned: Abandoned = _wanted
 
     def handle(self, request: Request, tensors: Received) -> tuple[Reply, Tensors]:
         """Answer a request; whatever goes wrong becomes a `Refusal`, without inner detail."""
         size = sum(array.nbytes for array in tensors.values())
         return self._released(request, lambda: self._answer(request, lambda: tensors, size=size), {})
 
-    def exchange(self, request: Request, body: bytes) -> tuple[Reply, bytes]:
-        """Answer a request whose tensors are as they travel, with tensors as they travel; see `handle`."""
+    def exchange(self, request: Request, body: bytes, *, abandoned: Abandoned = _wanted) -> tuple[Reply, bytes]:
+        """Answer a request whose tensors are as they travel, with tensors as they travel; see `handle`.
+
+        ``abandoned`` is asked between batches why nobody waits for the answer any more: the request then ends so.
+        """
 
         def answered() -> tuple[Reply, bytes]:
             carried = Carried(self._models, request, body)
-            reply, update = self._answer(request, carried.read, size=len(body))
+            reply, update = self._answer(request, carried.read, size=len(body), abandoned=abandoned)
             return reply, carried.write(update)
 
         return self._released(request, answered, b"")
@@ -136,9 +147,13 @@ class TrainingService:
             log.exception("training.failed", request=request.kind)
             return Refusal(code=HematovisionError.code, reason=_FAILED), nothing
 
-    def _answer(self, request: Request, read: Callable[[], Received], *, size: int) -> tuple[Reply, Tensors]:
+    def _answer(
+        self, request: Request, read: Callable[[], Received], *, size: int, abandoned: Abandoned = _wanted
+    ) -> tuple[Reply, Tensors]:
         if isinstance(request, DryRunRequest):
             return self._would(request), {}
+        self._abandoned = abandoned
+        self._check_wanted()  # it may have waited long for its turn
         policy = load_policy(self._home)
         policy.check_train(request, size=size)
         if isinstance(request, CensusRequest):
@@ -168,11 +183,16 @@ class TrainingService:
     def _between(self) -> None:
         if self._stopping():
             raise ServiceUnavailableError("This node's trainer is stopping; it takes part again once restarted.")
+        self._check_wanted()
         if self._hold is not None:
-            self._hold.between(self._stopping)
+            self._hold.between(lambda: self._stopping() or bool(self._abandoned()))
         self._lease.pause_point(gpu=self._models.on_gpu, waiting=self._models.yield_gpu)
         if self._hold is not None:
             self._hold.resume()
+
+    def _check_wanted(self) -> None:
+        if reason := self._abandoned():
+            raise ConflictError(reason)  # of no code for which a hospital counts as lost and is asked again
 
     def _train(self, request: TrainRequest, tensors: Mapping[str, NDArray[np.generic]]) -> tuple[TrainReply, Tensors]:
         begin = time.monotonic()

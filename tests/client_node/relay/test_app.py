@@ -137,14 +137,18 @@ def test_round_reaches_the_trainer_and_its_answer_comes_back(home: Path) -> None
         update = bytes(save({"w": load(body)["w"] + 1}))
         return _signed(REPLY, update), update
 
+    message = _message()
     with _trainer(home, handler):
-        content = _send(home, _message())
+        content = _send(home, message)
     text, signed = (str(content.config_records[RECORD_CONFIG][key]) for key in ("reply", "seal"))
     tensors = content.array_records[RECORD_ARRAYS][ARRAY_NAME].data
     assert TrainReply.model_validate_json(text) == REPLY
     np.testing.assert_array_equal(load(tensors)["w"], np.full((2, 2), 2, np.float16))
     check_seal(signed, KEY.public, request_digest(REQUEST.model_dump_json(), BODY), text, tensors)
-    assert seen == [{"op": "federate", "request": REQUEST.model_dump_json()}]
+    left = seen[0].pop("seconds")
+    assert isinstance(left, float)
+    assert 0 < message.metadata.ttl - left < 30
+    assert seen == [{"op": "federate", "request": REQUEST.model_dump_json(), "asked_at": message.metadata.created_at}]
     [entry] = Ledger(home).entries()
     assert (entry.kind, entry.subject, entry.what, entry.size) == ("update", "run", "round 1", len(text) + len(tensors))
 
