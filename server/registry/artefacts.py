@@ -59,6 +59,12 @@ def new_version(now: datetime) -> str:
     return f"hv-{now:%Y%m%d-%H%M}-{secrets.token_hex(2)}"
 
 
+def licence_of(backbone: str) -> str:
+    """Return what a card says of its licence: that of the weights which the model began with."""
+    entry = backbones.get(backbone)
+    return f"{entry.licence} (weights derive from those of {entry.name}, pretrained on ImageNet)"
+
+
 def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
     """Export, store and sign a candidate."""
     now = utc_now()
@@ -72,6 +78,7 @@ def build(runtime: Runtime, candidate: Candidate) -> SignedModelCard:
         created_at=now,
         base_sha256=candidate.base_sha256,
         recipe=candidate.recipe,
+        licence=licence_of(candidate.recipe.backbone),
         artefacts=tuple(
             ArtefactRef(name=name, sha256=sha256(content).hexdigest(), size=len(content))
             for name, content in files.items()

@@ -193,5 +193,5 @@ def test_each_answer_tells_what_became_of_the_model_it_received(visitor: Browser
     ]
     assert rows == [
         "replied 1 180 57.1 % 54.1 % 0.886 3.4 MB 3.4 MB 40 s",
-        "replied 1 180 22.0 % → 57.1 % +35.1 19.0 % → 54.1 % +35.1 1.448 3.4 MB 3.4 MB 39 s",
+        "replied 1 180 22.0 % → 57.1 % +35.1 19.0 % → 54.1 % +35.1 1.448 → 0.886 −0.562 3.4 MB 3.4 MB 39 s",
     ]

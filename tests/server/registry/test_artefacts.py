@@ -2,13 +2,14 @@
 
 import pytest
 
-from server.registry.artefacts import default_calibration
+from server.registry.artefacts import default_calibration, licence_of
 from shared.contracts.laboratory import Dye
 from shared.contracts.training import (
     CalibrationSummary,
     EvaluateReply,
     SiteMetrics,
 )
+from shared.vision import backbones
 
 FOUND = SiteMetrics(n=50, loss=0.4, accuracy=0.9, macro_f1=0.9)
 
@@ -55,3 +56,10 @@ def test_the_card_tells_the_dye_that_the_model_knows_as_unit_vectors() -> None:
     assert sum(value**2 for value in found.stains[1]) == pytest.approx(1.0)
     assert found.strengths == pytest.approx((1.2, 0.5))
     assert default_calibration([reply(1.0, (0.95, 0.5))]).dye is None
+
+
+@pytest.mark.parametrize("backbone", backbones.names())
+def test_licence_names_the_weights_that_the_model_began_with(backbone: str) -> None:
+    said = licence_of(backbone)
+    assert said.startswith(backbones.get(backbone).licence)
+    assert f"those of {backbone}," in said
