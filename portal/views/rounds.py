@@ -12,14 +12,16 @@ from portal.access import SignedIn
 from portal.live import follow
 from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
+from portal.words import joined
 from server.deps import CommittingRoute, RuntimeDep, SessionDep
-from server.federation import schedule, steering
+from server.federation import planning, schedule, steering
 from server.federation import service as federation
 from server.federation.privacy import NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
 from server.federation.recipe import Value
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
 from server.hospitals import service as hospitals
+from server.hospitals.schemas import HospitalView
 from server.registry import service as registry
 from server.registry.schemas import ModelView
 from shared.contracts.errors import NotFoundError
@@ -68,6 +70,7 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
     runs = federation.list_runs(session, who)
     plan = steering.plan_of(session, who, clone) if clone else RunPlan()
     counted = {site.hospital_id for site in census}
+    known = hospitals.list_hospitals(session, who)
     return page(
         request,
         "rounds/list.html",
@@ -77,9 +80,10 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         columns=columns,
         classes=classes,
         trained=trained,
-        least=federation.MIN_CLASS_CELLS,
-        trainable=federation.trainable_classes(session),
-        missing=[hospital.name for hospital in hospitals.list_hospitals(session, who) if hospital.id not in counted],
+        least=planning.MIN_CLASS_CELLS,
+        trainable=planning.trainable_classes(session),
+        missing=[hospital.name for hospital in known if hospital.id not in counted],
+        askable=_askable(known, plan),
         plan=plan,
         further=_further(plan),
         cloned=clone,
@@ -87,7 +91,7 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         weekdays=schedule.WEEKDAYS,
         labels=schedule.new_labels(session),
         strategies=federation.offered_strategies(),
-        start=federation.usual_recipe(session),
+        start=planning.usual_recipe(session),
         backbones=backbones.names(),
         augmentations=list(Augmentation),
         balances=list(Balance),
@@ -95,6 +99,17 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         noised=NOISED,
         units=list(PrivacyUnit),
     )
+
+
+def _askable(known: list[HospitalView], plan: RunPlan) -> dict[str, str]:
+    """Return hospital id → name of those that can be asked; one that a plan asks and that cannot be any more says so.
+
+    Left out of the form it would be dropped in silence, and with the last one chosen all others asked.
+    """
+    names = {hospital.id: hospital.name for hospital in known}
+    there = {hospital.id: hospital.name for hospital in known if planning.trains(hospital)}
+    gone = {site: f"{names.get(site, site)} (no approved node)" for site in plan.sites or [] if site not in there}
+    return {**there, **gone}
 
 
 def _further(plan: RunPlan) -> dict[str, Value]:
@@ -138,7 +153,8 @@ def planned(
     rounds: Annotated[int, Form(ge=1, le=100)] = 3,
     min_sites: Annotated[int, Form(ge=1)] = 2,
     local_epochs: Annotated[int | None, Form(ge=1, le=50)] = None,
-    deadline_minutes: Annotated[int, Form(ge=1, le=1440)] = 10,
+    sites: Annotated[list[str] | None, Form()] = None,
+    deadline_minutes: Annotated[float, Form(ge=0.5, le=1440)] = 10,
     classes: Annotated[list[CellClass] | None, Form()] = None,
     backbone: Annotated[str, Form()] = "",
     frozen_stages: Annotated[str, Form()] = "",
@@ -161,7 +177,8 @@ def planned(
         min_sites=min_sites,
         local_epochs=local_epochs,
         recipe={**further, **{name: value.strip() for name, value in chosen.items() if value.strip()}},
-        round_deadline_seconds=deadline_minutes * 60,
+        sites=sites or None,
+        round_deadline_seconds=round(deadline_minutes * 60),
         classes=classes or None,
         strategy=strategy,
         strategy_parameters=dict(parameters),
@@ -198,7 +215,17 @@ def round_page(request: Request, session: SessionDep, who: SignedIn, run_id: str
     names = {site.hospital_id: site.hospital_name for view in run.round_views for site in view.sites}
     sites = [{site.hospital_id: site for site in view.sites} for view in run.round_views]
     data = run.model_dump(mode="json", exclude={"events"})
-    return page(request, "rounds/run.html", run=run, data=data, model=model, names=names, sites=sites)
+    asked = _asked_words(run, who.hospital_id)
+    return page(request, "rounds/run.html", run=run, data=data, model=model, names=names, sites=sites, asked=asked)
+
+
+def _asked_words(run: RunView, own: str | None) -> str:
+    """Return who was asked; a hospital's own staff learn of no other."""
+    if run.asked is None:
+        return "every hospital with an approved node"
+    if own is not None:
+        return f"chosen hospitals, yours {'' if own in run.asked else 'not '}among them"
+    return joined(run.asked.values())
 
 
 @router.get("/rounds/{run_id}/events", name="round_events")

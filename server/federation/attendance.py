@@ -50,15 +50,15 @@ class Attendance:
         self._grace = _FIRST_GRACE_SECONDS
 
     def sample(self, plan: Plan) -> dict[int, str]:
-        """Return the approved nodes that are connected, once enough are; one node for each hospital.
+        """Return the approved nodes of those asked that are connected, once enough are; one node for each hospital.
 
-        All approved nodes get a moment to connect, most before the first round; then whoever is there takes part, if
+        All of them get a moment to connect, most before the first round; then whoever is there takes part, if
         they are enough.
         """
         begin = time.monotonic()
         while True:
             self._stop.check()
-            welcome = self._book.welcome()
+            welcome = self._book.welcome(plan.sites)
             online = self._fleet.online()
             sites = {node: hospital for node, hospital in welcome.items() if node in online}
             hospitals = set(sites.values())
@@ -81,7 +81,7 @@ class Attendance:
         told = False
         while time.monotonic() < end and not self._book.pause_requested():
             self._stop.check()
-            away = hospitals & self._away()
+            away = self._away(hospitals)
             if not away:
                 return
             if not told:
@@ -89,7 +89,7 @@ class Attendance:
                 told = True
             time.sleep(_LOOK_SECONDS)
 
-    def _away(self) -> set[str]:
-        """Return the hospitals none of whose approved nodes is connected."""
-        welcome, online = self._book.welcome(), self._fleet.online()
+    def _away(self, hospitals: set[str]) -> set[str]:
+        """Return those of the hospitals none of whose approved nodes is connected."""
+        welcome, online = self._book.welcome(hospitals), self._fleet.online()
         return set(welcome.values()) - {hospital for node, hospital in welcome.items() if node in online}

@@ -1,7 +1,7 @@
 """What a running ServerApp writes down: one short transaction a fact, so that pages see each as it happens."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from sqlmodel import Session
 import server.audit.service as audit
 from server.db.session import Database
 from server.federation import repository, service, steering
+from server.federation.planning import chosen_sites
 from server.federation.privacy import RunPrivacy
 from server.federation.states import RunState, SiteState
 from server.federation.strategies import registry as strategies
@@ -36,6 +37,8 @@ class Plan:
     round_deadline_seconds: int
     base_sha256: str
     parent: str | None
+    sites: frozenset[str] | None = None
+    """Hospital ids of those that are asked; None: every approved one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +90,17 @@ class RunBook:
                 round_deadline_seconds=run.round_deadline_seconds,
                 base_sha256=run.base_sha256,
                 parent=run.parent,
+                sites=chosen_sites(run.plan),
             )
 
-    def welcome(self) -> dict[int, str]:
-        """Return Flower's node id → hospital id of the approved training nodes."""
+    def welcome(self, sites: Collection[str] | None = None) -> dict[int, str]:
+        """Return Flower's node id → hospital id of the approved training nodes; with ``sites``, of these hospitals'."""
         with self._database.session(read_only=True) as session:
-            nodes = repository.training_nodes(session)
-            return {int(node.flower_node_id): node.hospital_id for node in nodes if node.flower_node_id}
+            return {
+                int(node.flower_node_id): node.hospital_id
+                for node in repository.training_nodes(session)
+                if node.flower_node_id and (sites is None or node.hospital_id in sites)
+            }
 
     def signing_keys(self) -> dict[int, str]:
         """Return Flower's node id → public signing key of the approved training nodes: who may answer for whom."""

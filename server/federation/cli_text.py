@@ -47,6 +47,8 @@ def print_run(view: RunView) -> None:
     console.print(f"Run [bold]{view.id}[/bold]: {view.state}" + (f" — {view.problem}" if view.problem else ""))
     parameters = ", ".join(f"{title.lower()} {value:g}" for title, value in view.strategy_parameters.items())
     console.print(f"Strategy: {view.strategy_title} ({parameters})")
+    if view.asked is not None:
+        console.print(f"Asked: {', '.join(view.asked)}", highlight=False)
     console.print(f"Privacy: {view.privacy.text}", highlight=False)
     if any(site.epsilon is not None for row in view.round_views for site in row.sites):
         spent = {site.hospital_id: site.epsilon for row in view.round_views for site in row.sites if site.epsilon}

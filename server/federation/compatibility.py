@@ -106,17 +106,23 @@ def needs(strategy: Parameters) -> frozenset[Need]:
     return frozenset(found)
 
 
+def excluded(need: Need, privacy: Collection[Privacy]) -> bool:
+    """Whether one of these measures leaves no room for a need, whatever else a run has."""
+    return any(rule.need is need and rule.privacy in privacy for rule in EXCLUSIONS)
+
+
 def problems(
     strategy: Parameters,
     *,
     min_sites: int,
     hospitals: int,
     privacy: Collection[Privacy] = (),
+    chosen: bool = False,
 ) -> list[str]:
     """Return a sentence for everything that does not go together; nothing: the run may be launched.
 
-    ``min_sites``: the least number of hospitals a round of the run needs; ``hospitals``: how many have an approved
-    training node.
+    ``min_sites``: the least number of hospitals a round of the run needs; ``hospitals``: how many of those that are
+    asked have an approved training node; ``chosen``: whether only some are asked.
     """
     needed = needs(strategy)
     found = [rule.sentence for rule in EXCLUSIONS if rule.privacy in privacy and rule.need in needed]
@@ -125,7 +131,9 @@ def problems(
     least += [(count, text.format(least=count)) for kind, (count, text) in LEAST_SITES.items() if kind in privacy]
     for count, text in least:
         if hospitals < count:
-            found.append(f"{text}; {hospitals} {'has' if hospitals == 1 else 'have'} an approved training node.")
+            verb = "has" if hospitals == 1 else "have"
+            whose = f"{hospitals} of those chosen {verb}" if chosen else f"{hospitals} {verb}"
+            found.append(f"{text}; {whose} an approved training node.")
         elif min_sites < count:
             found.append(f"{text}: raise the least number of hospitals from {min_sites} to {count}.")
     return found
@@ -137,12 +145,13 @@ def check(
     min_sites: int,
     hospitals: int,
     privacy: Collection[Privacy] = (),
+    chosen: bool = False,
 ) -> None:
     """Refuse what does not go together; see `problems`.
 
     Raises:
         UsageError: with every sentence.
     """
-    found = problems(strategy, min_sites=min_sites, hospitals=hospitals, privacy=privacy)
+    found = problems(strategy, min_sites=min_sites, hospitals=hospitals, privacy=privacy, chosen=chosen)
     if found:
         raise UsageError(" ".join(found))

@@ -15,11 +15,12 @@ import server.outbox.service as outbox
 from server.accounts.schemas import Principal
 from server.federation import repository, service
 from server.federation.forecast import DryRunView, Pace, SiteAnswer, SiteForecast, held, pace
+from server.federation.planning import asks, planned, trains
 from server.federation.schemas import RunPlan
 from server.hospitals.schemas import HospitalView
 from server.models.base import utc_now
 from server.models.federation import DryRun
-from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.enrolment import EnrolmentState
 from shared.contracts.errors import ConflictError, NotFoundError
 from shared.contracts.training import Census, Recipe
 
@@ -41,7 +42,7 @@ def start(session: Session, principal: Principal, plan: RunPlan) -> str:
         raise ConflictError("A run is under way; ask the hospitals once it has ended.")
     if any(utc_now() - row.created_at < _GIVEN_UP for row in repository.open_dry_runs(session)):
         raise ConflictError("The hospitals are being asked already; wait for their answers.")
-    _, recipe = service.planned(session, plan)
+    _, recipe = planned(session, plan)
     row = DryRun(
         plan=plan.model_dump(mode="json"), recipe=recipe.model_dump(mode="json"), created_by=principal.username
     )
@@ -52,7 +53,11 @@ def start(session: Session, principal: Principal, plan: RunPlan) -> str:
         subject=f"dry-run:{row.id}",
         actor=principal.actor,
         action=KIND,
-        data={"rounds": plan.rounds, "classes": [str(cls) for cls in recipe.classes]},
+        data={
+            "rounds": plan.rounds,
+            "classes": [str(cls) for cls in recipe.classes],
+            **({} if plan.sites is None else {"hospitals": sorted(plan.sites)}),
+        },
     )
     return row.id
 
@@ -63,22 +68,21 @@ def view(session: Session, principal: Principal, dry_run_id: str) -> DryRunView:
     row = repository.dry_run(session, dry_run_id)
     if row is None:
         raise NotFoundError("There is no such dry run.")
-    recipe = Recipe.model_validate(row.recipe)
+    plan, recipe = RunPlan.model_validate(row.plan), Recipe.model_validate(row.recipe)
     speed = pace(repository.past_site_rounds(session, _PAST), recipe.backbone)
     census = _census(session, recipe)
     sites = [
         _forecast(row, recipe, hospital, speed, census)
         for hospital in hospitals.list_hospitals(session, principal)
-        if _trains(hospital) and principal.hospital_id in (None, hospital.id)
+        if trains(hospital) and asks(plan, hospital.id) and principal.hospital_id in (None, hospital.id)
     ]
     whole = speed.whole_round(sites) if principal.hospital_id is None else None
-    plan = RunPlan.model_validate(row.plan)
     died = row.ended_at is None and utc_now() - row.created_at >= _GIVEN_UP
     return DryRunView(
         id=row.id,
         created_at=row.created_at,
         created_by=row.created_by,
-        plan=plan,
+        plan=plan.as_told(principal.hospital_id),
         ended=row.ended_at is not None or died,
         problem=row.problem or ("The question was never asked to its end; see the worker's log." if died else None),
         sites=sites,
@@ -110,10 +114,6 @@ def _forecast(row: DryRun, recipe: Recipe, hospital: HospitalView, speed: Pace, 
         examples=answer.examples if answer is not None else None,
         round_seconds=speed.round_of(hospital.id, held(answer, census, hospital.id), recipe.local_epochs),
     )
-
-
-def _trains(hospital: HospitalView) -> bool:
-    return any(node.mode is NodeMode.TRAINING and node.state is EnrolmentState.APPROVED for node in hospital.nodes)
 
 
 def _census(session: Session, recipe: Recipe) -> dict[str, int]:

@@ -50,8 +50,8 @@ SENTENCES: Final[Mapping[Measure, str]] = MappingProxyType(
             " the centre still sees each update. Needs 20 hospitals, and very many for a good model."
         ),
         Measure.SECURE_AGGREGATION: (
-            "The centre sees the sum of the hospitals' updates and none of them, so it cannot judge one hospital's: set"
-            " the largest update to 0. Needs 3 hospitals; with 3 none may be lost on the way, with 4 one. The model"
+            "The centre sees the sum of the hospitals' updates and none of them, so it cannot judge one hospital's"
+            " by its size. Needs 3 hospitals; with 3 none may be lost on the way, with 4 one. The model"
             " itself hides nothing."
         ),
     }

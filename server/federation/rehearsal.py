@@ -56,7 +56,7 @@ def rehearse(
 
 def _ask(runtime: Runtime, dry_run_id: str, question: _Question, fleet: Fleet, gather_seconds: float) -> None:
     book = RunBook(runtime.database, dry_run_id)
-    sites = _gathered(book, fleet, gather_seconds)
+    sites = _gathered(book, fleet, question.plan, gather_seconds)
     if not sites:
         raise RunFailedError("No hospital's node is connected; see the nodes page.")
     masked = question.plan.privacy.measure is Measure.SECURE_AGGREGATION
@@ -78,11 +78,11 @@ def _ask(runtime: Runtime, dry_run_id: str, question: _Question, fleet: Fleet, g
             _note(runtime, dry_run_id, sites[answer.node_id], _said(sealed(answer)))
 
 
-def _gathered(book: RunBook, fleet: Fleet, seconds: float) -> dict[int, str]:
-    """Return node id → hospital of the approved nodes that are connected; all of them get a moment to be."""
+def _gathered(book: RunBook, fleet: Fleet, plan: RunPlan, seconds: float) -> dict[int, str]:
+    """Return node id → hospital of the asked ones' nodes that are connected; all of them get a moment to be."""
     end = time.monotonic() + seconds
     while True:
-        welcome, online = book.welcome(), fleet.online()
+        welcome, online = book.welcome(plan.sites), fleet.online()
         sites = {node: hospital for node, hospital in welcome.items() if node in online}
         if len(sites) == len(welcome) or time.monotonic() > end:
             return {node: hospital for hospital, node in {name: node for node, name in sites.items()}.items()}

@@ -10,6 +10,7 @@ import server.audit.service as audit
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.federation import repository, service
+from server.federation.planning import asks, planned
 from server.federation.schemas import RunPlan
 from server.models.base import utc_now
 from server.models.federation import RunSchedule
@@ -55,7 +56,7 @@ def add(session: Session, principal: Principal, plan: RunPlan, when: When) -> st
         NothingToDoError, UsageError: the plan could not be launched even now.
     """
     service.require_launcher(principal)
-    service.planned(session, plan)
+    planned(session, plan)
     row = RunSchedule(
         plan=plan.model_dump(mode="json"),
         weekday=when.weekday,
@@ -88,7 +89,7 @@ def view(session: Session, principal: Principal) -> list[ScheduleView]:
             when=_words(row),
             next_at=_last_due(row, utc_now()) + _period(row),
             least_labels=row.least_labels,
-            plan=_plan(row),
+            plan=plan.as_told(principal.hospital_id) if (plan := _plan(row)) is not None else None,
             created_by=row.created_by,
             outcome=row.outcome,
             run_id=row.run_id,
@@ -102,11 +103,14 @@ def launch_due(session: Session, now: datetime) -> list[str]:
     return [key for row in repository.schedules(session) if (key := _consider(session, row, now)) is not None]
 
 
-def new_labels(session: Session) -> int:
-    """Return how many labels have come home with reports since the last completed run was launched."""
+def new_labels(session: Session, plan: RunPlan | None = None) -> int:
+    """Return how many labels have come home with reports since the last completed run that asked their hospital.
+
+    With a plan only those of the hospitals that it asks: it learns from no others.
+    """
     before = repository.last_completed(session)
     known = before.feedback if before is not None else {}
-    counted = service.feedback_labels(session)
+    counted = {name: count for name, count in service.feedback_labels(session).items() if asks(plan, name)}
     return sum(max(0, count - int(known.get(hospital, 0))) for hospital, count in counted.items())
 
 
@@ -115,8 +119,8 @@ def _consider(session: Session, row: RunSchedule, now: datetime) -> str | None:
     if due <= row.considered_at:
         return None
     row.considered_at = due
-    fresh = new_labels(session)
     plan, key = _plan(row), None
+    fresh = new_labels(session, plan)
     reason = UNREADABLE if plan is None else _why_not(row, due, now, fresh)
     if plan is not None and reason is None:
         try:

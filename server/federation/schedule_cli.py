@@ -22,6 +22,9 @@ def add(
     like: Annotated[str | None, typer.Option(help="Run whose plan to use; the newest run if left out.")] = None,
     day: Annotated[str, typer.Option(help="Monday … Sunday, or daily.")] = "Sunday",
     at: Annotated[str, typer.Option(help="HH:MM, in UTC.")] = "02:00",
+    site: Annotated[
+        list[str] | None, typer.Option(help="Hospital to ask, by its id; once for each. Else those that the run asked.")
+    ] = None,
     least_labels: Annotated[
         int, typer.Option(min=0, help="Launch only with so many new labels from reports since the last run.")
     ] = 0,
@@ -33,6 +36,8 @@ def add(
     with Database(load_settings(home).effective_database_url).session() as session:
         run_id = like or service.latest_run_id(session, COMMAND_LINE)
         plan = steering.plan_of(session, COMMAND_LINE, run_id).model_copy(update={"classes": None})
+        if site:
+            plan = plan.model_copy(update={"sites": site})
         key = schedule.add(session, COMMAND_LINE, plan, when)
         shown = next(view for view in schedule.view(session, COMMAND_LINE) if view.id == key)
     emit(shown, as_json=as_json, text=f"Schedule {key}: {shown.when}; next on {shown.next_at:%Y-%m-%d %H:%M} UTC.")

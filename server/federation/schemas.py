@@ -20,13 +20,21 @@ class RunPlan(BaseModel):
     recipe: dict[str, Value] = Field(default_factory=dict)
     """What was chosen of the recipe, by the contract's names; see `server.federation.recipe`."""
     min_sites: int = Field(default=2, ge=1)
+    sites: list[str] | None = Field(default=None, min_length=1)
+    """Ids of the hospitals that are asked; None: every one with an approved training node, whenever a round begins."""
     round_deadline_seconds: int = Field(default=600, ge=30, le=86400)
     classes: list[CellClass] | None = None
-    """None: every class that the censuses hold at least 20 training cells of."""
+    """None: every class that the censuses of those asked hold at least 20 training cells of."""
     strategy: StrategyName = StrategyName.FEDAVG
     strategy_parameters: dict[str, float | str] = Field(default_factory=dict)
     """The strategy's own; what is left out is as its `Parameters` say. Checked at launch, in words."""
     privacy: RunPrivacy = RunPrivacy()
+
+    def as_told(self, hospital_id: str | None) -> "RunPlan":
+        """Return the plan as a hospital's own staff see it: who else was chosen is left out."""
+        if hospital_id is None or self.sites is None:
+            return self
+        return self.model_copy(update={"sites": [site for site in self.sites if site == hospital_id]})
 
 
 class StrategyParameterView(BaseModel):
@@ -130,6 +138,8 @@ class RunView(RunSummary):
     epsilon: float | None
     """What noise at the centre has spent of every hospital so far; noise at the hospitals: see `SiteRoundView`."""
     min_sites: int
+    asked: dict[str, str] | None
+    """Hospital id → name of those that were chosen; a hospital's own staff see their own at most. None: all."""
     classes: list[CellClass]
     local_epochs: int
     recipe: Recipe

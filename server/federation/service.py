@@ -8,13 +8,12 @@ from sqlmodel import Session
 import server.audit.service as audit
 import server.hospitals.service as hospitals
 import server.outbox.service as outbox
-import server.registry.service as registry
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
-from server.federation import compatibility, repository
-from server.federation import privacy as private
+from server.federation import repository
+from server.federation.planning import chosen_sites, planned
 from server.federation.privacy import RunPrivacy
-from server.federation.recipe import as_chosen, going_on, make_recipe
+from server.federation.recipe import as_chosen
 from server.federation.schemas import (
     EventView,
     RoundView,
@@ -31,12 +30,10 @@ from server.federation.strategies import registry as strategies
 from server.hospitals.schemas import NodePrincipal
 from server.models.base import utc_now
 from server.models.federation import CensusRecord, Run, RunEvent, SiteRound
-from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError, NothingToDoError, UsageError
+from shared.contracts.errors import ConflictError, ForbiddenError, NotFoundError
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, Recipe, SiteMetrics
 
-MIN_CLASS_CELLS = 20
-"""A class is trained when all hospitals together hold at least this many training cells of it."""
 _LAUNCHERS = frozenset({Role.COORDINATOR, Role.ADMIN})
 _VIEWERS = _LAUNCHERS | {Role.AUDITOR, Role.HOSPITAL_IT}
 _EVENTS_AT_ONCE = 500
@@ -52,8 +49,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
 
     Raises:
         ConflictError: another run is under way.
-        NothingToDoError: no census shows enough labelled cells.
-        UsageError: what was chosen is no recipe, the strategy's parameters are wrong, or it does not go with the plan.
+        NothingToDoError, UsageError: as `server.federation.planning.planned`.
     """
     _require(principal, _LAUNCHERS)
     if running := repository.active(session):
@@ -69,13 +65,15 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         round_deadline_seconds=plan.round_deadline_seconds,
         created_by=principal.username,
         plan=plan.model_dump(mode="json"),
-        feedback=feedback_labels(session),
+        feedback=_learnt_from(session, plan),
     )
     repository.add(session, run)
     asked = f"{plan.rounds} rounds, {recipe.backbone}, {len(recipe.classes)} classes, {strategy.title}"
     if plan.privacy.kinds:
         asked = f"{asked}, {plan.privacy.text}"
     write_event(session, run.id, "run", f"Launched by {principal.display_name}: {asked}")
+    if plan.sites is not None:
+        write_event(session, run.id, "network", f"Asked alone: {', '.join(sorted(plan.sites))}")
     outbox.add(session, "federation.launch", {"run_id": run.id})
     audit.record(
         session,
@@ -89,46 +87,10 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
             "strategy_parameters": strategy.model_dump(mode="json"),
             "privacy": plan.privacy.model_dump(mode="json"),
             "recipe": as_chosen(recipe),
+            **({} if plan.sites is None else {"hospitals": sorted(plan.sites)}),
         },
     )
     return run.id
-
-
-def planned(session: Session, plan: RunPlan) -> tuple[strategies.Parameters, Recipe]:
-    """Return the strategy's parameters and the recipe that a plan comes to, by what the hospitals hold at present.
-
-    Raises:
-        NothingToDoError: no census shows enough labelled cells.
-        UsageError: what was chosen is no recipe, the strategy's parameters are wrong, or it does not go with the plan.
-    """
-    classes = plan.classes or trainable_classes(session)
-    if len(classes) < 2:
-        raise NothingToDoError(
-            "The hospitals' censuses show fewer than two classes with enough labelled cells;"
-            " import labelled images first."
-        )
-    if len(set(classes)) != len(classes):
-        raise UsageError("Name each class once.")
-    epochs = {} if plan.local_epochs is None else {"local_epochs": plan.local_epochs}
-    chosen = {**plan.recipe, **epochs}
-    recipe = make_recipe(
-        classes, chosen, {**private.start_of(plan.privacy, chosen), **going_on(chosen, _recipe_in_use(session))}
-    )
-    strategy = strategies.parse(plan.strategy, plan.strategy_parameters)
-    hospitals_joined = len({node.hospital_id for node in repository.training_nodes(session)})
-    compatibility.check(strategy, min_sites=plan.min_sites, hospitals=hospitals_joined, privacy=plan.privacy.kinds)
-    private.check(plan.privacy, plan.rounds)
-    return strategy, strategy.asked(recipe)
-
-
-def usual_recipe(session: Session) -> Recipe:
-    """Return what a launch starts from at present, of all classes: that of the model in use, where there is one."""
-    return make_recipe(list(CellClass), {}, going_on({}, _recipe_in_use(session)))
-
-
-def _recipe_in_use(session: Session) -> Recipe | None:
-    used = registry.current(session)
-    return used.card.recipe if used else None
 
 
 def cells_by_class(session: Session, classes: Sequence[CellClass]) -> dict[str, dict[CellClass, int]]:
@@ -150,21 +112,17 @@ def feedback_labels(session: Session) -> dict[str, int]:
     return {hospital: Census.model_validate(census).feedback for hospital, census in counted.items()}
 
 
-def trainable_classes(session: Session) -> list[CellClass]:
-    """Return the classes that the censuses together hold enough training cells of, in reporting order.
+def _learnt_from(session: Session, plan: RunPlan) -> dict[str, int]:
+    """Return, per hospital, how many of its labels count as learnt from once this run has come to a model.
 
-    Where some hospital labels a class only as a whole (neutrophil), its subclasses are counted into it.
+    Of a hospital that is not asked they are those of the last such run: a schedule is to count the newer ones still.
     """
-    counts: Counter[CellClass] = Counter()
-    for record in repository.censuses(session):
-        for row in Census.model_validate(record.census).rows:
-            counts[row.cls] += row.train
-    held = {cls for cls, count in counts.items() if count}
-    merged: Counter[CellClass] = Counter()
-    for cls, count in counts.items():
-        parent = cls.info.parent
-        merged[parent if parent in held else cls] += count
-    return sorted((cls for cls, count in merged.items() if count >= MIN_CLASS_CELLS), key=lambda cls: cls.order)
+    now = feedback_labels(session)
+    if plan.sites is None:
+        return now
+    last = repository.last_completed(session)
+    before = {} if last is None else {hospital: int(count) for hospital, count in last.feedback.items()}
+    return {**before, **{hospital: count for hospital, count in now.items() if hospital in plan.sites}}
 
 
 def offered_strategies() -> list[StrategyView]:
@@ -236,6 +194,7 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         privacy=RunPrivacy.model_validate(run.privacy),
         epsilon=max((row.epsilon for row in rounds if row.epsilon is not None), default=None),
         min_sites=run.min_sites,
+        asked=_asked(run, names, principal),
         classes=list(recipe.classes),
         local_epochs=recipe.local_epochs,
         recipe=recipe,
@@ -363,6 +322,17 @@ def _nodes_by_hospital(session: Session, principal: Principal) -> dict[str, tupl
     return {
         hospital.id: (hospital.name, any(node.online for node in hospital.nodes))
         for hospital in hospitals.list_hospitals(session, principal)
+    }
+
+
+def _asked(run: Run, names: dict[str, str], principal: Principal) -> dict[str, str] | None:
+    sites = chosen_sites(run.plan)
+    if sites is None:
+        return None
+    return {
+        hospital: names.get(hospital, hospital)
+        for hospital in sorted(sites)
+        if principal.hospital_id in (None, hospital)
     }
 
 

@@ -9,6 +9,7 @@ import server.audit.service as audit
 import server.outbox.service as outbox
 from server.accounts.schemas import Principal
 from server.federation import compatibility, repository, service
+from server.federation.planning import chosen_sites, joined
 from server.federation.privacy import RunPrivacy
 from server.federation.recipe import as_chosen
 from server.federation.schemas import RunPlan
@@ -59,9 +60,12 @@ def resume(session: Session, principal: Principal, run_id: str) -> None:
     if running := repository.active(session):
         raise ConflictError(f"Run {running[0].id[:8]} is under way; wait for its end or stop it first.")
     strategy = strategies.parse(run.strategy, run.strategy_parameters)
-    joined = len({node.hospital_id for node in repository.training_nodes(session)})
+    sites = chosen_sites(run.plan)
+    asked = joined(session) if sites is None else joined(session) & sites
     privacy = RunPrivacy.model_validate(run.privacy).kinds
-    compatibility.check(strategy, min_sites=run.min_sites, hospitals=joined, privacy=privacy)
+    compatibility.check(
+        strategy, min_sites=run.min_sites, hospitals=len(asked), privacy=privacy, chosen=sites is not None
+    )
     before = run.state
     run.stop_requested = run.pause_requested = False
     run.problem, run.ended_at, run.resumes = None, None, 0

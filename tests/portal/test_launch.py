@@ -12,7 +12,8 @@ from server.federation.privacy import Measure, RunPrivacy
 from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.strategies.registry import StrategyName
-from server.models import DryRun, RunSchedule
+from server.models import DryRun, Node, RunSchedule
+from shared.contracts.enrolment import EnrolmentState
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import PrivacyUnit
 from shared.vision import backbones
@@ -192,7 +193,10 @@ def test_launch_with_a_privacy_that_cannot_be_is_refused_with_a_sentence(visitor
         ({"privacy": "central-dp"}, "needs 20 of them"),
         ({"privacy": "dp-sgd", "dp-sgd.epsilon": "none"}, "epsilon: "),
         ({"privacy": "magic"}, "measure: "),
-        ({"privacy": "secure-aggregation", "min_sites": "3"}, "set the largest update to 0"),
+        (
+            {"privacy": "secure-aggregation", "strategy": "fedavg", "fedavg.norm_limit": "5"},
+            "set the largest update to 0",
+        ),
         ({"privacy": "secure-aggregation", "strategy": "multikrum"}, "cannot compare hospitals"),
         ({"privacy": "secure-aggregation", "fedavg.norm_limit": "0", "min_sites": "2"}, "secure aggregation needs 3"),
     ):
@@ -253,6 +257,37 @@ def test_clone_fills_the_form_with_the_whole_plan(visitor: Browser, network: Net
     sent = visitor.post("/rounds", {"recipe.batch_size": "16", "balance": "focal", "recipe.seed": ""})
     run = RunView.model_validate(visitor.get(f"{sent.headers['location']}.json").json())
     assert (run.recipe.batch_size, run.recipe.balance.value, run.recipe.seed) == (16, "focal", 0)
+
+
+def test_chosen_hospitals_and_an_odd_deadline_outlive_dry_run_clone_and_schedule(
+    visitor: Browser, network: Network
+) -> None:
+    boxes = re.compile(r'<input type="checkbox" name="sites" value="(\w+)"( checked)?>')
+    visitor.sign_in("coordinator")
+    assert boxes.findall(visitor.get("/rounds").text) == [("a", ""), ("b", ""), ("c", "")]
+    fields: dict[str, str | list[str]] = {"rounds": "1", "sites": ["a", "b"], "deadline_minutes": "1.5"}
+    wrong = visitor.post("/rounds", {**fields, "sites": ["a", "moon"]}, Accept="application/json")
+    assert (wrong.status_code, "No hospital moon can be asked" in wrong.json()["message"]) == (400, True)
+    asked = visitor.post("/dry-runs", fields).headers["location"]
+    with network.centre.runtime.database.session() as session:
+        row = session.get_one(DryRun, asked.rpartition("/")[2])
+        row.ended_at = row.created_at
+    page = visitor.get(asked).text
+    assert "0 of 2 would train" in page
+    hidden = re.findall(r'<input type="hidden" name="(sites|deadline_minutes)" value="([^"]+)"', page)
+    assert hidden == [("deadline_minutes", "1.5"), ("sites", "a"), ("sites", "b")]
+    address = visitor.post("/rounds", fields).headers["location"]
+    assert "<dt>Asked</dt><dd>St. Elisabeth Hospital and Riverside Clinic</dd>" in visitor.get(address).text
+    assert visitor.post("/schedules", {**fields, "day": "6", "at": "02:00"}).status_code == 303
+    assert "asks a and b" in visitor.get("/rounds").text
+    run_id = address.rpartition("/")[2]
+    with network.centre.runtime.database.session() as session:
+        federation.fail(session, run_id, "whatever")
+        session.get_one(Node, network.nodes["b"].node_id).state = EnrolmentState.REVOKED
+    again = visitor.get(f"/rounds?clone={run_id}").text
+    assert boxes.findall(again) == [("a", " checked"), ("c", ""), ("b", " checked")]
+    assert "Riverside Clinic (no approved node)" in again
+    assert re.search(r'name="deadline_minutes"[^>]* value="1.5"', again)
 
 
 def test_clone_keeps_the_privacy_of_the_run(visitor: Browser, network: Network) -> None:

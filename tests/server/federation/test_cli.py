@@ -91,6 +91,20 @@ def test_start_refuses_what_does_not_go_together(
     assert call.json("federate", "list", "--home", str(home)) == []
 
 
+def test_start_and_schedule_take_the_hospitals_to_ask(home: Path, call: Call) -> None:
+    here = ("--home", str(home))
+    call("federate", "start", *here, "--site", "moon", status=ExitCode.USAGE)
+    assert "No hospital moon can be asked" in call.error
+    assert "north, south" in call.error
+    run = call.json("federate", "start", *here, "--site", "north", "--min-sites", "1")
+    assert run["asked"] == {"north": "North"}
+    call("federate", "status", *here)
+    assert "Asked: north" in call.said
+    assert call.json("federate", "schedule", "add", *here)["plan"]["sites"] == ["north"]
+    both = call.json("federate", "schedule", "add", *here, "--site", "south", "--site", "north")
+    assert both["plan"]["sites"] == ["south", "north"]
+
+
 def test_strategies_are_told_in_plain_words(call: Call) -> None:
     offered = call.json("federate", "strategies")
     assert [one["name"] for one in offered][:2] == ["fedavg", "fedprox"]

@@ -90,6 +90,23 @@ def test_answers_as_json(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caps
     assert [(site["hospital_id"], site["examples"]) for site in told["sites"]] == [("north", 44), ("south", 5)]
 
 
+def test_it_asks_the_very_plan_that_start_would_launch(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text("views = 3\n")
+    options = ("--strategy", "fedadam", "--tau", "0.01", "--recipe", str(file), "--ema", "0.5", "--deadline", "90")
+    assert _command(monkeypatch, *options, "--site", "north", "--min-sites", "1", "--seconds", "1", "--json") == 0
+    lines = capsys.readouterr().out
+    told = json.loads(lines[lines.index("{\n") :])
+    plan = told["plan"]
+    assert (plan["strategy"], plan["strategy_parameters"], plan["recipe"]) == (
+        "fedadam", {"tau": 0.01}, {"views": 3, "ema": 0.5},
+    )  # fmt: skip
+    assert (plan["round_deadline_seconds"], plan["sites"]) == (90, ["north"])
+    assert [site["hospital_id"] for site in told["sites"]] == ["north"]
+
+
 def test_time_that_is_over_shows_what_is_known(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from sqlmodel import Session, select
 
 import server.audit.service as audit
 from server.accounts.roles import Role
-from server.federation import repository, service
+from server.federation import planning, repository, service
 from server.federation.recipe import Value, as_chosen
 from server.federation.schemas import RunPlan
 from server.federation.states import RunState
@@ -118,7 +118,7 @@ def test_a_wrong_recipe_launches_nothing(session: Session) -> None:
 def test_subclasses_count_into_a_class_that_some_hospital_holds_as_a_whole(session: Session) -> None:
     service.store_census(session, node_of("north"), census(neutrophil=5, lymphocyte=30))
     service.store_census(session, node_of("south"), census(band_neutrophil=20, promyelocyte=25))
-    assert service.trainable_classes(session) == [CellClass.NEUTROPHIL, CellClass.PROMYELOCYTE, CellClass.LYMPHOCYTE]
+    assert planning.trainable_classes(session) == [CellClass.NEUTROPHIL, CellClass.PROMYELOCYTE, CellClass.LYMPHOCYTE]
 
 
 def test_launch_without_labels_says_so(session: Session) -> None:
