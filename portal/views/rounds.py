@@ -13,9 +13,9 @@ from portal.live import follow
 from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
 from server.deps import CommittingRoute, RuntimeDep, SessionDep
-from server.federation import schedule, steering
+from server.federation import drift, schedule, steering
 from server.federation import service as federation
-from server.federation.privacy import NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
+from server.federation.privacy import COSTS, NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
 from server.federation.recipe import Value
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
@@ -34,7 +34,8 @@ _IN_FORM: Final = frozenset(
     ("backbone", "frozen_stages", "input_size", "augmentation", "balance", "ema", "local_epochs", "local_normalisation")
 )
 """Fields of the recipe that the launch form shows."""
-PRIVACY = [(measure, TITLES[measure], SENTENCES[measure]) for measure in Measure]
+PRIVACY = [(measure, TITLES[measure], SENTENCES[measure], COSTS.get(measure, "")) for measure in Measure]
+"""Each measure with what it protects against, and the accuracy it costs."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         runs=runs,
         under_way=next((run for run in runs if run.state.active), None),
         census=census,
+        drift=drift.drift(session, who, census),
+        drift_weeks=drift.DAYS // 7,
         columns=columns,
         classes=classes,
         trained=trained,
