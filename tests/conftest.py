@@ -34,6 +34,7 @@ LONGEST = (
     "tests/chaos/test_flower.py",
     "tests/e2e/test_secure_aggregation.py",
     "tests/browser/test_axe.py",
+    "tests/deploy/simulate/test_cli.py",
 )
 """Files whose tests come first, so that no worker is left with one of them when the other has nothing more to do."""
 _LOOPBACK = ["127.0.0.1", "::1"]

@@ -19,6 +19,8 @@ class Scale(BaseModel):
     """Of the largest trainer."""
     accuracy: float | None = None
     """Of the candidate over all hospitals' held-out test groups."""
+    epsilon: float | None = None
+    """Spent of every hospital over all rounds, by noise at the centre; None: none was added."""
     megabytes: float
     """An update, as it travels."""
 
@@ -29,6 +31,8 @@ class Simulation(BaseModel):
     what: str
     """``training`` or ``updates``."""
     strategy: str
+    privacy: str = "none"
+    """The measure, and with noise its unit, ε asked for, δ and clip."""
     trainers: int
     """How many trained at once: the device budget; 0: nobody trained."""
     scales: list[Scale]

@@ -123,5 +123,6 @@ def _scale(view: RunView, count: int, server_mb: float, trainer_mb: float) -> Sc
         server_mb=server_mb,
         trainer_mb=trainer_mb,
         accuracy=sum(metrics.accuracy * metrics.n for metrics in told) / judged if judged else None,
+        epsilon=view.epsilon,
         megabytes=sum(row.bytes_up for row in view.round_views) / max(taken, 1) / 1e6,
     )

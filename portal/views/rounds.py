@@ -14,9 +14,9 @@ from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
 from portal.words import joined
 from server.deps import CommittingRoute, RuntimeDep, SessionDep
-from server.federation import planning, schedule, steering
+from server.federation import drift, planning, schedule, steering
 from server.federation import service as federation
-from server.federation.privacy import NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
+from server.federation.privacy import COSTS, NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
 from server.federation.recipe import Value
 from server.federation.schemas import RunPlan, RunView, SiteCensus
 from server.federation.strategies.registry import StrategyName
@@ -36,7 +36,8 @@ _IN_FORM: Final = frozenset(
     ("backbone", "frozen_stages", "input_size", "augmentation", "balance", "ema", "local_epochs", "local_normalisation")
 )
 """Fields of the recipe that the launch form shows."""
-PRIVACY = [(measure, TITLES[measure], SENTENCES[measure]) for measure in Measure]
+PRIVACY = [(measure, TITLES[measure], SENTENCES[measure], COSTS.get(measure, "")) for measure in Measure]
+"""Each measure with what it protects against, and the accuracy it costs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         runs=runs,
         under_way=next((run for run in runs if run.state.active), None),
         census=census,
+        drift=drift.drift(session, who, census),
+        drift_weeks=drift.DAYS // 7,
         columns=columns,
         classes=classes,
         trained=trained,

@@ -16,9 +16,9 @@ from sqlmodel import Session
 from server.accounts.schemas import COMMAND_LINE, Principal
 from server.commands import HomeOption, JsonOption, emit
 from server.db.session import Database
-from server.federation import dry_run, schedule_cli, service, steering
+from server.federation import drift, dry_run, schedule_cli, service, steering
 from server.federation.cli_plan import planning
-from server.federation.cli_text import percent, print_census, print_dry_run, print_run
+from server.federation.cli_text import percent, print_census, print_drift, print_dry_run, print_run
 from server.federation.forecast import DryRunView
 from server.federation.schemas import RunPlan, RunView
 from server.federation.states import RunState
@@ -47,6 +47,7 @@ def start(
         sites = service.census(session, _ACTOR)
         if not as_json:
             print_census(sites)
+            print_drift(drift.drift(session, _ACTOR, sites), drift.DAYS)
         run_id = service.start_run(session, _ACTOR, plan)
     if not as_json:
         Console().print(f"Run [bold]{run_id}[/bold] is launched.")
@@ -54,6 +55,20 @@ def start(
         _follow(database, run_id, as_json=as_json)
     elif as_json:
         emit(_view(database, run_id), as_json=True)
+
+
+@app.command()
+def census(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show what each hospital could train on, and how far apart the hospitals lie."""
+    with _database(home).session(read_only=True) as session:
+        sites = service.census(session, _ACTOR)
+        apart = drift.drift(session, _ACTOR, sites)
+    if as_json:
+        told = {"census": [site.model_dump(mode="json", by_alias=True) for site in sites]}
+        emit({**told, "drift": [site.model_dump(mode="json") for site in apart]}, as_json=True)
+        return
+    print_census(sites)
+    print_drift(apart, drift.DAYS)
 
 
 @app.command("dry-run")

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from server.federation.forecast import DryRunView
 from server.federation.recipe import as_chosen
-from server.federation.schemas import RunView, SiteCensus
+from server.federation.schemas import RunView, SiteCensus, SiteDrift
 
 
 def print_dry_run(view: DryRunView) -> None:
@@ -38,6 +38,23 @@ def print_census(sites: list[SiteCensus]) -> None:
     for site in sites:
         for row in site.census.rows:
             table.add_row(site.hospital_name, row.cls, row.source, str(row.train), str(row.val), str(row.test))
+    Console().print(table)
+
+
+def print_drift(sites: list[SiteDrift], days: int) -> None:
+    """Print how far each hospital lies from the others, and what of its recent cells looks unlike the training."""
+    recent = f"unlike the training, last {days // 7} weeks"
+    table = Table(
+        "hospital", "class mix away from the others'", "stain", recent, "cells", title="How far apart they lie"
+    )
+    for site in sites:
+        mix = "—" if site.mix is None else f"{site.mix:.1%}"
+        for one in site.recent:
+            share = one.share
+            told = f"{share.percent:.1f}% ({share.low:.1f}–{share.high:.1f})" if one.cells else "—"
+            table.add_row(site.hospital_name, mix, Text(one.stain or "not named"), told, str(one.cells))
+        if not site.recent:
+            table.add_row(site.hospital_name, mix, "", "no case came in", "")
     Console().print(table)
 
 

@@ -8,6 +8,7 @@ from server.federation.privacy import RunPrivacy
 from server.federation.recipe import Value
 from server.federation.states import RunState, SiteState
 from server.federation.strategies.registry import StrategyName
+from server.insights.schemas import Unlike
 from shared.contracts.ontology import CellClass
 from shared.contracts.training import Census, Recipe, SiteMetrics
 
@@ -157,3 +158,15 @@ class SiteCensus(BaseModel):
     at: datetime
     census: Census
     online: bool
+
+
+class SiteDrift(BaseModel):
+    """How far one hospital lies from the others, before launch."""
+
+    hospital_id: str
+    hospital_name: str
+    mix: float | None
+    """Total variation distance, 0 to 1, of its shares of classes from those of all others together, in cells to train
+    on; None: there is nobody to compare with."""
+    recent: list[Unlike]
+    """Its recent cells unlike the training, a stain each; empty: no case came in."""

@@ -1,10 +1,10 @@
 """All SQL of the insights: what a case's figures are made of, and the figures of a period."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import or_
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
 from server.models import (
@@ -110,6 +110,33 @@ def since(session: Session, moment: datetime) -> list[Measured]:
         .order_by(col(CaseMeasure.received_at))
     )
     return [Measured(*row) for row in session.exec(query)]
+
+
+def unlike(
+    session: Session, moment: datetime, *, only: str | None, hidden: Collection[str]
+) -> list[tuple[str, str, int, int]]:
+    """Return, by hospital and stain, the cells of cases received since and how many of these are unlike the training.
+
+    ``only``: of this hospital; ``hidden`` cases are left out, and those whose first impression is not saved, as in
+    `since`.
+    """
+    figures = CaseMeasure
+    query = (
+        select(
+            figures.hospital_id,
+            figures.stain,
+            func.coalesce(func.sum(figures.cells), 0),
+            func.coalesce(func.sum(figures.ood_cells), 0),
+        )
+        .join(Case, col(Case.id) == col(figures.case_id))
+        .where(col(figures.received_at) >= moment, col(figures.case_id).not_in(hidden))
+        .where(or_(col(Case.blind_drawn).is_(False), col(Case.blind_read_at).is_not(None)))
+        .group_by(col(figures.hospital_id), col(figures.stain))
+        .order_by(col(figures.hospital_id), col(figures.stain))
+    )
+    if only is not None:
+        query = query.where(figures.hospital_id == only)
+    return [(hospital, stain, int(cells), int(ood)) for hospital, stain, cells, ood in session.exec(query)]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from datetime import date, datetime
 from pydantic import BaseModel
 
 from shared.contracts.agreement import Agreement
+from shared.contracts.analysis import ClassShare
 from shared.contracts.ontology import CellClass
 
 
@@ -56,6 +57,17 @@ class Drift(BaseModel):
     site: str
     stain: str
     weeks: list[Week]
+
+
+class Unlike(BaseModel):
+    """How much of what one site has sent of one stain lately looks unlike what the model was trained on."""
+
+    hospital_id: str
+    stain: str
+    """Empty where the hospital does not name it."""
+    cells: int
+    share: ClassShare
+    """Of the cells, with its exact interval, which takes cells for independent."""
 
 
 class Pace(BaseModel):

@@ -28,16 +28,19 @@ from server.insights.schemas import (
     Pace,
     TimeRow,
     TimeWeek,
+    Unlike,
     Week,
 )
 from server.models import CaseMeasure
 from server.models.base import utc_now
 from shared.contracts.errors import ForbiddenError
 from shared.contracts.ontology import CellClass
-from shared.statistics import agreement_of_counts
+from shared.statistics import agreement_of_counts, share
 
 ROLES: Final = frozenset({Role.HEMATOLOGIST, Role.COORDINATOR, Role.ADMIN})
 NAMING: Final = frozenset({Role.COORDINATOR, Role.ADMIN})
+NETWORK: Final = NAMING | {Role.AUDITOR, Role.HOSPITAL_IT}
+"""Who sees how far sites lie apart: of readers it says nothing."""
 OTHERS: Final = "other readers"
 RECENT: Final = 20
 Table = Counter[tuple[str, str]]
@@ -71,6 +74,24 @@ def insights(session: Session, principal: Principal, *, days: int) -> Insights:
         recent=[_case_time(row, name(row)) for row in sorted(signed, key=_signed_at, reverse=True)][:RECENT],
         named=principal.role in NAMING,
     )
+
+
+def unlike_training(session: Session, principal: Principal, *, days: int) -> list[Unlike]:
+    """Return, by site and stain, how many cells of the last ``days`` days look unlike what the model was trained on.
+
+    A hospital's own staff see their own site's.
+
+    Raises:
+        ForbiddenError: not for this role.
+    """
+    if principal.role not in NETWORK:
+        raise ForbiddenError("How far sites lie apart is for who answers for the network.")
+    only = (principal.hospital_id or "") if principal.role is Role.HOSPITAL_IT else None
+    since, hidden = utc_now() - timedelta(days=days), cases.blind_cases(session, principal)
+    return [
+        Unlike(hospital_id=site, stain=stain, cells=cells, share=share(unlike, cells))
+        for site, stain, cells, unlike in repository.unlike(session, since, only=only, hidden=hidden)
+    ]
 
 
 def case_time(session: Session, principal: Principal, case_id: str) -> CaseTime | None:

@@ -3,19 +3,22 @@
 import re
 
 import pytest
+from sqlmodel import select
 
 from portal.views.rounds import census_columns
-from server.federation import schedule
+from server.accounts.roles import Role
+from server.federation import drift, schedule
 from server.federation import service as federation
 from server.federation.book import RunBook
-from server.federation.privacy import Measure, RunPrivacy
+from server.federation.privacy import COSTS, SENTENCES, Measure, RunPrivacy
 from server.federation.recipe import make_recipe
 from server.federation.schemas import RunPlan, RunView
 from server.federation.strategies.registry import StrategyName
-from server.models import DryRun, Node, RunSchedule
+from server.models import CaseMeasure, DryRun, Node, RunSchedule
 from shared.contracts.enrolment import EnrolmentState
 from shared.contracts.ontology import CellClass
 from shared.contracts.privacy import PrivacyUnit
+from shared.statistics import clopper_pearson
 from shared.vision import backbones
 from tests.portal.client import Browser
 from tests.portal.factories import Network, play_round, start_run
@@ -38,6 +41,47 @@ def test_census_names_what_is_not_counted_yet(visitor: Browser, network: Network
     network.centre.add_node("z", "Harbour Hospital")
     page = visitor.sign_in("coordinator").get("/rounds").text
     assert "Not counted yet: Harbour Hospital." in page
+
+
+def _apart(page: str) -> list[list[str]]:
+    """Return the words of the table of how far apart the hospitals lie, a list a row."""
+    [table] = re.findall(r'<table class="apart">(.*?)</table>', page, re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]
+    cells = [re.findall(r"<(?:td|th)[^>]*>(.*?)</(?:td|th)>", row, re.DOTALL) for row in rows]
+    return [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in cells]
+
+
+def test_census_tells_how_far_apart_the_hospitals_lie(visitor: Browser, network: Network) -> None:
+    """Shares and distances are exact; a hospital's staff see their own row alone."""
+    with network.centre.runtime.database.session() as session:
+        figures = session.exec(select(CaseMeasure)).all()
+        for row in figures:
+            row.hospital_id, row.stain, row.cells, row.ood_cells = "b", "", 100, 7
+        count = len(figures)
+        people = network.people["coordinator"]
+        apart = {one.hospital_id: one.mix for one in drift.drift(session, people, federation.census(session, people))}
+    page = visitor.sign_in("coordinator").get("/rounds").text
+    low, high = clopper_pearson(7 * count, 100 * count)
+    mixes = {name: f"{100 * (apart[name] or 0):.0f} %" for name in "abc"}
+    assert _apart(page) == [
+        ["St. Elisabeth Hospital", mixes["a"], "no case came in"],
+        ["Riverside Clinic", mixes["b"], "not named", f"7.0 % ({low:.1f}–{high:.1f})", str(100 * count)],
+        ["University Hospital North", mixes["c"], "no case came in"],
+    ]
+    assert len(set(mixes.values())) > 1
+    visitor.client.cookies.clear()
+    network.centre.add_person("it-a", Role.HOSPITAL_IT, "a")
+    assert _apart(visitor.sign_in("it-a").get("/rounds").text) == [
+        ["St. Elisabeth Hospital", mixes["a"], "no case came in"]
+    ]
+
+
+def test_launch_form_says_what_a_privacy_measure_costs(visitor: Browser) -> None:
+    page = visitor.sign_in("coordinator").get("/rounds").text
+    for measure in (Measure.DP_SGD, Measure.SECURE_AGGREGATION):
+        assert (
+            f"{SENTENCES[measure].replace(chr(39), '&#39;')} {COSTS[measure].replace(chr(39), '&#39;')}</span>" in page
+        )
 
 
 def test_launch_form_carries_the_plan(visitor: Browser) -> None:

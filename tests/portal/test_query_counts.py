@@ -17,12 +17,13 @@ from server.consult import service as consult
 from server.consult.schemas import About, Asked
 from server.models import Case, CaseMeasure, Hospital, Node, Report, User, UserSession
 from server.models.base import utc_now
-from server.models.federation import RoundRecord, Run
+from server.models.federation import CensusRecord, RoundRecord, Run
 from server.models.registry import ModelSite, ModelVersion, NodeModel
 from server.registry.states import ModelState
 from server.reviews import service as reviews
 from shared.contracts.case import CaseState, Priority
 from shared.contracts.enrolment import EnrolmentState, NodeMode
+from shared.contracts.training import Census
 from tests.factories import make_context
 from tests.portal.client import Browser
 from tests.portal.factories import Network
@@ -134,6 +135,20 @@ def _figures(session: Session, network: Network, number: int) -> None:
     )  # fmt: skip
 
 
+def _counted(session: Session, network: Network, number: int) -> None:
+    """A hospital that has counted its cells, and whose case came in."""
+    counted = Census(rows=(), groups=number).model_dump(mode="json", by_alias=True)
+    session.add(Hospital(id=f"h{number}", name=f"Counted hospital {number}"))
+    session.flush()
+    session.add(CensusRecord(hospital_id=f"h{number}", at=utc_now(), census=counted))
+    case = _case(session, network, number)
+    session.add(
+        CaseMeasure(
+            case_id=case.id, hospital_id=f"h{number}", received_at=utc_now(), cells=20, ood_cells=1, set_sizes=22
+        )
+    )
+
+
 @dataclass(frozen=True)
 class List:
     """A list page: how a row is added, and what of it stands on the page."""
@@ -153,6 +168,7 @@ LISTS: Final = (
     List("/models", _models, "/models/hv-n"),
     List("/reports", _reports, "/reports/report-n"),
     List("/rounds", _runs, "/rounds/0000", "coordinator"),
+    List("/rounds", _counted, "Counted hospital ", "coordinator"),
     List("/turnaround", _figures, "HV-0000"),
 )
 BOUNDED: Final = {"/audit", "/insights", "/rounds", "/turnaround"}

@@ -40,6 +40,30 @@ def test_hospitals_of_a_catalogue_train_and_the_server_is_measured(tmp_path: Pat
         assert 0.4 < scale.megabytes < 0.8  # packed
 
 
+@pytest.mark.servers
+def test_noise_at_the_centre_is_added_and_what_it_spends_is_told(tmp_path: Path) -> None:
+    """Two rounds of twenty hospitals, the fewest: ε asked for is spent, and the noised model is judged."""
+    catalogue = make_home(tmp_path / "node", train=40, val=12, test=12)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "server.cli", "federate", "simulate", "--hospitals", "20", "--privacy", "central-dp",
+            "--epsilon", "6", "--delta", "1e-4", "--clip", "0.5", "--catalogue", str(catalogue), "--sharing", "group",
+            "--work", str(tmp_path / "work"), "--input-size", "32", "--rounds", "2", "--json",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = Simulation.model_validate_json(done.stdout)
+    assert found.privacy == "central-dp (unit hospital, ε 6, δ 0.0001, clip 0.5)"
+    [scale] = found.scales  # 10 hospitals, which are measured beside 20 otherwise, are too few
+    assert (scale.hospitals, scale.rounds, scale.updates) == (20, 2, 40)
+    assert scale.epsilon is not None
+    assert 5.98 < scale.epsilon <= 6
+    assert scale.accuracy is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -48,6 +72,12 @@ def test_hospitals_of_a_catalogue_train_and_the_server_is_measured(tmp_path: Pat
         (["--hospitals", "3", "--strategy", "multikrum"], "needs 5 hospitals"),
         (["--hospitals", "3", "--updates-only", "--data", "x"], "takes no images"),
         (["--hospitals", "3", "--data", "x", "--catalogue", "y"], "not both"),
+        (["--hospitals", "19", "--privacy", "central-dp"], "needs 20 of them; 19 have"),
+        (["--hospitals", "20,30", "--privacy", "central-dp", "--strategy", "trimmed_mean"], "that averages"),
+        (["--hospitals", "20", "--privacy", "central-dp", "--epsilon", "0.0001"], "cannot be kept over 2 rounds"),
+        (["--hospitals", "20", "--privacy", "dp-sgd"], "choose none or central-dp"),
+        (["--hospitals", "20", "--epsilon", "8"], "Without noise there is no epsilon"),
+        (["--hospitals", "20", "--privacy", "central-dp", "--updates-only"], "adds no noise"),
     ],
 )
 def test_wrong_use_is_told(

@@ -74,6 +74,25 @@ def test_start_takes_the_strategy_and_its_parameters(home: Path, call: Call) -> 
     )
 
 
+def test_census_tells_what_hospitals_hold_and_how_far_apart_they_lie(home: Path, call: Call) -> None:
+    database = Database(load_settings(home).effective_database_url)
+    with database.session() as session:
+        service.store_census(session, node_of("south"), census(neutrophil=10, lymphocyte=30))
+    database.dispose()
+    told = call.json("federate", "census", "--home", str(home))
+    assert [site["hospital_name"] for site in told["census"]] == ["North", "South"]
+    assert told["census"][1]["census"]["rows"][0]["class"] == "neutrophil"
+    assert [(site["hospital_id"], site["mix"], site["recent"]) for site in told["drift"]] == [
+        ("north", 0.25, []),
+        ("south", 0.25, []),
+    ]
+    for command in ("census", "start"):
+        call("federate", command, "--home", str(home))
+        assert "How far apart they lie" in call.said
+        assert "25.0%" in call.said
+        assert "no case came in" in call.said
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -6,6 +6,8 @@ import pytest
 import time_machine
 from sqlmodel import select
 
+from server.accounts.roles import Role
+from server.accounts.schemas import Principal
 from server.cases import service as cases
 from server.insights import measures, service
 from server.insights.schemas import Insights
@@ -15,6 +17,7 @@ from server.reviews import activity, second_opinions
 from server.reviews import service as reviews
 from shared.contracts.errors import ForbiddenError
 from shared.contracts.ontology import CellClass
+from shared.statistics import share
 from tests.reading import look_through, sign_input
 from tests.server.conftest import Ward
 from tests.server.reviews.opinions import asked, classify, drawn, save, sent_later
@@ -189,3 +192,28 @@ def test_cells_that_the_hospital_sent_later_are_the_ais_too(ward: Ward) -> None:
         cells = len(session.exec(select(CaseCell)).all())
     assert (figures.cells, figures.added, figures.corrected) == (cells, 0, 1)
     assert (sum(figures.pairs.values()), figures.pairs["neutrophil|blast"]) == (cells, 1)
+
+
+def test_cells_unlike_the_training_are_counted_by_site_and_stain_and_old_ones_are_not(ward: Ward) -> None:
+    with ward.centre.runtime.database.session() as session:
+        session.exec(select(CaseMeasure)).one().ood_cells = 4
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        [found] = service.unlike_training(session, ward.coordinator, days=56)
+        assert (found.hospital_id, found.stain, found.cells) == ("a", "scanner-1", 22)
+        assert found.share == share(4, 22)
+        assert service.unlike_training(session, _clerk(ward, "a"), days=56) == [found]
+        assert service.unlike_training(session, _clerk(ward, "elsewhere"), days=56) == []
+        with pytest.raises(ForbiddenError):
+            service.unlike_training(session, ward.reader, days=56)
+        with time_machine.travel(utc_now() + timedelta(days=57)):
+            assert service.unlike_training(session, ward.coordinator, days=56) == []
+
+
+def test_a_case_that_waits_for_a_first_impression_tells_nothing_of_its_cells(ward: Ward) -> None:
+    drawn(ward)
+    with ward.centre.runtime.database.session(read_only=True) as session:
+        assert service.unlike_training(session, ward.coordinator, days=56) == []
+
+
+def _clerk(ward: Ward, hospital_id: str) -> Principal:
+    return ward.coordinator.model_copy(update={"role": Role.HOSPITAL_IT, "hospital_id": hospital_id})
