@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from client_node import ipc
+from client_node.bases import fetch_wished
 from client_node.cases.glass import glass_asked
 from client_node.cases.ledger import Ledger
 from client_node.cases.more import send_more
@@ -79,8 +80,9 @@ class Agent:
         self._watch = Duty("incoming", self._poll, self._look)
         self._count = Duty("census", self._poll, self._post_census)
         self._feel = Duty("pulse", self._poll * _PULSE, self._feel_pulse)
+        self._bases = Duty("bases", self._poll, self._fetch_bases)
         duties = (self._heart, self._models, self._reports, self._more, self._outbox, self._watch, self._count)
-        self._duties = (*duties, self._feel) if "trainer" in self._keepers else duties
+        self._duties = (*duties, self._feel, self._bases) if "trainer" in self._keepers else duties
 
     def run(self) -> None:
         """Work until `stop`; end every child process, whatever happens.
@@ -210,6 +212,9 @@ class Agent:
         _, labels = fetch_reports(self._home, self._centre)
         if labels:
             self._count.wake()
+
+    def _fetch_bases(self) -> None:
+        fetch_wished(self._home, self._centre)
 
     def _send_more(self) -> None:
         send_more(self._home, self._centre)

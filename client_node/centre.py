@@ -164,6 +164,10 @@ class Centre:
         """Return one file of a model version; the caller checks its hash."""
         return self._request("GET", f"{API}/models/{quote(version)}/artefacts/{quote(name)}").content
 
+    def base(self, base_sha256: str) -> bytes:
+        """Return the pretrained network that a run names; whoever loads it checks its hash."""
+        return self._request("GET", f"{API}/bases/{quote(base_sha256)}").content
+
     def decide(self, decision: ModelDecision) -> None:
         """Tell what this node did with a promoted model."""
         path = f"{API}/models/{quote(decision.version)}/decision"

@@ -277,7 +277,7 @@ def ledger(
     document = {"verified": verified, "totals": totals, "entries": list(entries)}
     lines = [
         f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.kind:<15} {entry.subject}  {entry.what}  "
-        + (entry.note if entry.kind == "refusal" else f"{entry.size} bytes")
+        + (entry.note if entry.kind in ("refusal", "base") else f"{entry.size} bytes")
         for entry in entries
     ]
     lines.append(f"{verified} entries, chain intact; {totals.cases} cases, {totals.bytes_cases} bytes")

@@ -170,6 +170,22 @@ class Policy(Section):
             return f"This hospital trains only with {least}."
         return None
 
+    def check_fetch(self, request: TrainRequest | EvaluateRequest | DryRunRequest) -> None:
+        """Return if base weights that this node lacks may be fetched; a question before a launch leaves no line.
+
+        Raises:
+            PolicyRefusedError: they may not.
+        """
+        if self.training.fetch_bases:
+            return
+        reason = (
+            f"This node has no pretrained weights of {request.recipe.backbone}, and its hospital's policy does not let "
+            "it fetch them: its staff can add them (`hematovision-node weights add`)."
+        )
+        if isinstance(request, DryRunRequest):
+            raise PolicyRefusedError(reason)
+        self._refuse(subject_of(request), reason)
+
     def check_update(self, request: Request, size: int) -> None:
         """Return if an answer with ``size`` bytes of tensors may leave.
 

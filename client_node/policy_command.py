@@ -143,6 +143,9 @@ def _training(rules: TrainingPolicy) -> tuple[str, ...]:
     return (
         f"Labelled images of {every}: {_uses(rules.purposes)}.",
         f"Training runs {in_words(rules.hours, rules.days)}, on {networks}.",
+        "Pretrained weights that this node lacks are fetched from the centre."
+        if rules.fetch_bases
+        else "Pretrained weights that this node lacks are not fetched: its staff add them.",
         f"{most}, and {rules.most_megabytes} MB of tensors a message.",
         f"Only with {rules.least_participants} or more hospitals, this one included.",
         f"Only with {rules.least_examples} or more labelled cells.",

@@ -54,6 +54,7 @@ class TrainingPolicy(Section):
     masked_only: bool = False
     groups_are_patients: tuple[str, ...] = ()
     backbones: tuple[Identifier | Literal["*"], ...] = (EVERY,)
+    fetch_bases: bool = True
     most_megabytes: int = Field(default=256, ge=1, le=256)
     gpu_share: Share = 1.0
     gpu_memory: Share = 1.0

@@ -88,6 +88,7 @@ ACTIONS: Final = {
     "federation.schedule_remove": "removed the schedule",
     "federation.schedule_skip": "did not launch by the schedule",
     "federation.dry_run": "asked the hospitals in",
+    "federation.base_fetched": "fetched the pretrained network of a run",
     "federation.refused": "took no part in what a run asked",
     "model.register": "registered the candidate",
     "model.promote": "promoted the model",

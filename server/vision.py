@@ -17,11 +17,12 @@ _ROOT = Path(__file__).resolve().parents[1]
 log = structlog.get_logger(__name__)
 
 
-def export_base(recipe: Recipe, out: Path) -> str:
-    """Write the initial trainable tensors of a recipe to ``out``; return the hash of the frozen base weights."""
+def export_base(recipe: Recipe, out: Path, whole: Path) -> str:
+    """Write a recipe's initial trainable tensors to ``out`` and its base to ``whole``; return the base's hash."""
     classes = ",".join(recipe.classes)
     cut = () if recipe.frozen_stages is None else ("--frozen-stages", str(recipe.frozen_stages))
-    printed = _export("base", "--backbone", recipe.backbone, "--classes", classes, "--out", str(out), *cut)
+    places = ("--out", str(out), "--whole", str(whole))
+    printed = _export("base", "--backbone", recipe.backbone, "--classes", classes, *places, *cut)
     return str(json.loads(printed[printed.index("{") :])["base_sha256"])
 
 

@@ -39,7 +39,7 @@ class LedgerEntry(BaseModel):
     at: datetime
     kind: str
     """``case`` (a part of one), ``update`` (a training reply), ``answer`` (whether it would train), ``enrolment``,
-    ``refusal`` (nothing but the refusal left)."""
+    ``refusal`` (nothing but the refusal left), ``base`` (pretrained weights came in, and nothing left)."""
     subject: str
     """Case id, run key or the like; never a patient."""
     what: str
@@ -116,7 +116,7 @@ class Ledger:
                 "SELECT count(DISTINCT CASE WHEN kind = 'case' THEN subject END), "
                 "coalesce(sum(CASE WHEN kind = 'case' THEN size END), 0), "
                 "coalesce(sum(CASE WHEN kind = 'update' THEN size END), 0), "
-                "max(CASE WHEN kind <> 'refusal' THEN at END) FROM entry"
+                "max(CASE WHEN kind NOT IN ('refusal', 'base') THEN at END) FROM entry"
             ).fetchone()
         last_at = datetime.fromisoformat(last) if last else None
         return LedgerTotals(cases=cases, bytes_cases=cases_bytes, bytes_updates=updates, last_at=last_at)

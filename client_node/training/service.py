@@ -20,6 +20,7 @@ from client_node.models.personal import Seen, seen
 from client_node.policy import load_policy
 from client_node.training import augment
 from client_node.training import privacy as private
+from client_node.training.base import ensure_base
 from client_node.training.cache import CropCache, FeatureCache
 from client_node.training.candidate import finder_metrics
 from client_node.training.carried import Carried
@@ -159,6 +160,7 @@ class TrainingService:
         if isinstance(request, CensusRequest):
             counted = Catalogue(self._home).census(lambda source: policy.allows_source(source, "census"))
             return CensusReply(census=counted), {}
+        ensure_base(self._home, policy, request, stopping=self._stopping)
         self._hold = Hold(self._home, request)
         tensors = read()
         if isinstance(request, TrainRequest):
@@ -174,6 +176,7 @@ class TrainingService:
         if reason is None:
             try:
                 private.planned(self._home, policy, request, cells)
+                ensure_base(self._home, policy, request, stopping=self._stopping)
                 self._models.check(recipe, request.base_sha256)
             except HematovisionError as error:
                 reason = error.message

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import structlog
 from sqlmodel import Session
 
 import server.registry.service as registry
 from server import vision
+from server.federation import bases
 from server.federation.strategies.tensors import Tensors, read_tensors
 from server.registry.artefacts import DELTA, artefact_key
 from server.runtime import Runtime
+from shared.contracts.errors import HematovisionError
 from shared.contracts.training import Recipe
 from shared.storage import ObjectStore
 from shared.vision import backbones
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +33,12 @@ class Start:
 
 
 def start_tensors(runtime: Runtime, recipe: Recipe) -> Start:
-    """Return the start of a run: the current model if base and shape agree, else pretrained."""
+    """Return the start of a run: the current model if base and shape agree, else pretrained.
+
+    From then on the store has the whole base too, for nodes that lack it.
+    """
     body, base_sha256 = _base(runtime.store, recipe)
+    _offer(runtime.store, recipe, base_sha256)
     with runtime.database.session(read_only=True) as session:
         parent = _fitting_parent(session, recipe, base_sha256)
     if parent is not None:
@@ -74,10 +83,28 @@ def _base(store: ObjectStore, recipe: Recipe) -> tuple[bytes, str]:
     body_key, facts_key = base_keys(recipe)
     if store.head(facts_key) is not None:
         return store.get(body_key), str(json.loads(store.get(facts_key))["base_sha256"])
-    with tempfile.TemporaryDirectory(prefix="hematovision-base-") as folder:
-        out = Path(folder) / "base.safetensors"
-        base_sha256 = vision.export_base(recipe, out)
-        body = out.read_bytes()
+    body, base_sha256 = _exported(store, recipe)
     store.put(body_key, body)
     store.put(facts_key, json.dumps({"base_sha256": base_sha256}).encode())
     return body, base_sha256
+
+
+def _offer(store: ObjectStore, recipe: Recipe, base_sha256: str) -> None:
+    """Keep the whole base where an earlier version did not; hospitals that have it train without, so a run goes on."""
+    if bases.is_kept(store, base_sha256):
+        return
+    try:
+        _, found = _exported(store, recipe)
+    except HematovisionError as error:
+        log.warning("federation.base_not_offered", base=base_sha256, code=error.code)
+        return
+    if found != base_sha256:
+        log.warning("federation.base_not_offered", base=base_sha256, found=found)
+
+
+def _exported(store: ObjectStore, recipe: Recipe) -> tuple[bytes, str]:
+    with tempfile.TemporaryDirectory(prefix="hematovision-base-") as folder:
+        out, whole = Path(folder) / "start.safetensors", Path(folder) / "base.safetensors"
+        base_sha256 = vision.export_base(recipe, out, whole)
+        bases.keep(store, base_sha256, whole)
+        return out.read_bytes(), base_sha256

@@ -20,7 +20,7 @@ from shared.vision.engine import OnnxEngine, Outputs
 from shared.vision.model import CellModel, build
 from shared.vision.simplify import fold_padding
 from shared.vision.torch_engine import load_model
-from shared.vision.weights import base_sha256
+from shared.vision.weights import base_sha256, whole_base
 
 OPSET = 18
 TOLERANCE = 1e-3
@@ -28,13 +28,24 @@ TOLERANCE = 1e-3
 
 
 def export_base(
-    backbone: str, classes: int, out: Path, *, frozen_stages: int | None = None, seed: int = 0
+    backbone: str,
+    classes: int,
+    out: Path,
+    *,
+    frozen_stages: int | None = None,
+    seed: int = 0,
+    whole: Path | None = None,
 ) -> dict[str, str | int]:
-    """Write the trainable tensors that a run starts from; return the base's hash, their number and bytes."""
+    """Write the trainable tensors that a run starts from; return the base's hash, their number and bytes.
+
+    ``whole``: where to write all of the base as well, for nodes that have no weights of their own.
+    """
     model = build(backbone, classes, frozen_stages=frozen_stages, seed=seed)
     state = model.trainable_state()
     body = save(state)
     out.write_bytes(body)
+    if whole is not None:
+        whole.write_bytes(whole_base(model.entry))
     return {"base_sha256": base_sha256(model.entry), "tensors": len(state), "bytes": len(body)}
 
 
@@ -90,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     base.add_argument("--frozen-stages", type=int, help="as in the recipe")
     base.add_argument("--seed", type=int, default=0)
     base.add_argument("--out", type=Path, required=True)
+    base.add_argument("--whole", type=Path, help="write the whole base here as well")
     network = commands.add_parser("onnx", help="a trained model as one ONNX file")
     network.add_argument("--delta", type=Path, required=True)
     network.add_argument("--recipe", required=True, help="JSON")
@@ -110,6 +122,7 @@ def _run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
                 arguments.out,
                 frozen_stages=arguments.frozen_stages,
                 seed=arguments.seed,
+                whole=arguments.whole,
             )
         )
     try:

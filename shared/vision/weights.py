@@ -1,8 +1,8 @@
 """Pretrained weights, from the installation's weights folder or a pip package: found, checked, mapped strictly.
 
 The weights folder (``HEMATOVISION_WEIGHTS``, else a folder of the user's data) holds ``<backbone>.safetensors`` or
-``.pth`` and beside it ``<backbone>.sha256``; `add_weights` fills it. Where ``HEMATOVISION_HUB`` is 1, what is in
-neither place is fetched from timm's hub.
+``.pth`` and beside it ``<backbone>.sha256``; `add_weights` fills it, and `add_base` with what the centre gave. Where
+``HEMATOVISION_HUB`` is 1, what is in neither place is fetched from timm's hub.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from shared.contracts.errors import ModelInvalidError, NotFoundError, WeightsMissingError
@@ -79,13 +79,35 @@ def add_weights(entry: BackboneEntry, file: Path, expected: str) -> Path:
         )
     suffix = ".safetensors" if file.suffix == ".safetensors" else ".pth"
     _fitted(entry, _read(file))
-    folder = weights_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{entry.name}{suffix}"
+    return _kept(file, weights_folder() / f"{entry.name}{suffix}", expected.lower())
+
+
+def whole_base(entry: BackboneEntry) -> bytes:
+    """Return the pretrained network as one safetensors file that `add_base` takes elsewhere; raises as `base_model`."""
+    return save(base_model(entry).state_dict())
+
+
+def add_base(entry: BackboneEntry, file: Path, expected: str) -> Path:
+    """Copy a file of `whole_base` into the weights folder once its `base_sha256` is ``expected``; return the copy.
+
+    Raises:
+        ModelInvalidError: the tensors are others than ``expected`` says, or of another network.
+    """
+    if state_sha256(_fitted(entry, _read(file)).state_dict(), entry.name) != expected:
+        raise ModelInvalidError(
+            "The base weights that the centre gave are not those that it named; nothing was kept. "
+            "Have the centre's weights checked."
+        )
+    digest = sha256(file.read_bytes()).hexdigest()
+    return _kept(file, weights_folder() / f"{entry.name}.safetensors", digest)
+
+
+def _kept(file: Path, target: Path, digest: str) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
     shutil.copyfile(file, part)
     part.replace(target)
-    target.with_suffix(".sha256").write_text(f"{expected.lower()}\n")
+    target.with_suffix(".sha256").write_text(f"{digest}\n")
     return target
 
 
@@ -121,7 +143,10 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _fitted(entry: BackboneEntry, source: dict[str, torch.Tensor]) -> nn.Module:
-    """Return timm's model with ``source`` in it; the classifier may be missing or of another size."""
+    """Return timm's model with ``source`` in it; a classifier that is missing or of another size becomes zeros.
+
+    Nobody uses it, but the base's hash covers it: drawn at random it would be another on each machine.
+    """
     model: nn.Module = import_timm().create_model(entry.name, pretrained=False)
     target = model.state_dict()
     classifier = str(model.default_cfg["classifier"])  # type: ignore[index]  # timm's model, untyped
@@ -129,6 +154,9 @@ def _fitted(entry: BackboneEntry, source: dict[str, torch.Tensor]) -> nn.Module:
     if wanted <= set(source):
         pairs = [(name, source[name]) for name in wanted]
         extra = {name for name in source if name not in target}
+        for name in set(target) - wanted:
+            given = source.get(name, target[name][:0])
+            target[name] = given if given.shape == target[name].shape else torch.zeros_like(target[name])
     else:  # a package names its tensors differently, but holds them in the same order
         same = len(source) == len(target)
         order = zip(source.items(), target, strict=False) if same else ()

@@ -16,6 +16,7 @@ from sqlmodel import select
 
 from server.accounts.schemas import COMMAND_LINE
 from server.app import create_node_api
+from server.federation.bases import base_key
 from server.hospitals import enrolment
 from server.models import CaseSupplement, Node, Report
 from server.registry.artefacts import artefact_key
@@ -87,6 +88,7 @@ MATRIX: dict[str, Row] = {
     "post_census": Row(
         f"POST {API}/census", "401 403 403 204 204", Census(rows=(), groups=0).model_dump_json(by_alias=True)
     ),
+    "base": Row(f"GET {API}/bases/{'0' * 64}", "401 403 403 200 200"),
     "current_model": Row(f"GET {API}/models/current", "401 403 403 200 200"),
     "artefact": Row(f"GET {API}/models/hv-2/artefacts/model.onnx", "401 403 403 200 200"),
     "decide": Row(f"POST {API}/models/hv-2/decision", "401 403 403 204 204", _model("held")),
@@ -123,6 +125,7 @@ class Nodes:
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     world = make_world(tmp_path_factory.mktemp("centre"))
     runtime = world.network.centre.runtime
+    world.network.centre.store.put(base_key("0" * 64), b"tensors")
     world.network.centre.store.put(artefact_key("hv-2", "model.onnx"), b"onnx")
     askers = {"own": world.network.nodes[OWN], "other": world.network.nodes[OTHER]}
     for column, state in (("waiting", EnrolmentState.PENDING), ("revoked", EnrolmentState.REVOKED)):
