@@ -69,7 +69,7 @@ def view(session: Session, principal: Principal, dry_run_id: str) -> DryRunView:
     if row is None:
         raise NotFoundError("There is no such dry run.")
     plan, recipe = RunPlan.model_validate(row.plan), Recipe.model_validate(row.recipe)
-    speed = pace(repository.past_site_rounds(session, _PAST), recipe.backbone)
+    speed = pace(repository.past_site_rounds(session, _PAST), recipe, plan.privacy.measure)
     census = _census(session, recipe)
     sites = [
         _forecast(row, recipe, hospital, speed, census)

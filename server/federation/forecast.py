@@ -8,12 +8,15 @@ from typing import Final
 
 from pydantic import BaseModel, Field
 
+from server.federation.privacy import Measure
 from server.federation.schemas import RunPlan
 from server.models.federation import RoundRecord, Run, SiteRound
 from shared.contracts.training import Recipe
 
 _LAST: Final = 5
 """So many of a hospital's rounds, and of the network's, are looked at."""
+_A_STEPS_WORK: Final = ("backbone", "input_size", "frozen_stages")
+"""Fields of a recipe by which a step takes several times as long or as short."""
 Past = tuple[SiteRound, RoundRecord, Run]
 
 
@@ -39,7 +42,7 @@ class SiteForecast(BaseModel):
     examples: int | None
     """Cells it would train on, where its policy lets them be counted."""
     round_seconds: float | None
-    """By its own last rounds with this backbone; None: it has none."""
+    """By its own last rounds that were like these, see `pace`; None: it has none."""
 
 
 class DryRunView(BaseModel):
@@ -89,17 +92,23 @@ class Pace(BaseModel):
         return max(known) + self.overhead
 
 
-def pace(past: Iterable[Past], backbone: str) -> Pace:
-    """Return how fast hospitals were in ``past`` (newest first), counting rounds of this backbone."""
+def pace(past: Iterable[Past], recipe: Recipe, measure: Measure) -> Pace:
+    """Return how fast hospitals were in ``past`` (newest first) in rounds whose step was the same work.
+
+    That is: of the same backbone at the same size with as many stages frozen, and alike in noise at the hospitals.
+    """
     rates: dict[str, list[float]] = defaultdict(list)
     slowest: dict[tuple[str, int], float] = {}
     lengths: dict[tuple[str, int], float] = {}
     for site, whole, run in past:
-        recipe = Recipe.model_validate(run.recipe)
-        if site.seconds is None or not site.examples or recipe.backbone != backbone:
+        then = Recipe.model_validate(run.recipe)
+        noised = run.privacy.get("measure") == Measure.DP_SGD
+        if site.seconds is None or not site.examples or noised is not (measure is Measure.DP_SGD):
+            continue
+        if any(getattr(then, name) != getattr(recipe, name) for name in _A_STEPS_WORK):
             continue
         if len(rates[site.hospital_id]) < _LAST:
-            rates[site.hospital_id].append(site.seconds / (site.examples * recipe.local_epochs))
+            rates[site.hospital_id].append(site.seconds / (site.examples * then.local_epochs))
         place = (run.id, whole.round)
         if whole.seconds is not None:
             lengths[place] = whole.seconds

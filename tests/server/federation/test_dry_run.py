@@ -10,6 +10,7 @@ from server.federation import dry_run, repository, service
 from server.federation.fleet import Answer
 from server.federation.forecast import DryRunView
 from server.federation.privacy import Measure, RunPrivacy
+from server.federation.recipe import make_recipe
 from server.federation.rehearsal import rehearse
 from server.federation.schemas import RunPlan
 from server.federation.states import RunState, SiteState
@@ -146,10 +147,16 @@ def test_question_is_asked_once(runtime: Runtime) -> None:
     assert _view(runtime, key).enough
 
 
-def _past(session: Session, rounds: list[tuple[float, dict[str, tuple[int, float]]]], **run: object) -> None:
+def _past(
+    session: Session,
+    rounds: list[tuple[float, dict[str, tuple[int, float]]]],
+    measure: Measure = Measure.NONE,
+    **run: object,
+) -> None:
     """Write rounds that ended: their seconds, and hospital → (examples, seconds)."""
     row = Run(
-        recipe={**RECIPE.model_dump(mode="json"), "local_epochs": 2, **run},
+        recipe={**make_recipe(RECIPE.classes, {}).model_dump(mode="json"), "local_epochs": 2, **run},
+        privacy=RunPrivacy(measure=measure).model_dump(mode="json"),
         state=RunState.COMPLETED,
         rounds=len(rounds),
         min_sites=1,
@@ -185,7 +192,9 @@ def test_duration_is_predicted_from_the_sites_own_last_rounds(runtime: Runtime) 
                 (34.0, {"north": (100, 24.0), "south": (50, 30.0)}),
             ],
         )
-        _past(session, [(900.0, {"north": (1, 800.0)})], backbone="resnet50")  # another network tells nothing
+        for other in ({"backbone": "resnet50"}, {"input_size": 224}, {"frozen_stages": 0}):
+            _past(session, [(900.0, {"north": (1, 800.0)})], **other)  # other work tells nothing
+        _past(session, [(900.0, {"north": (1, 800.0)})], measure=Measure.DP_SGD)
     key = _asked(runtime)
     _rehearse(runtime, key, {1: _would(1, takes_part=True, examples=200), 2: _would(2, takes_part=True)})
     view = _view(runtime, key)
