@@ -83,18 +83,24 @@ def import_images(
     form: Annotated[str, typer.Option("--format", help="auto, imagefolder, csv, voc or synthetic.")] = "auto",
     labels: Annotated[Path | None, typer.Option("--labels", help="A label file elsewhere.")] = None,
     site: Annotated[str | None, typer.Option("--site", help="Take only this site's rows.")] = None,
+    own_names: Annotated[
+        list[str] | None, typer.Option("--map", metavar="NAME=CLASS", help="What a label of yours means; repeatable.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy labelled images into this node's catalogue. What cannot be read is skipped and named."""
     from client_node.datasets.importers import import_source
+    from client_node.datasets.importers.names import advice, parse_names
     from shared.progress import progress
 
+    names = parse_names(own_names or ())
     with progress("Importing") as reporter:
-        output = import_source(home, source, form, reporter, labels=labels, site=site)
+        output = import_source(home, source, form, reporter, labels=labels, site=site, names=names)
     lines = [f"{output.imported} imported, {len(output.skipped)} skipped."]
     lines += [f"  {cls.value}: {count}" for cls, count in output.classes.items()]
     if output.objects:
         lines.append("  marked in fields: " + ", ".join(f"{kind.value} {n}" for kind, n in output.objects.items()))
+    lines += [f"  {line}" for line in advice(output.skipped)]
     lines += [f"  skipped {skipped.path}: {skipped.reason}" for skipped in output.skipped]
     emit(output, as_json=as_json, text="\n".join(lines))
 

@@ -5,19 +5,19 @@ from pathlib import Path
 
 from client_node.datasets.images import IMAGE_SUFFIXES
 from client_node.datasets.importers.candidate import Candidate, Finding
+from client_node.datasets.importers.names import NO_NAMES, Names, class_of
 from client_node.datasets.labelled import Kind
 from client_node.datasets.splits import Split
 from shared.contracts.analysis import SkippedFile
-from shared.contracts.ontology import parse_class
 
 _SPLIT_FOLDERS = {"train": Split.TRAIN, "val": Split.VAL, "valid": Split.VAL, "test": Split.TEST}
 
 
-def fits(root: Path) -> bool:
-    """Whether a subfolder of ``root`` (or of its ``train``/``val``/``test``) is named like a class."""
+def fits(root: Path, names: Names = NO_NAMES) -> bool:
+    """Whether a subfolder of ``root`` (or of its ``train``/``val``/``test``) names a class, or one of ``names``."""
     folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
     inner = [sub for folder in folders if folder.name.lower() in _SPLIT_FOLDERS for sub in folder.iterdir()]
-    return any(parse_class(folder.name) for folder in [*folders, *inner] if folder.is_dir())
+    return any(class_of(folder.name, names) for folder in [*folders, *inner] if folder.is_dir())
 
 
 def candidates(root: Path) -> Iterator[Finding]:

@@ -9,13 +9,14 @@ from client_node.datasets.catalogue import Catalogue, Writer
 from client_node.datasets.images import StoredImage, read_limited
 from client_node.datasets.importers import csv, imagefolder, voc
 from client_node.datasets.importers.candidate import Candidate, Finding, Progress
+from client_node.datasets.importers.names import NO_NAMES, UNKNOWN, Names, class_of
 from client_node.datasets.labelled import Box, Kind, MarkedObject, NewItem
 from client_node.datasets.splits import split_for
 from client_node.datasets.synthetic import MARKER, make_synthetic
 from shared.contracts.analysis import ImportOutput, SkippedFile
 from shared.contracts.errors import DataInvalidError, NoLabelsError, NotFoundError, UsageError
 from shared.contracts.objects import ObjectKind, parse_kind
-from shared.contracts.ontology import CellClass, parse_class
+from shared.contracts.ontology import CellClass
 
 FORMATS = ("auto", "imagefolder", "csv", "voc", "synthetic")
 _NO_LABELS = (
@@ -32,6 +33,7 @@ def import_source(
     *,
     labels: Path | None = None,
     site: str | None = None,
+    names: Names = NO_NAMES,
 ) -> ImportOutput:
     """Import the labelled images of ``src`` into the catalogue of ``home``; rows and images, all or nothing.
 
@@ -42,6 +44,7 @@ def import_source(
         progress: called with (done, total) as rows are handled.
         labels: a label file elsewhere whose paths are relative to ``src``.
         site: take only the rows of this site (label files only).
+        names: the hospital's own names for classes, see `names.parse_names`.
 
     Raises:
         NoLabelsError: nothing in ``src`` is labelled.
@@ -49,7 +52,7 @@ def import_source(
         NoSpaceError: the disk is full; nothing of this import was kept.
         UsageError: an unknown format.
     """
-    findings = _findings(Path(src), fmt, labels)
+    findings = _findings(Path(src), fmt, labels, names)
     if site is not None:
         findings = [one for one in findings if not isinstance(one, Candidate) or one.site == site]
     if not findings:
@@ -66,7 +69,7 @@ def import_source(
         for path, rows in groupby(found, key=lambda one: one.path):
             batch = list(rows)
             before = len(skipped)
-            items = _items(writer, path, batch, skipped, default_source=_source_name(Path(src)))
+            items = _items(writer, path, batch, skipped, names=names, default_source=_source_name(Path(src)))
             imported += writer.add(items)
             objects.update(_marked(writer, batch, items, skipped))
             if len(skipped) == before and not any(row.shown in unread for row in batch):
@@ -80,7 +83,7 @@ def import_source(
     return ImportOutput(imported=imported, skipped=tuple(skipped), classes=classes, objects=marked)
 
 
-def _findings(src: Path, fmt: str, labels: Path | None) -> list[Finding]:
+def _findings(src: Path, fmt: str, labels: Path | None, names: Names) -> list[Finding]:
     if fmt not in FORMATS:
         raise UsageError(f"Unknown format {fmt!r}: use one of {', '.join(FORMATS)}.")
     if fmt == "synthetic" and not (src.is_file() or (src.is_dir() and any(src.iterdir()))):
@@ -93,15 +96,15 @@ def _findings(src: Path, fmt: str, labels: Path | None) -> list[Finding]:
         src, labels = src.parent, labels or src
     if fmt == "synthetic" and not (src / MARKER).exists():
         raise DataInvalidError(f"{src.name} holds no synthetic smears (there is no {MARKER} file in it).")
-    return list(_read(src, fmt, labels))
+    return list(_read(src, fmt, labels, names))
 
 
-def _read(src: Path, fmt: str, labels: Path | None) -> Iterable[Finding]:
+def _read(src: Path, fmt: str, labels: Path | None, names: Names) -> Iterable[Finding]:
     if labels is not None or fmt in ("csv", "synthetic") or (fmt == "auto" and (src / "labels.csv").is_file()):
         return csv.candidates(src, labels or src / "labels.csv")
     if fmt in ("auto", "voc") and voc.fits(src):
         return voc.candidates(src)
-    if fmt in ("auto", "imagefolder") and imagefolder.fits(src):
+    if fmt in ("auto", "imagefolder") and imagefolder.fits(src, names):
         return imagefolder.candidates(src)
     raise NoLabelsError(_NO_LABELS.format(name=src.name))
 
@@ -111,16 +114,16 @@ def _source_name(src: Path) -> str:
 
 
 def _items(
-    writer: Writer, path: Path, rows: list[Candidate], skipped: list[SkippedFile], *, default_source: str
+    writer: Writer, path: Path, rows: list[Candidate], skipped: list[SkippedFile], *, names: Names, default_source: str
 ) -> list[NewItem]:
     """Store one image with its rows; nothing is stored where no row is usable."""
     usable: list[tuple[Candidate, CellClass | None]] = []
     for row in rows:
         if row.kind is Kind.OBJECT:
             continue
-        cls = parse_class(row.label) if row.label else None
+        cls = class_of(row.label, names) if row.label else None
         if row.kind is not Kind.FIELD and cls is None:
-            reason = f"unknown label {row.label!r}" if row.label else "the row names no class"
+            reason = f"{UNKNOWN}{row.label!r}" if row.label else "the row names no class"
             skipped.append(SkippedFile(path=row.shown, reason=reason))
         else:
             usable.append((row, cls))

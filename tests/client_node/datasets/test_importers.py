@@ -8,6 +8,7 @@ import pytest
 
 from client_node.datasets.catalogue import Catalogue
 from client_node.datasets.importers import import_source
+from client_node.datasets.importers.names import advice, parse_names
 from client_node.datasets.labelled import MarkedObject
 from shared.contracts.errors import DataInvalidError, NoLabelsError, NoSpaceError, NotFoundError, UsageError
 from shared.contracts.objects import ObjectKind
@@ -24,6 +25,33 @@ def test_import_imagefolder_takes_plural_folders_and_skips_unknown_ones(tmp_path
     out = import_source(tmp_path / "home", tmp_path / "src")
     assert (out.imported, out.classes) == (2, {N: 1, E: 1})
     assert [(s.path, s.reason) for s in out.skipped] == [("dragon/c.png", "unknown label 'dragon'")]
+
+
+def test_hospitals_own_names_are_taken_for_what_it_says_they_mean(tmp_path: Path) -> None:
+    put_image(tmp_path / "src/Stabkernige/a.png", 1)
+    put_image(tmp_path / "src/Neutrophile G./b.png", 2)
+    put_image(tmp_path / "src/dragon/c.png", 3)
+    names = parse_names(["stabkernige=band", "Neutrophile-G.=neutrophils"])
+    out = import_source(tmp_path / "home", tmp_path / "src", names=names)
+    assert (out.imported, out.classes) == (2, {CellClass.BAND_NEUTROPHIL: 1, N: 1})
+    assert advice(out.skipped) == ["1 with unknown label 'dragon': say what it means with --map NAME=class."]
+    assert import_source(tmp_path / "home", tmp_path / "src", names=parse_names(["dragon=eosinophil"])).classes == {
+        E: 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["neutrophil"], "takes NAME=class"),
+        (["=neutrophil"], "takes NAME=class"),
+        (["Drache=dragon"], "no class 'dragon'. Classes: neutrophil"),
+        (["Stab=band", "stab=eosinophil"], "two classes"),
+    ],
+)
+def test_name_that_means_nothing_is_refused_with_what_there_is(given: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_names(given)
 
 
 def test_import_csv_lists_every_bad_row_and_keeps_the_rest(tmp_path: Path) -> None:
