@@ -74,7 +74,8 @@ class Trainer:
             request = _REQUEST.validate_json(header["request"])
             if (reason := load_policy(self.home).why_not(request, size=len(body))) is not None:
                 raise ValueError(reason)  # noqa: TRY301 - noted below like whatever else is wrong
-            assert set(header) == {"op", "request"}
+            assert set(header) == {"op", "request", "asked_at", "seconds"}
+            assert all(isinstance(header[name], float | None) for name in ("asked_at", "seconds"))
             assert all(np.asarray(array).nbytes <= len(body) for array in load(body).values()) if body else True
         except Exception as error:  # noqa: BLE001 - anything at all is a finding
             self.unsound.append(f"{header}: {error!r}")
