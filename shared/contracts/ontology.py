@@ -105,12 +105,17 @@ ALIASES: dict[str, CellClass] = {
 }
 
 
+def label_key(label: str) -> str:
+    """Return a label as labels are compared: case, spaces and hyphens do not matter."""
+    return label.strip().lower().replace(" ", "_").replace("-", "_")
+
+
 def parse_class(label: str) -> CellClass | None:
     """Return the class that a label of a file names, or None where the ontology has no such class.
 
     Case, plural ``s``, spaces and hyphens do not matter.
     """
-    key = label.strip().lower().replace(" ", "_").replace("-", "_")
+    key = label_key(label)
     for candidate in (key, key.removesuffix("s")):
         if candidate in ALIASES:
             return ALIASES[candidate]

@@ -7,18 +7,13 @@ from typing import Final
 
 from shared.contracts.analysis import SkippedFile
 from shared.contracts.errors import UsageError
-from shared.contracts.ontology import CellClass, parse_class
+from shared.contracts.ontology import CellClass, label_key, parse_class
 
 UNKNOWN: Final = "unknown label "
 """Begins the reason why a row with a name that nobody knows is skipped."""
 Names = Mapping[str, CellClass]
-"""The hospital's name, as `key` writes it → class."""
+"""The hospital's name, as `label_key` writes it → class."""
 NO_NAMES: Final[Names] = MappingProxyType({})
-
-
-def key(label: str) -> str:
-    """Return a label as it is compared: case, spaces and hyphens do not matter."""
-    return label.strip().casefold().replace(" ", "_").replace("-", "_")
 
 
 def parse_names(given: Iterable[str]) -> dict[str, CellClass]:
@@ -36,14 +31,14 @@ def parse_names(given: Iterable[str]) -> dict[str, CellClass]:
         if cls is None:
             known = ", ".join(one.value for one in CellClass)
             raise UsageError(f"There is no class {wanted.strip()!r}. Classes: {known}.")
-        if names.setdefault(key(name), cls) is not cls:
+        if names.setdefault(label_key(name), cls) is not cls:
             raise UsageError(f"--map gives {name.strip()!r} two classes; a name has one.")
     return names
 
 
 def class_of(label: str, names: Names) -> CellClass | None:
     """Return the class of a label, the hospital's own names first; None: nobody knows it."""
-    return names.get(key(label)) or parse_class(label)
+    return names.get(label_key(label)) or parse_class(label)
 
 
 def advice(skipped: Iterable[SkippedFile]) -> list[str]:
