@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 
 from playwright.sync_api import Locator, Page, expect
+from sqlmodel import select
 
 from server.cases import service as cases
 from server.cases.schemas import CaseView, CellView
+from server.models import UserSession
+from server.models.base import utc_now
 from shared.contracts.ontology import CellClass
 from tests.portal.factories import Network
 
 READY = "#selected b"
 """The room takes keys and pointers: it says which cell is chosen."""
+
+SIGNED_OUT = ("401", "failed to load")
+"""What a browser complains of once a session has ended: of requests, and of tiles that were on their way."""
 
 
 @dataclass
@@ -43,6 +49,13 @@ class Room:
         """Wait until no act is on its way, seen or not; `wait_for_function` is against the policy of the pages."""
         some = "Object.keys(localStorage).some((key) => key.startsWith('hv-acts/'))"
         self.page.evaluate(f"async () => {{ while ({some}) await new Promise(requestAnimationFrame); }}")
+
+    def end_sessions(self) -> None:
+        """End the reader's sessions at the centre; the page learns of it by itself."""
+        with self.network.centre.runtime.database.session() as session:
+            of_reader = select(UserSession).where(UserSession.user_id == self.network.people["reader"].user_id)
+            for row in session.exec(of_reader):
+                row.revoked_at = utc_now()
 
     def cell(self, cell_id: str) -> CellView:
         """One cell as the centre has it."""

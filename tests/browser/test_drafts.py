@@ -4,16 +4,13 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
-from sqlmodel import select
 
-from server.models import UserSession
-from server.models.base import utc_now
 from server.reviews import amending, findings, opinions
 from server.reviews import service as reviews
 from shared.contracts.report import ReportStatus
 from tests.browser.conftest import OpenRoom
 from tests.browser.opinions import begun_blind, blind_case
-from tests.browser.room import READY, Room
+from tests.browser.room import READY, SIGNED_OUT, Room
 from tests.browser.states import sign_now
 from tests.browser.world import CHROMIUM, sign_in
 from tests.factories import PASSWORD
@@ -26,12 +23,6 @@ pytestmark = [
 ]
 KEPT = "Object.keys(localStorage).filter((key) => key.startsWith('hv-draft/'))"
 ACTS = "Object.keys(localStorage).filter((key) => key.startsWith('hv-acts/'))"
-
-
-def _end_session(network: Network) -> None:
-    with network.centre.runtime.database.session() as session:
-        for row in session.exec(select(UserSession).where(UserSession.user_id == network.people["reader"].user_id)):
-            row.revoked_at = utc_now()
 
 
 def _sign_in_again(page: Page, case_id: str) -> None:
@@ -142,14 +133,14 @@ def test_ended_session_keeps_dismissals_with_their_reasons(room: Room) -> None:
     page = room.page
     page.keyboard.press("Control+Enter")
     _dismiss(page, "Known since birth.")
-    _end_session(room.network)
+    room.end_sessions()
     page.locator("#impression").fill("After the end.")
     expect(page.locator("#expired")).to_be_visible()
     _sign_in_again(page, room.case_id)
     expect(page.locator("#impression")).to_have_value("After the end.")
     assert page.locator("#sign-form [data-dismiss]").first.is_checked()
     expect(page.locator("#sign-form .reason").first).to_have_value("Known since birth.")
-    room.tell_nothing_of("401")
+    room.tell_nothing_of(*SIGNED_OUT)
 
 
 def open_blind(network: Network, open_room: OpenRoom, drawn: list[DrawnSmear]) -> tuple[Room, str]:
@@ -169,7 +160,7 @@ def test_ended_session_keeps_blind_estimates(network: Network, open_room: OpenRo
     room, case_id = open_blind(network, open_room, drawn)
     page = room.page
     page.keyboard.press("Control+Enter")
-    _end_session(network)
+    room.end_sessions()
     page.locator("#blind-text").fill("One blast, I think.")
     page.locator("#estimate-neutrophil").fill("61,5")
     expect(page.locator("#expired")).to_be_visible()
@@ -178,7 +169,7 @@ def test_ended_session_keeps_blind_estimates(network: Network, open_room: OpenRo
     expect(page.locator("#estimate-neutrophil")).to_have_value("61,5")
     expect(page.locator("#blind-draft")).to_have_text("Draft kept.")
     assert page.evaluate(KEPT) == []  # the centre has it
-    room.tell_nothing_of("401")
+    room.tell_nothing_of(*SIGNED_OUT)
 
 
 def _sign_out(room: Room, _address: str) -> None:
@@ -188,7 +179,7 @@ def _sign_out(room: Room, _address: str) -> None:
 
 def _next_person(room: Room, address: str) -> None:
     """Somebody else signs in where the session of the first has ended."""
-    _end_session(room.network)
+    room.end_sessions()
     sign_in(room.page, address, "second")
 
 
@@ -201,7 +192,7 @@ def test_no_draft_stays_for_whoever_comes_next(room: Room, address: str, leave: 
     leave(room, address)
     assert page.evaluate(KEPT) == []
     assert "Too thick" not in str(page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })"))
-    room.tell_nothing_of("ERR_FAILED", "401")
+    room.tell_nothing_of("ERR_FAILED", *SIGNED_OUT)
 
 
 def _offered(page: Page, form: str) -> Locator:
@@ -349,7 +340,7 @@ def test_next_person_finds_no_unsent_act(room: Room, address: str) -> None:
     _comment_unsent(room)
     _next_person(room, address)
     assert room.page.evaluate(ACTS) == []
-    room.tell_nothing_of("ERR_FAILED", "401")
+    room.tell_nothing_of("ERR_FAILED", *SIGNED_OUT)
 
 
 def test_answer_on_its_way_outlives_a_closed_tab(room: Room) -> None:

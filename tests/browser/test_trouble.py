@@ -5,11 +5,10 @@ from playwright.sync_api import Page, Route, expect
 from sqlmodel import select
 
 from server.cases import service as cases
-from server.models import Report, UserSession
-from server.models.base import utc_now
+from server.models import Report
 from shared.contracts.ontology import CellClass
 from tests.browser.conftest import OpenRoom
-from tests.browser.room import READY, Room
+from tests.browser.room import READY, SIGNED_OUT, Room
 from tests.browser.world import CHROMIUM
 from tests.factories import PASSWORD
 from tests.portal.drawn import DrawnSmear
@@ -66,7 +65,7 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     page.locator("#impression").fill("Left shift, before the session ended.")
     expect(page.locator("#draft")).to_have_text("Draft kept.")
     page.keyboard.press("Escape")
-    _end_sessions(room)
+    room.end_sessions()
     room.tile(cell).click()
     page.keyboard.press("x")
     expect(page.locator("#expired")).to_contain_text("1 change waits here")
@@ -78,15 +77,7 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     room.saved()
     assert room.cell(cell).current_class is CellClass.ARTEFACT
     expect(page.locator("#impression")).to_have_value("Left shift, before the session ended.")
-    room.tell_nothing_of("401")
-
-
-def _end_sessions(room: Room) -> None:
-    with room.network.centre.runtime.database.session() as session:
-        for row in session.exec(
-            select(UserSession).where(UserSession.user_id == room.network.people["reader"].user_id)
-        ):
-            row.revoked_at = utc_now()
+    room.tell_nothing_of(*SIGNED_OUT)
 
 
 def test_page_that_is_left_alone_says_that_the_session_has_ended(room: Room) -> None:
@@ -94,13 +85,13 @@ def test_page_that_is_left_alone_says_that_the_session_has_ended(room: Room) -> 
     page.clock.install()
     page.reload()
     page.wait_for_selector(READY)
-    _end_sessions(room)
+    room.end_sessions()
     with page.expect_response("**/heartbeat") as beat:
         page.clock.fast_forward(60_000)
     assert beat.value.status == 401
     expect(page.locator("#expired")).to_contain_text("Everything was saved")
     page.close()
-    room.tell_nothing_of("401")
+    room.tell_nothing_of(*SIGNED_OUT)
 
 
 def _lose_the_first_answer(page: Page, pattern: str) -> None:
