@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 
 from playwright.sync_api import Locator, Page, expect
-from sqlmodel import select
 
+from server.accounts import sessions
 from server.cases import service as cases
 from server.cases.schemas import CaseView, CellView
-from server.models import UserSession
-from server.models.base import utc_now
 from shared.contracts.ontology import CellClass
 from tests.portal.factories import Network
 
@@ -51,11 +49,10 @@ class Room:
         self.page.evaluate(f"async () => {{ while ({some}) await new Promise(requestAnimationFrame); }}")
 
     def end_sessions(self) -> None:
-        """End the reader's sessions at the centre; the page learns of it by itself."""
+        """End the reader's sessions, as an administrator does; the page learns of it by itself."""
+        people = self.network.people
         with self.network.centre.runtime.database.session() as session:
-            of_reader = select(UserSession).where(UserSession.user_id == self.network.people["reader"].user_id)
-            for row in session.exec(of_reader):
-                row.revoked_at = utc_now()
+            sessions.end_of(session, people["admin"], people["reader"].user_id, None)
 
     def cell(self, cell_id: str) -> CellView:
         """One cell as the centre has it."""
