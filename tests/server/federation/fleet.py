@@ -14,12 +14,18 @@ from server.federation.strategies.tensors import Tensors
 from server.models import Run
 from server.runtime import Runtime
 from shared.contracts.ontology import CellClass
-from shared.contracts.training import Recipe, SiteMetrics, TrainReply, TrainRequest
+from shared.contracts.training import CalibrationSummary, EvaluateReply, Recipe, SiteMetrics, TrainReply, TrainRequest
 from shared.seal import request_digest, seal
 from tests.server.federation.world import node_key
 
 RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
 RECEIVED = SiteMetrics(n=10, loss=1.0, accuracy=0.5, macro_f1=0.5)
+EVALUATION = EvaluateReply(
+    candidate=SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75),
+    current=None,
+    calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
+    seconds=0.1,
+)
 Site = Callable[[Ask], Answer | None]
 
 

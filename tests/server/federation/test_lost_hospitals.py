@@ -1,13 +1,15 @@
-"""A hospital whose SuperNode was killed: the run waits until it is connected again before it asks once more."""
+"""Hospitals that are lost, in a round or when the candidate is judged: they are waited for, and asked once more."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load
 from sqlmodel import Session
 
-from server.federation import attendance, service, steering
+import server.registry.service as registry
+from server.federation import attendance, checkpoints, service, steering
 from server.federation.attendance import StoppedError
 from server.federation.fleet import Answer, Ask
 from server.federation.rounds import conduct
@@ -16,17 +18,16 @@ from server.federation.start import start_tensors
 from server.federation.states import RunState
 from server.runtime import Runtime
 from shared.contracts.errors import RunFailedError
-from shared.contracts.training import CalibrationSummary, EvaluateReply, EvaluateRequest, SiteMetrics, TrainRequest
-from tests.server.federation.fleet import RECIPE, MemoryFleet, Site, new_run, trains
+from shared.contracts.training import (
+    EvaluateRequest,
+    Refusal,
+    TrainRequest,
+)
+from tests.server.federation.fleet import EVALUATION, RECIPE, MemoryFleet, Site, new_run, says, trains
 from tests.server.federation.world import COORDINATOR, new_centre
 
+SITES = {1: trains(1, step=1.0), 2: trains(2, step=1.0)}
 LOST = Answer(2, "", b"", problem="gone", offline=True)
-EVALUATION = EvaluateReply(
-    candidate=SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75),
-    current=None,
-    calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
-    seconds=0.1,
-)
 AWAY = 150
 """Looks: longer than the round's deadline of a second, which is how long a sample waits for enough hospitals."""
 
@@ -157,3 +158,85 @@ def _once(runtime: Runtime, what: Callable[[Session], object]) -> Callable[[], N
                 what(session)
 
     return work
+
+
+def test_a_round_that_loses_hospitals_on_the_way_is_played_again(runtime: Runtime) -> None:
+    """A relay, a SuperNode and a trainer that die one after the other, all in the first round."""
+    run_id = new_run(runtime, rounds=1)
+    deaths = [
+        Answer(2, "", b"", problem="the relay died"),
+        Answer(2, "", b"", problem="gone", offline=True),
+        Answer(2, Refusal(code="service_unavailable", reason="No trainer.").model_dump_json(), b""),
+    ]
+    fleet = MemoryFleet({1: SITES[1], 2: lambda ask: deaths.pop(0) if deaths else SITES[2](ask)})
+    with pytest.raises(RunFailedError, match="No hospital evaluated"):
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    view = _view(runtime, run_id)
+    assert [(row.round, row.replied) for row in view.round_views] == [(1, 2)]
+    again = [event.text.rpartition("table. ")[2] for event in view.events if "played again" in event.text]
+    assert again == [f"It is played again ({number} of 3)." for number in (1, 2, 3)]
+    assert float(load(checkpoints.load(runtime.store, run_id, 1))["w"][0, 0]) == 1.0
+
+
+def _evaluates(node_id: int, deaths: list[Answer] | None = None) -> Site:
+    """Return a site that trains, and evaluates once it has died ``deaths``."""
+
+    def site(ask: Ask) -> Answer | None:
+        if isinstance(ask.request, TrainRequest):
+            return trains(node_id, step=0.0)(ask)
+        return deaths.pop() if deaths else Answer(node_id, EVALUATION.model_dump_json(), b"")
+
+    return site
+
+
+def test_a_hospital_that_is_lost_when_the_candidate_is_judged_is_asked_again(runtime: Runtime) -> None:
+    """Else the gate would not know what the candidate does there."""
+    run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
+    fleet = MemoryFleet({1: _evaluates(1), 2: _evaluates(2, [Answer(2, "", b"", problem="the relay died")])})
+    version = conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    view = _view(runtime, run_id)
+    assert (view.state, view.model_version, sorted(view.per_site)) == (RunState.COMPLETED, version, ["north", "south"])
+    assert [(group, node_id) for group, node_id, _ in fleet.asked] == [
+        ("1", 1), ("1", 2), ("evaluate", 1), ("evaluate", 2), ("evaluate", 2),
+    ]  # fmt: skip
+    assert "south did not evaluate and is asked again" in [event.text for event in view.events]
+    with runtime.database.session(read_only=True) as session:
+        assert registry.model_view(session, COORDINATOR, version or "").gate.passed
+
+
+def test_a_hospital_that_stays_away_from_the_evaluation_blocks_the_candidate_and_not_the_run(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.federation.attendance._RETURN_SECONDS", 0.1)
+    run_id = new_run(runtime, rounds=1, tensors=start_tensors(runtime, RECIPE).tensors)
+    sites: dict[int, Site] = {1: _evaluates(1)}
+
+    def leave(_ask: Ask) -> Answer | None:
+        del sites[2]
+        return Answer(2, "", b"", problem="gone", offline=True)
+
+    sites[2] = lambda ask: (_evaluates(2) if isinstance(ask.request, TrainRequest) else leave)(ask)
+    version = conduct(runtime, run_id, MemoryFleet(sites), flower_run_id="7", breath_seconds=0)
+    view = _view(runtime, run_id)
+    assert (view.state, list(view.per_site)) == (RunState.COMPLETED, ["north"])
+    with runtime.database.session(read_only=True) as session:
+        gate = registry.model_view(session, COORDINATOR, version or "").gate
+    assert [(finding.hospital_id, finding.kind) for finding in gate.findings] == [("south", "unheard")]
+
+
+def test_a_hospital_that_is_too_slow_gets_one_more_chance_and_an_unwilling_one_none(runtime: Runtime) -> None:
+    asked: list[int] = []
+
+    def count(ask: Ask) -> None:
+        asked.append(ask.request.round if isinstance(ask.request, TrainRequest) else 0)
+
+    run_id = new_run(runtime, rounds=1)
+    with pytest.raises(RunFailedError, match="Only 1 of 2"):
+        conduct(runtime, run_id, MemoryFleet({1: SITES[1], 2: count}), flower_run_id="7", breath_seconds=0)
+    assert asked == [1, 1]
+    run_id = new_run(runtime, rounds=1)
+    no = Refusal(code="policy_refused", reason="Not now.").model_dump_json()
+    fleet = MemoryFleet({1: SITES[1], 2: says(2, no)})
+    with pytest.raises(RunFailedError, match="Only 1 of 2"):
+        conduct(runtime, run_id, fleet, flower_run_id="7", breath_seconds=0)
+    assert len(fleet.asked) == 2
