@@ -293,6 +293,7 @@ class TrainingService:
             own=None if hidden else found.own,
             own_parts=() if hidden else found.parts,
             current=current_metrics(self._home, "test", own=not hidden),
+            validation=site_metrics(plain.validation.logits, plain.validation.labels, classes),
             calibration=adapter.summary.model_copy(update=self._stain(classes, "val" if hidden else "train")),
             laboratory=laboratory,
             seconds=time.monotonic() - begin,

@@ -243,8 +243,8 @@ class RunBook:
                 if site.state is SiteState.SAMPLED:
                     site.state, site.reason = SiteState.MISSING, "No answer before the round's deadline."
                     service.write_event(session, self.run_id, "site", f"{site.hospital_id} did not answer in time")
-            row.loss = _mean([(site.loss, site.n) for site in sites])
-            row.accuracy = _mean([(site.accuracy, site.n) for site in sites])
+            row.loss = service.weighted_mean((site.loss, site.n) for site in sites)
+            row.accuracy = service.weighted_mean((site.accuracy, site.n) for site in sites)
             told = f"; the model it started from: {row.accuracy:.1%}" if row.accuracy is not None else ""
             service.write_event(
                 session,
@@ -257,7 +257,7 @@ class RunBook:
         """Mark the run as evaluating its candidate; what an evaluation before a resumption found is forgotten."""
         with self._writing() as session:
             run = self._run(session)
-            run.state, run.per_site = RunState.EVALUATING, None
+            run.state, run.per_site, run.validated = RunState.EVALUATING, None, None
             service.write_event(session, self.run_id, "evaluate", "The candidate is evaluated at every hospital")
 
     def evaluated(self, hospital_id: str, reply: EvaluateReply) -> None:
@@ -265,6 +265,8 @@ class RunBook:
         with self._writing() as session:
             run = self._run(session)
             run.per_site = {**(run.per_site or {}), hospital_id: reply.candidate.model_dump(mode="json")}
+            if reply.validation is not None:
+                run.validated = {**(run.validated or {}), hospital_id: reply.validation.model_dump(mode="json")}
             before = f", the current model {reply.current.accuracy:.1%}" if reply.current else ""
             service.write_event(
                 session,
@@ -357,9 +359,3 @@ class RunBook:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _mean(pairs: list[tuple[float | None, int | None]]) -> float | None:
-    known = [(value, weight) for value, weight in pairs if value is not None and weight]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else None

@@ -78,11 +78,13 @@ def print_run(view: RunView) -> None:
             str(row.round),
             f"{row.replied}/{row.sampled}" + ("" if row.whole or row.ended_at is None else ", does not count"),
             f"{row.seconds:.0f}" if row.seconds is not None else "…",
-            f"{row.loss:.3f}" if row.loss is not None else "",
+            _loss(row.loss),
             percent(row.accuracy),
             f"{row.bytes_up / 1e6:.1f}",
             f"{row.bytes_down / 1e6:.1f}",
         )
+    if view.after is not None:
+        rounds.add_row("end", "", "", _loss(view.after.loss), percent(view.after.accuracy))
     console.print(rounds)
     chosen = ", ".join(f"{name} {value}" for name, value in as_chosen(view.recipe).items() if value is not None)
     console.print(f"Recipe: {chosen}", highlight=False)
@@ -93,6 +95,10 @@ def print_run(view: RunView) -> None:
         console.print(sites)
     if view.model_version:
         console.print(f"Model [bold]{view.model_version}[/bold] is registered.")
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:

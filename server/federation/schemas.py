@@ -127,6 +127,18 @@ class RunSummary(BaseModel):
     pause_requested: bool = False
 
 
+class LastRound(BaseModel):
+    """What the last round came to: its model on the validation cells on which each round's received model was judged.
+
+    ``loss`` and ``accuracy`` are means over all sites, weighted by these cells.
+    """
+
+    loss: float | None
+    accuracy: float | None
+    sites: dict[str, SiteMetrics]
+    """By hospital id; a hospital's own staff see their own."""
+
+
 class RunView(RunSummary):
     """A run, whole. `per_site` is the candidate on each site's held-out groups, once evaluated."""
 
@@ -148,6 +160,8 @@ class RunView(RunSummary):
     round_views: list[RoundView]
     events: list[EventView]
     per_site: dict[str, SiteMetrics]
+    after: LastRound | None
+    """None: not evaluated yet."""
 
 
 class SiteCensus(BaseModel):

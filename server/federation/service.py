@@ -1,7 +1,7 @@
 """Rules of federated runs: who may launch and see them, what a run is made of, what its log book says."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlmodel import Session
 
@@ -10,12 +10,14 @@ import server.hospitals.service as hospitals
 import server.outbox.service as outbox
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
+from server.db.types import JsonDict
 from server.federation import repository
 from server.federation.planning import chosen_sites, planned
 from server.federation.privacy import RunPrivacy
 from server.federation.recipe import as_chosen
 from server.federation.schemas import (
     EventView,
+    LastRound,
     RoundView,
     RunPlan,
     RunSummary,
@@ -180,11 +182,6 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
     ]
     recipe = Recipe.model_validate(run.recipe)
     strategy = strategies.parse(run.strategy, run.strategy_parameters)
-    per_site = {
-        hospital: SiteMetrics.model_validate(metrics)
-        for hospital, metrics in (run.per_site or {}).items()
-        if principal.hospital_id in (None, hospital)
-    }
     return RunView(
         **_summary(session, [run])[0].model_dump(),
         started_at=run.started_at,
@@ -201,8 +198,36 @@ def run_view(session: Session, principal: Principal, run_id: str) -> RunView:
         flower_run_id=run.flower_run_id,
         round_views=rounds,
         events=events_since(session, run.id, 0, hospital_id=principal.hospital_id),
-        per_site=per_site,
+        per_site=_seen_by(principal, _metrics(run.per_site)),
+        after=_after(run, principal),
     )
+
+
+def _after(run: Run, principal: Principal) -> LastRound | None:
+    if run.validated is None:
+        return None
+    sites = _metrics(run.validated)
+    return LastRound(
+        loss=weighted_mean((site.loss, site.n) for site in sites.values()),
+        accuracy=weighted_mean((site.accuracy, site.n) for site in sites.values()),
+        sites=_seen_by(principal, sites),
+    )
+
+
+def _metrics(kept: JsonDict | None) -> dict[str, SiteMetrics]:
+    return {hospital: SiteMetrics.model_validate(metrics) for hospital, metrics in (kept or {}).items()}
+
+
+def _seen_by(principal: Principal, sites: Mapping[str, SiteMetrics]) -> dict[str, SiteMetrics]:
+    """Return each hospital's figures; a hospital's own staff see their own."""
+    return {hospital: metrics for hospital, metrics in sites.items() if principal.hospital_id in (None, hospital)}
+
+
+def weighted_mean(pairs: Iterable[tuple[float | None, int | None]]) -> float | None:
+    """Return the mean of values, each with its weight, as far as both are known; None where none are."""
+    known = [(value, weight) for value, weight in pairs if value is not None and weight]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None
 
 
 def list_runs(session: Session, principal: Principal, limit: int = 50) -> list[RunSummary]:
@@ -365,6 +390,5 @@ def _summary(session: Session, runs: list[Run]) -> list[RunSummary]:
 
 def _accuracy(run: Run, last_round: float | None) -> float | None:
     """Return the candidate's accuracy over all evaluated sites' cells; before that, the last round's."""
-    sites = [SiteMetrics.model_validate(metrics) for metrics in (run.per_site or {}).values()]
-    cells = sum(site.n for site in sites)
-    return sum(site.accuracy * site.n for site in sites) / cells if cells else last_round
+    evaluated = weighted_mean((site.accuracy, site.n) for site in _metrics(run.per_site).values())
+    return last_round if evaluated is None else evaluated

@@ -45,6 +45,8 @@ class Run(SQLModel, table=True):
     model_version: str | None = None
     per_site: JsonDict | None = Field(default=None, sa_type=JSON)
     """Hospital id → `SiteMetrics` of the candidate on the site's held-out groups."""
+    validated: JsonDict | None = Field(default=None, sa_type=JSON)
+    """Hospital id → `SiteMetrics` of the candidate on the site's validation groups: what the last round came to."""
     parent: str | None = None
     """The model version whose tensors the run started from; None: the pretrained weights."""
     problem: str | None = None

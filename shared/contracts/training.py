@@ -309,6 +309,9 @@ class EvaluateReply(Contract):
     """What of that is its own."""
     current: SiteMetrics | None
     """The model the node runs now, as it runs it, on the same groups; None where it runs none."""
+    validation: SiteMetrics | None = None
+    """The candidate on the validation groups, as `TrainReply.received` is of what a round began with: what the last
+    round came to. None: the node's software does not tell."""
     calibration: CalibrationSummary
     laboratory: KnownLaboratory | None = None
     """What the site's cells look like to the candidate; None where it has too few, or keeps that to itself."""

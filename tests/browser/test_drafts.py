@@ -133,6 +133,7 @@ def test_ended_session_keeps_dismissals_with_their_reasons(room: Room) -> None:
     page = room.page
     page.keyboard.press("Control+Enter")
     _dismiss(page, "Known since birth.")
+    room.rests()
     room.end_sessions()
     page.locator("#impression").fill("After the end.")
     expect(page.locator("#expired")).to_be_visible()
@@ -160,6 +161,7 @@ def test_ended_session_keeps_blind_estimates(network: Network, open_room: OpenRo
     room, case_id = open_blind(network, open_room, drawn)
     page = room.page
     page.keyboard.press("Control+Enter")
+    room.rests()
     room.end_sessions()
     page.locator("#blind-text").fill("One blast, I think.")
     page.locator("#estimate-neutrophil").fill("61,5")

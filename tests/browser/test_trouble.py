@@ -65,6 +65,7 @@ def test_session_that_ends_keeps_changes_and_draft_for_after_the_sign_in(room: R
     page.locator("#impression").fill("Left shift, before the session ended.")
     expect(page.locator("#draft")).to_have_text("Draft kept.")
     page.keyboard.press("Escape")
+    room.rests()
     room.end_sessions()
     room.tile(cell).click()
     page.keyboard.press("x")
@@ -85,6 +86,7 @@ def test_page_that_is_left_alone_says_that_the_session_has_ended(room: Room) -> 
     page.clock.install()
     page.reload()
     page.wait_for_selector(READY)
+    room.rests()
     room.end_sessions()
     with page.expect_response("**/heartbeat") as beat:
         page.clock.fast_forward(60_000)

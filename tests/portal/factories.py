@@ -227,6 +227,7 @@ def register_model(
             own=_metrics(accuracy - 0.03 * place, n=260 - 40 * place),
             own_parts=(OwnPart.VIEW, OwnPart.HEAD)[:place],
             current=_metrics(before - 0.02 * place, n=260 - 40 * place) if before else None,
+            validation=_metrics(accuracy - 0.03 * place, n=220 - 30 * place),
             calibration=CALIBRATION,
             seconds=6.0,
         )

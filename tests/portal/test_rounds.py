@@ -86,6 +86,24 @@ def test_finished_run_shows_the_matrix_with_intervals(visitor: Browser, network:
     assert "Stop the run" not in page
 
 
+def test_finished_run_tells_what_its_last_round_came_to(visitor: Browser, network: Network) -> None:
+    address = f"/rounds/{network.runs[0]}"
+    page = visitor.sign_in("coordinator").get(address).text
+    run = RunView.model_validate(visitor.get(f"{address}.json").json())
+    assert run.after is not None
+    assert {site: after.accuracy for site, after in run.after.sites.items()} == pytest.approx(
+        {"a": 0.93, "b": 0.9, "c": 0.87}
+    )
+    assert run.after.accuracy == pytest.approx((0.93 * 220 + 0.9 * 190 + 0.87 * 160) / 570)
+    newest = page[page.index('<table class="answers">') :].partition("<tbody>")[2].partition("</tbody>")[0]
+    assert re.findall(r"→ ([0-9.]+ %)", newest)[::2] == ["93.0 %", "90.0 %", "87.0 %"]  # between them macro F1
+    accuracy = re.search(r'id="figures-accuracy".*?</table>', page, re.DOTALL)
+    assert accuracy is not None
+    assert '<th scope="col" class="n">end</th>' in accuracy[0]
+    assert re.findall(r"([0-9.]+ %)</td></tr>", accuracy[0]) == ["93.0 %", "90.0 %", "87.0 %", "90.3 %"]
+    assert ">end<" not in page[page.index('id="figures-seconds"') :]
+
+
 def test_stream_tells_each_change_while_the_run_goes_on_and_ends_with_it(visitor: Browser, network: Network) -> None:
     book = start_run(network)
     visitor.sign_in("coordinator")
@@ -138,6 +156,10 @@ def test_hospital_it_sees_its_own_figures_only(visitor: Browser, network: Networ
     assert not [text for text in texts if re.match(r"[bc][ :]", text)]
     streamed = [data["text"] for kind, data in _stream(it.get(f"/rounds/{run}/events").text) if kind == "log"]
     assert streamed == texts
+    after = RunView.model_validate(it.get(f"/rounds/{run}.json").json()).after
+    assert after is not None
+    assert list(after.sites) == ["a"]
+    assert after.accuracy == pytest.approx(0.903, abs=1e-3)  # the mean is of all
 
 
 def test_unknown_run_is_a_page_for_people(visitor: Browser) -> None:

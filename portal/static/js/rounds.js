@@ -34,17 +34,24 @@ const perSite = (key) => hospitals().map(([hospital], i) => ({
   stroke: stroke(i),
   dash: dash(i),
   points: run.round_views.map((view) => view.sites.find((site) => site.hospital_id === hospital)?.[key] ?? null),
+  end: run.after?.sites[hospital]?.[key] ?? null,
 }));
 
-const everyRound = () => {
+// Each round shows the model that it started from, so what the last one came to stands one further.
+const ticks = (ends) => {
   const step = Math.ceil(run.rounds / 12);
-  return Array.from({ length: run.rounds }, (_, i) => i + 1).filter((n) => n % step === 0);
+  const rounds = Array.from({ length: run.rounds }, (_, i) => i + 1).filter((n) => n % step === 0);
+  return ends ? [...rounds.filter((n) => n + step <= run.rounds + 1), run.rounds + 1] : rounds;
 };
 const upFromZero = (_, low, high) => [0, (high || 1) * 1.12];
 
-function draw(name, series, { range = upFromZero, values, incrs } = {}) {
+function draw(name, series, { range = upFromZero, values, incrs, ends = false } = {}) {
   const target = document.getElementById(`plot-${name}`);
-  const data = [run.round_views.map((view) => view.round), ...series.map((one) => one.points)];
+  const more = ends && run.after;
+  const data = [
+    [...run.round_views.map((view) => view.round), ...more ? [run.rounds + 1] : []],
+    ...series.map((one) => [...one.points, ...more ? [one.end] : []]),
+  ];
   const shape = `${series.length}/${dark()}`;
   const old = plots.get(name);
   if (old?.shape === shape) {
@@ -59,9 +66,9 @@ function draw(name, series, { range = upFromZero, values, incrs } = {}) {
     padding: [8, 12, 0, 0],
     cursor: { show: false },
     legend: { show: false },
-    scales: { x: { time: false, range: [0.85, Math.max(run.rounds, 2) + 0.15] }, y: { range } },
+    scales: { x: { time: false, range: [0.85, Math.max(run.rounds + Number(ends), 2) + 0.15] }, y: { range } },
     axes: [
-      { ...axis, grid: { show: false }, size: 26, gap: 4, splits: everyRound, values: (_, splits) => splits.map(String) },
+      { ...axis, grid: { show: false }, size: 26, gap: 4, splits: () => ticks(ends), values: (_, splits) => splits.map((n) => (n > run.rounds ? 'end' : String(n))) },
       { ...axis, size: name === 'accuracy' ? 48 : 36, gap: 6, space: 32, values, incrs },
     ],
     series: [{}, ...series.map((one) => ({ ...one, points: { show: true, size: 6, fill: one.stroke, stroke: one.stroke }, width: 1.75, spanGaps: true }))],
@@ -77,9 +84,9 @@ function key(label, colour, strokes) {
 function charts() {
   document.getElementById('charts').hidden = run.round_views.length === 0;
   if (run.round_views.length === 0) return;
-  draw('accuracy', perSite('accuracy'), { range: [0, 1], incrs: [0.2, 0.25, 0.5], values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) });
-  draw('macro-f1', perSite('macro_f1'), { range: [0, 1], incrs: [0.25, 0.5], values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)}`) });
-  draw('loss', perSite('loss'));
+  draw('accuracy', perSite('accuracy'), { ends: true, range: [0, 1], incrs: [0.2, 0.25, 0.5], values: (_, splits) => splits.map((tick) => `${Math.round(tick * 100)} %`) });
+  draw('macro-f1', perSite('macro_f1'), { ends: true, range: [0, 1], incrs: [0.25, 0.5], values: (_, splits) => splits.map((tick) => `${Math.round(tick * 100)}`) });
+  draw('loss', perSite('loss'), { ends: true });
   draw('seconds', perSite('seconds'));
   const traffic = [
     { label: 'sent', stroke: ink('--muted'), dash: [4, 3], points: run.round_views.map((view) => view.bytes_down / 1e6) },

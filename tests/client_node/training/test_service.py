@@ -107,6 +107,9 @@ def test_train_learns_and_evaluate_says_so(service: TrainingService, home: Path,
     assert answer.own is not None
     assert answer.own.n == 12
     assert answer.own.accuracy >= answer.candidate.accuracy
+    again, _ = service.handle(train_request(3), update)  # the same model, received once more
+    assert isinstance(again, TrainReply)
+    assert answer.validation == again.received
     assert answer.current is None
     assert answer.finder is None  # the site has no marked fields
 

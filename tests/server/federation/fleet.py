@@ -22,6 +22,7 @@ RECIPE = Recipe(classes=(CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE))
 RECEIVED = SiteMetrics(n=10, loss=1.0, accuracy=0.5, macro_f1=0.5)
 EVALUATION = EvaluateReply(
     candidate=SiteMetrics(n=10, loss=0.7, accuracy=0.8, macro_f1=0.75),
+    validation=SiteMetrics(n=30, loss=0.6, accuracy=0.9, macro_f1=0.85),
     current=None,
     calibration=CalibrationSummary(temperature=1.0, conformal_quantile=0.9),
     seconds=0.1,

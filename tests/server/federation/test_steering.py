@@ -250,8 +250,9 @@ def test_a_run_that_evaluates_is_not_paused_any_more_and_forgets_an_evaluation_b
         book = RunBook(runtime.database, run_id)
         book.begin(number)
         book.evaluating()
-        assert _view(runtime, run_id).per_site == {}
+        assert (_view(runtime, run_id).per_site, _view(runtime, run_id).after) == ({}, None)
         book.evaluated("north", EVALUATION)
+        assert _view(runtime, run_id).after is not None
         with runtime.database.session() as session:
             with pytest.raises(ConflictError, match="evaluating"):
                 steering.request_pause(session, COORDINATOR, run_id)
