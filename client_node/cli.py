@@ -84,7 +84,8 @@ def import_images(
     labels: Annotated[Path | None, typer.Option("--labels", help="A label file elsewhere.")] = None,
     site: Annotated[str | None, typer.Option("--site", help="Take only this site's rows.")] = None,
     own_names: Annotated[
-        list[str] | None, typer.Option("--map", metavar="NAME=CLASS", help="What a label of yours means; repeatable.")
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=CLASS", help="What a label of yours means; remembered, repeatable."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

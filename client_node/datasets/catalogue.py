@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,10 @@ CREATE TABLE IF NOT EXISTS object (
     PRIMARY KEY (image_sha256, x0, y0, x1, y1)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS complete (image_sha256 TEXT PRIMARY KEY REFERENCES image(sha256)) STRICT;
+CREATE TABLE IF NOT EXISTS name (label TEXT PRIMARY KEY, class TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS unmapped (
+    source TEXT NOT NULL, site TEXT NOT NULL, cells INTEGER NOT NULL, PRIMARY KEY (source, site)
+) STRICT;
 CREATE INDEX IF NOT EXISTS item_split ON item(split, class);
 CREATE INDEX IF NOT EXISTS item_group ON item(grp);
 CREATE INDEX IF NOT EXISTS item_image ON item(image_sha256);
@@ -108,6 +112,16 @@ class Writer:
     def complete(self, image_sha256: str) -> None:
         """Note that all white cells of a field are marked."""
         self._connection.execute("INSERT OR IGNORE INTO complete VALUES (?)", (image_sha256,))
+
+    def remember(self, names: Mapping[str, CellClass]) -> None:
+        """Note what the hospital's own names mean, for imports to come; the same name again replaces what it meant."""
+        rows = [(label, cls.value) for label, cls in names.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO name VALUES (?, ?)", rows)
+
+    def unmapped(self, cells: Mapping[tuple[str, str], int]) -> None:
+        """Note how many cells of each (data set, site) an import left out as nobody knows their label."""
+        rows = [(source, site, count) for (source, site), count in cells.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO unmapped VALUES (?, ?, ?)", rows)
 
     def supersede(self, item: NewItem, instead_of: Collection[tuple[str, Box | None]] = ()) -> None:
         """Add a reader's label: it replaces the rows of the cell and moves its whole group into training.
@@ -188,6 +202,10 @@ class Catalogue:
         with closing(self._connect()) as connection:
             return connection.execute(sql, tuple(values)).fetchall()
 
+    def names(self) -> dict[str, CellClass]:
+        """Return what the hospital's own names mean, as imports were told: `label_key` of the name → class."""
+        return {label: CellClass(cls) for label, cls in self._select("SELECT label, class FROM name")}
+
     def cells(
         self, *, split: Split | str | None = None, classes: Collection[CellClass] | None = None
     ) -> list[LabelledCell]:
@@ -266,7 +284,8 @@ class Catalogue:
             sources,
         )[0]
         ordered = sorted(lines, key=lambda line: (line.source, line.cls.order))
-        return Census(rows=tuple(ordered), groups=groups, feedback=feedback)
+        unmapped = sum(cells for source, cells in self._select("SELECT source, cells FROM unmapped") if allows(source))
+        return Census(rows=tuple(ordered), groups=groups, feedback=feedback, unmapped=unmapped)
 
     def add_feedback(self, image: Path | bytes, cls: CellClass, smear_id: str, cell_id: str) -> str:
         """Add a reader's label for a cell of an analysed smear and return the cell's hash.

@@ -38,7 +38,15 @@ def print_census(sites: list[SiteCensus]) -> None:
     for site in sites:
         for row in site.census.rows:
             table.add_row(site.hospital_name, row.cls, row.source, str(row.train), str(row.val), str(row.test))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for site in sites:
+        if site.census.unmapped:
+            console.print(
+                f"{site.hospital_name}: {site.census.unmapped} cells are left out, as their labels are not mapped to a"
+                " class; the hospital imports them again with --map NAME=class.",
+                highlight=False,
+            )
 
 
 def print_drift(sites: list[SiteDrift], days: int) -> None:

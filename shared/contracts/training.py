@@ -343,6 +343,8 @@ class Census(Contract):
     rows: tuple[ClassCensus, ...] = Field(max_length=10_000)
     groups: Count
     feedback: Count = 0
+    unmapped: Count = Field(default=0, exclude_if=lambda value: not value)
+    """Cells that the last import of each data set left out, as nobody knows their label."""
 
 
 class CensusReply(Contract):

@@ -139,7 +139,7 @@ def _census(number: int) -> Census:
         for cls in (*CLASSES, _C.ERYTHROBLAST)
         if not (number == 2 and cls in {_C.IMMATURE_GRANULOCYTE, _C.ERYTHROBLAST})
     ]
-    return Census(rows=tuple(rows), groups=300, feedback=6 * number)
+    return Census(rows=tuple(rows), groups=300, feedback=6 * number, unmapped=14 if number == 2 else 0)
 
 
 def start_run(network: Network, *, rounds: int = 3) -> RunBook:

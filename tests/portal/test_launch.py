@@ -43,6 +43,13 @@ def test_census_names_what_is_not_counted_yet(visitor: Browser, network: Network
     assert "Not counted yet: Harbour Hospital." in page
 
 
+def test_census_says_how_many_cells_wait_for_their_labels_to_be_mapped(visitor: Browser, network: Network) -> None:
+    """Nothing is said of hospitals that leave none out."""
+    page = visitor.sign_in("coordinator").get("/rounds").text
+    said = "University Hospital North leaves out 14 cells whose labels are not mapped to a class."
+    assert (said in page, page.count("leaves out")) == (True, 1)
+
+
 def _apart(page: str) -> list[list[str]]:
     """Return the words of the table of how far apart the hospitals lie, a list a row."""
     [table] = re.findall(r'<table class="apart">(.*?)</table>', page, re.DOTALL)

@@ -44,7 +44,7 @@ def import_source(
         progress: called with (done, total) as rows are handled.
         labels: a label file elsewhere whose paths are relative to ``src``.
         site: take only the rows of this site (label files only).
-        names: the hospital's own names for classes, see `names.parse_names`.
+        names: the hospital's own names for classes, see `names.parse_names`; remembered for later imports.
 
     Raises:
         NoLabelsError: nothing in ``src`` is labelled.
@@ -52,6 +52,8 @@ def import_source(
         NoSpaceError: the disk is full; nothing of this import was kept.
         UsageError: an unknown format.
     """
+    catalogue = Catalogue(home)
+    names = {**catalogue.names(), **names}
     findings = _findings(Path(src), fmt, labels, names)
     if site is not None:
         findings = [one for one in findings if not isinstance(one, Candidate) or one.site == site]
@@ -65,7 +67,8 @@ def import_source(
     imported = done = 0
     # Rows of one image are taken together: it is read, hashed and decoded once. The sort is stable.
     found.sort(key=lambda one: one.path)
-    with Catalogue(home).writing() as writer:
+    with catalogue.writing() as writer:
+        writer.remember(names)
         for path, rows in groupby(found, key=lambda one: one.path):
             batch = list(rows)
             before = len(skipped)
@@ -78,6 +81,7 @@ def import_source(
             done += len(batch)
             if progress is not None:
                 progress(done, len(found))
+        writer.unmapped(_unmapped(found, names, _source_name(Path(src))))
     classes = {cls: counts[cls] for cls in CellClass if counts[cls]}
     marked = {kind: objects[kind] for kind in ObjectKind if objects[kind]}
     return ImportOutput(imported=imported, skipped=tuple(skipped), classes=classes, objects=marked)
@@ -149,6 +153,16 @@ def _items(
         source = row.source or default_source
         items.append(NewItem(image.sha256, row.kind, row.box, cls, source, row.site or source, group, split))
     return items
+
+
+def _unmapped(found: list[Candidate], names: Names, default_source: str) -> Counter[tuple[str, str]]:
+    """Count, by (data set, site), the cells whose label nobody knows; 0 where there are none (any more)."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in found:
+        source = row.source or default_source
+        cell = row.kind not in (Kind.FIELD, Kind.OBJECT)
+        counts[source, row.site or source] += bool(cell and row.label and class_of(row.label, names) is None)
+    return counts
 
 
 def _marked(

@@ -35,9 +35,23 @@ def test_hospitals_own_names_are_taken_for_what_it_says_they_mean(tmp_path: Path
     out = import_source(tmp_path / "home", tmp_path / "src", names=names)
     assert (out.imported, out.classes) == (2, {CellClass.BAND_NEUTROPHIL: 1, N: 1})
     assert advice(out.skipped) == ["1 with unknown label 'dragon': say what it means with --map NAME=class."]
-    assert import_source(tmp_path / "home", tmp_path / "src", names=parse_names(["dragon=eosinophil"])).classes == {
-        E: 1
-    }
+    assert Catalogue(tmp_path / "home").census().unmapped == 1
+    more = import_source(tmp_path / "home", tmp_path / "src", names=parse_names(["dragon=eosinophil"]))
+    assert more.classes == {CellClass.BAND_NEUTROPHIL: 1, N: 1, E: 1}  # the first two names are remembered
+    census = Catalogue(tmp_path / "home").census()
+    assert (len(census.rows), census.unmapped) == (3, 0)
+
+
+def test_cells_of_unknown_labels_are_counted_by_data_set_and_not_told_of_one_that_policy_keeps_back(
+    tmp_path: Path,
+) -> None:
+    for name, labels in (("one", ("dragon", "unicorn")), ("two", ("dragon",))):
+        for number, label in enumerate(("neutrophil", *labels)):
+            put_image(tmp_path / name / label / "a.png", number)
+        import_source(tmp_path / "home", tmp_path / name)
+    catalogue = Catalogue(tmp_path / "home")
+    assert catalogue.census().unmapped == 3
+    assert catalogue.census(lambda source: source == "two").unmapped == 1
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def test_start_takes_the_strategy_and_its_parameters(home: Path, call: Call) -> 
 def test_census_tells_what_hospitals_hold_and_how_far_apart_they_lie(home: Path, call: Call) -> None:
     database = Database(load_settings(home).effective_database_url)
     with database.session() as session:
-        service.store_census(session, node_of("south"), census(neutrophil=10, lymphocyte=30))
+        counted = census(neutrophil=10, lymphocyte=30).model_copy(update={"unmapped": 7})
+        service.store_census(session, node_of("south"), counted)
     database.dispose()
     told = call.json("federate", "census", "--home", str(home))
     assert [site["hospital_name"] for site in told["census"]] == ["North", "South"]
@@ -91,6 +92,7 @@ def test_census_tells_what_hospitals_hold_and_how_far_apart_they_lie(home: Path,
         assert "How far apart they lie" in call.said
         assert "25.0%" in call.said
         assert "no case came in" in call.said
+        assert "South: 7 cells are left out, as their labels are not mapped to a class" in call.said
 
 
 @pytest.mark.parametrize(
