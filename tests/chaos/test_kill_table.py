@@ -1,8 +1,11 @@
 """Every process killed with SIGKILL in the middle of a round of one real run: it goes on, and nobody helps.
 
+Two of a node are stopped instead (SIGSTOP): they live and are silent, and nothing but silence tells.
+
 ``HEMATOVISION_KILL_TABLE`` names a file for what happened at each kill: the table of docs/recovery.md.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,7 +34,11 @@ VICTIMS = {
     "beat": ("beat", "celery"),
     "portal": ("portal", "uvicorn"),
     "node api": ("node api", "server.cli"),
+    "silent trainer": (A, "client_node.trainer"),
+    "silent SuperNode": (A, "flower-supernode"),
 }
+_SILENT = "silent "
+"""Begins the name of who is stopped and not killed."""
 _ROUNDS = 2 * len(VICTIMS)
 _LONGEST = 600.0
 """Seconds from a kill to the next whole round; the longest waits are Flower's 60 s, twice."""
@@ -46,9 +53,9 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 
 def _killed_in_mid_round(net: Network, victim: str) -> RunView | None:
-    """Kill the victim if hospital A is being asked at this moment and its relay has the request.
+    """Kill or stop the victim if hospital A is being asked at this moment and its relay has the request.
 
-    Return the run as it stood then, or None where nothing was killed.
+    Return the run as it stood then, or None where nothing was done.
     """
     service, words = VICTIMS[victim]
     view = net.view()
@@ -57,12 +64,12 @@ def _killed_in_mid_round(net: Network, victim: str) -> RunView | None:
     killed = net.find(service, words)
     for process in killed:
         with suppress(psutil.NoSuchProcess):
-            process.kill()
+            process.send_signal(signal.SIGSTOP if victim.startswith(_SILENT) else signal.SIGKILL)
     return view if killed else None
 
 
 @pytest.mark.parametrize("victim", list(VICTIMS))
-def test_a_killed_process_costs_at_most_one_round(net: Network, victim: str) -> None:
+def test_a_process_that_ends_or_falls_silent_costs_at_most_one_round(net: Network, victim: str) -> None:
     lines, log = len(net.said), len(net.agent_log(A))
     moments: list[RunView] = []
 
@@ -74,7 +81,7 @@ def test_a_killed_process_costs_at_most_one_round(net: Network, victim: str) -> 
     begin, before = time.monotonic(), moments[0]
     whole = len(whole_rounds(before))
     under_way = before.round_views[-1].round
-    net.wait(lambda: len(whole_rounds(net.view())) > whole, _LONGEST, f"a whole round after the {victim}'s death")
+    net.wait(lambda: len(whole_rounds(net.view())) > whole, _LONGEST, f"a whole round after the {victim}'s end")
     seconds = round(time.monotonic() - begin, 1)
     after = net.view()
     seen = {line.id for line in before.events}
