@@ -10,10 +10,12 @@ import pytest
 from server.cli import app
 from server.db.session import Database
 from server.federation import service, steering
+from server.federation.book import RunBook
 from server.models import Hospital, Run
 from server.settings import HOME_VARIABLE, load_settings
 from shared.cli import run
 from shared.contracts.errors import ExitCode
+from tests.server.federation.fleet import EVALUATION
 from tests.server.federation.world import census, new_node, node_of
 
 
@@ -158,6 +160,23 @@ def test_a_run_is_paused_resumed_and_cloned(home: Path, call: Call) -> None:
     call("federate", "resume", first["id"], *here)
     assert call.said.strip() == f"Run {first['id']} goes on."
     assert call.json("federate", "status", first["id"], *here)["state"] == "queued"
+
+
+def test_status_ends_with_what_the_last_round_came_to(home: Path, call: Call) -> None:
+    run_id = call.json("federate", "start", "--home", str(home))["id"]
+    database = Database(load_settings(home).effective_database_url)
+    with database.session() as session:
+        session.get_one(Run, run_id).base_sha256 = "0" * 64
+    book = RunBook(database, run_id)
+    book.begin("7")
+    call("federate", "status", run_id, "--home", str(home))
+    assert " end " not in call.said
+    book.evaluating()
+    book.evaluated("north", EVALUATION)
+    database.dispose()
+    call("federate", "status", run_id, "--home", str(home))
+    [line] = [line for line in call.said.splitlines() if " end " in line]
+    assert line.replace("│", " ").split() == ["end", "0.600", "90.0%"]
 
 
 def test_a_schedule_is_added_listed_and_removed(home: Path, call: Call) -> None:
