@@ -69,8 +69,8 @@ class Agent:
         self._reports_waiting = 0
         self._superlink = self._config.superlink
         self._supernode_since = 0.0
-        self._pulse = TrainerPulse(home.path)
         self._keepers = self._make_keepers()
+        self._pulse = TrainerPulse(home.path, which=lambda: self._keepers["trainer"].started)
         rare = self._poll * _RARE
         self._heart = Duty("heartbeat", self._poll, self._beat, longest=max(self._poll, 15.0))
         self._models = Duty("models", rare, self._check_model)

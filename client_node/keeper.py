@@ -64,6 +64,11 @@ class Keeper:
         return time.monotonic() - self._started if running else 0.0
 
     @property
+    def started(self) -> float:
+        """When it was started last, by the monotonic clock: another start, another process."""
+        return self._started
+
+    @property
     def state(self) -> str:
         """``running``, ``starting``, ``failed`` (it is started again) or ``stopped``."""
         if self._service is None:
@@ -109,12 +114,13 @@ class Keeper:
         return lost
 
     def _end_hung(self, service: Service, now: float) -> None:
-        self.problem, self._hung = f"{self.name} was started again: {self._hung}", ""
+        self.problem = f"{self.name} was started again: {self._hung}"
         log.warning("process.hung", process_name=self.name, reason=self.problem)
         # Asked first: a SuperNode that still listens takes its leave of the SuperLink, which would refuse its successor
         # for about 60 s else. What does not listen is killed after the service's grace.
         service.stop()
-        self._service, self._next = None, now
+        # Whoever found it hanging meanwhile meant this one, not its successor.
+        self._service, self._hung, self._next = None, "", now
 
     def _ended(self, service: Service, now: float) -> None:
         self.problem = f"{self.name} ended with status {service.returncode}: see logs/{self.name}.log"

@@ -6,6 +6,7 @@ no call any more. Only this node's own processes are started again; nothing else
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,18 +48,25 @@ def seconds_since_heard(home: Path) -> float:
 
 @dataclass
 class TrainerPulse:
-    """Whether the trainer answers, and since when it has been idle; ask it now and then by `beat`."""
+    """Whether the trainer answers, and since when it has been idle; ask it now and then by `beat`.
+
+    ``which`` tells one trainer from the next: what its predecessor did not answer says nothing of it.
+    """
 
     home: Path
+    which: Callable[[], float] = lambda: 0.0
     unanswered: int = 0
+    asked: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
 
     def beat(self) -> None:
         """Ask the trainer whether it is busy."""
+        if self.asked != self.which():
+            self.asked, self.unanswered = self.which(), 0
         try:
             answer, _ = ipc.call(ipc.socket_path(self.home, "trainer"), {"op": "ping"}, timeout=_PING_TIMEOUT)
         except HematovisionError:
-            self.unanswered += 1
+            self.unanswered += self.asked == self.which()
             return
         self.unanswered = 0
         if answer.get("busy"):

@@ -83,6 +83,20 @@ def test_pulse_knows_a_busy_an_idle_and_a_hanging_trainer(tmp_path: Path) -> Non
     assert pulse.hangs
 
 
+def test_what_a_trainer_did_not_answer_says_nothing_of_its_successor(tmp_path: Path) -> None:
+    started = [1.0]
+    pulse = TrainerPulse(tmp_path, which=lambda: started.pop(0) if len(started) > 1 else started[0])
+    for _ in range(3):
+        pulse.beat()
+    assert pulse.hangs
+    started[:] = [2.0]
+    pulse.beat()
+    assert pulse.unanswered == 1
+    started[:] = [2.0, 3.0]  # it is another by the time that the call fails
+    pulse.beat()
+    assert pulse.unanswered == 1
+
+
 def _sleeping(keeper: Keeper) -> psutil.Process:
     end = time.monotonic() + 10
     while time.monotonic() < end:
@@ -108,5 +122,24 @@ def test_a_child_that_lives_but_hangs_is_ended_and_started_again(tmp_path: Path)
         assert not first.is_running() or first.status() == psutil.STATUS_ZOMBIE
         assert keeper.state == "running"
         assert keeper.problem == "sleeper was started again: nothing came of it"
+    finally:
+        keeper.stop()
+
+
+def test_a_child_found_hanging_while_it_is_ended_does_not_cost_its_successor(tmp_path: Path) -> None:
+    class Slow(Service):
+        def stop(self) -> None:
+            keeper.restart("it answered no call")  # as another thread finds it, before it is gone
+            super().stop()
+
+    keeper = Keeper("sleeper", lambda: Slow("sleeper", ["sleep", "60"], log_path=tmp_path / "log"), ready=lambda: True)
+    try:
+        keeper.tick()
+        keeper.restart("it answered no call")
+        keeper.tick()
+        second = keeper.started
+        keeper.tick()
+        assert keeper.started == second
+        assert keeper.up_seconds > 0
     finally:
         keeper.stop()
