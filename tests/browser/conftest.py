@@ -46,6 +46,7 @@ def open_room(network: Network, browser: Browser, address: str) -> Iterator[Open
     """
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
+    forgiven: list[str] = []
 
     def watch(page: Page) -> None:
         def complain(message: ConsoleMessage) -> None:
@@ -64,7 +65,7 @@ def open_room(network: Network, browser: Browser, address: str) -> Iterator[Open
         context.on("page", watch)
         page = context.new_page()
         sign_in(page, address, "reader")
-        made = Room(page, network, complaints)
+        made = Room(page, network, forgiven)
         page.goto(f"/cases/{made.case_id}")
         if claim:
             page.get_by_role("button", name="Claim to read").click()
@@ -77,7 +78,7 @@ def open_room(network: Network, browser: Browser, address: str) -> Iterator[Open
     yield opened
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert [text for text in complaints if not any(word in text for word in forgiven)] == []
 
 
 @pytest.fixture
