@@ -202,6 +202,11 @@ class Catalogue:
         with closing(self._connect()) as connection:
             return connection.execute(sql, tuple(values)).fetchall()
 
+    @classmethod
+    def names_in(cls, home: Path) -> dict[str, CellClass]:
+        """Return the `names` of a home; none where there is no catalogue yet, and none is made."""
+        return cls(home).names() if (Path(home) / "catalogue.sqlite").exists() else {}
+
     def names(self) -> dict[str, CellClass]:
         """Return what the hospital's own names mean, as imports were told: `label_key` of the name → class."""
         return {label: CellClass(cls) for label, cls in self._select("SELECT label, class FROM name")}

@@ -52,8 +52,7 @@ def import_source(
         NoSpaceError: the disk is full; nothing of this import was kept.
         UsageError: an unknown format.
     """
-    catalogue = Catalogue(home)
-    names = {**catalogue.names(), **names}
+    names = {**Catalogue.names_in(home), **names}
     findings = _findings(Path(src), fmt, labels, names)
     if site is not None:
         findings = [one for one in findings if not isinstance(one, Candidate) or one.site == site]
@@ -67,7 +66,7 @@ def import_source(
     imported = done = 0
     # Rows of one image are taken together: it is read, hashed and decoded once. The sort is stable.
     found.sort(key=lambda one: one.path)
-    with catalogue.writing() as writer:
+    with Catalogue(home).writing() as writer:
         writer.remember(names)
         for path, rows in groupby(found, key=lambda one: one.path):
             batch = list(rows)
