@@ -71,6 +71,22 @@ def test_run_is_watched_without_a_reload_and_survives_one(page: Page, network: N
     expect(page.get_by_role("heading", level=1)).to_have_text("The run is complete")
     expect(page.get_by_role("heading", name="The candidate at every hospital")).to_be_visible()
     expect(page.get_by_role("link", name="Decide on the model")).to_be_visible()
+    answers = page.locator(".scroll-x:has(> .answers)")
+    assert answers.evaluate("shown => shown.scrollWidth - shown.clientWidth") <= 0, "a column is cut off"
+
+
+def test_plan_shows_the_settings_of_what_is_chosen_alone(page: Page) -> None:
+    page.goto("/rounds")
+    page.get_by_text("Strategy: how").click()
+    page.get_by_text("Privacy: what").click()
+    noise = page.get_by_label("ε", exact=True).first
+    expect(noise).to_be_hidden()
+    page.get_by_role("radio", name="Noise at the hospitals").check()
+    expect(noise).to_be_visible()
+    share = page.get_by_label("Largest update").first
+    expect(share).to_be_visible()
+    page.get_by_role("radio", name="Trimmed mean").check()
+    expect(share).to_be_hidden()
 
 
 def test_kit_is_downloaded_once_and_the_next_step_told(page: Page) -> None:
