@@ -14,7 +14,7 @@ from portal.rendering import page
 from portal.sessions import SESSION_COOKIE
 from portal.words import joined
 from server.deps import CommittingRoute, RuntimeDep, SessionDep
-from server.federation import drift, planning, schedule, steering
+from server.federation import drift, labels, planning, schedule, steering
 from server.federation import service as federation
 from server.federation.privacy import COSTS, NOISED, SENTENCES, TITLES, Measure, RunPrivacy, choose
 from server.federation.recipe import Value
@@ -92,7 +92,7 @@ def rounds(request: Request, session: SessionDep, who: SignedIn, clone: str = ""
         cloned=clone,
         schedules=schedule.view(session, who),
         weekdays=schedule.WEEKDAYS,
-        labels=schedule.new_labels(session),
+        labels=labels.fresh(session),
         strategies=federation.offered_strategies(),
         start=planning.usual_recipe(session),
         backbones=backbones.names(),

@@ -9,8 +9,8 @@ from sqlmodel import Session
 import server.audit.service as audit
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
-from server.federation import repository, service
-from server.federation.planning import asks, planned
+from server.federation import labels, repository, service
+from server.federation.planning import planned
 from server.federation.schemas import RunPlan
 from server.models.base import utc_now
 from server.models.federation import RunSchedule
@@ -103,24 +103,13 @@ def launch_due(session: Session, now: datetime) -> list[str]:
     return [key for row in repository.schedules(session) if (key := _consider(session, row, now)) is not None]
 
 
-def new_labels(session: Session, plan: RunPlan | None = None) -> int:
-    """Return how many labels have come home with reports since the last completed run that asked their hospital.
-
-    With a plan only those of the hospitals that it asks: it learns from no others.
-    """
-    before = repository.last_completed(session)
-    known = before.feedback if before is not None else {}
-    counted = {name: count for name, count in service.feedback_labels(session).items() if asks(plan, name)}
-    return sum(max(0, count - int(known.get(hospital, 0))) for hospital, count in counted.items())
-
-
 def _consider(session: Session, row: RunSchedule, now: datetime) -> str | None:
     due = _last_due(row, now)
     if due <= row.considered_at:
         return None
     row.considered_at = due
     plan, key = _plan(row), None
-    fresh = new_labels(session, plan)
+    fresh = labels.fresh(session, plan)
     reason = UNREADABLE if plan is None else _why_not(row, due, now, fresh)
     if plan is not None and reason is None:
         try:

@@ -26,7 +26,10 @@ def add(
         list[str] | None, typer.Option(help="Hospital to ask, by its id; once for each. Else those that the run asked.")
     ] = None,
     least_labels: Annotated[
-        int, typer.Option(min=0, help="Launch only with so many new labels from reports since the last run.")
+        int,
+        typer.Option(
+            min=0, help="Launch only with so many new labels since the last completed run: imported, or from reports."
+        ),
     ] = 0,
     home: HomeOption = None,
     as_json: JsonOption = False,

@@ -11,7 +11,7 @@ import server.outbox.service as outbox
 from server.accounts.roles import Role
 from server.accounts.schemas import Principal
 from server.db.types import JsonDict
-from server.federation import repository
+from server.federation import labels, repository
 from server.federation.planning import chosen_sites, planned
 from server.federation.privacy import RunPrivacy
 from server.federation.recipe import as_chosen
@@ -57,6 +57,7 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
     if running := repository.active(session):
         raise ConflictError(f"Run {running[0].id[:8]} is under way; wait for its end or stop it first.")
     strategy, recipe = planned(session, plan)
+    learnt = labels.learnt_from(session, plan)
     run = Run(
         recipe=recipe.model_dump(mode="json"),
         strategy=strategy.name,
@@ -67,7 +68,8 @@ def start_run(session: Session, principal: Principal, plan: RunPlan) -> str:
         round_deadline_seconds=plan.round_deadline_seconds,
         created_by=principal.username,
         plan=plan.model_dump(mode="json"),
-        feedback=_learnt_from(session, plan),
+        feedback={hospital: one.reports for hospital, one in learnt.items()},
+        imported={hospital: one.imported for hospital, one in learnt.items()},
     )
     repository.add(session, run)
     asked = f"{plan.rounds} rounds, {recipe.backbone}, {len(recipe.classes)} classes, {strategy.title}"
@@ -106,25 +108,6 @@ def cells_by_class(session: Session, classes: Sequence[CellClass]) -> dict[str, 
                 sums[cls] += row.train
         counted[record.hospital_id] = {cls: sums[cls] for cls in classes if sums[cls]}
     return counted
-
-
-def feedback_labels(session: Session) -> dict[str, int]:
-    """Return, per hospital, how many labels have come home with reports, as its census last said."""
-    counted = {record.hospital_id: record.census for record in repository.censuses(session)}
-    return {hospital: Census.model_validate(census).feedback for hospital, census in counted.items()}
-
-
-def _learnt_from(session: Session, plan: RunPlan) -> dict[str, int]:
-    """Return, per hospital, how many of its labels count as learnt from once this run has come to a model.
-
-    Of a hospital that is not asked they are those of the last such run: a schedule is to count the newer ones still.
-    """
-    now = feedback_labels(session)
-    if plan.sites is None:
-        return now
-    last = repository.last_completed(session)
-    before = {} if last is None else {hospital: int(count) for hospital, count in last.feedback.items()}
-    return {**before, **{hospital: count for hospital, count in now.items() if hospital in plan.sites}}
 
 
 def offered_strategies() -> list[StrategyView]:

@@ -41,6 +41,8 @@ class Run(SQLModel, table=True):
     """`RunPlan` as it was launched; empty for runs from before it was kept."""
     feedback: JsonDict = Field(default_factory=dict, sa_type=JSON)
     """Hospital id → labels that had come home with reports at its launch."""
+    imported: JsonDict | None = Field(default=None, sa_type=JSON)
+    """Hospital id → its other labelled cells then; None: of a run from before they were counted."""
     base_sha256: str | None = None
     model_version: str | None = None
     per_site: JsonDict | None = Field(default=None, sa_type=JSON)
@@ -147,7 +149,7 @@ class RunSchedule(SQLModel, table=True):
     minute: int
     """Of the day, UTC."""
     least_labels: int = 0
-    """Launches only if so many labels have come home with reports since the last run that was completed."""
+    """Launches only if so many labels are new since the last run that was completed; see `server.federation.labels`."""
     created_by: str
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     considered_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

@@ -360,7 +360,7 @@ def test_a_plan_is_kept_as_a_schedule_shown_and_removed(visitor: Browser, networ
     assert visitor.post("/schedules", fields).headers["location"] == "/rounds#schedules"
     page = visitor.get("/rounds").text
     assert "Every Sunday at 02:00 UTC" in page
-    assert "0 labels have come home with reports since the last completed run" in page  # it has learnt from them all
+    assert "0 labels are new since the last completed run" in page  # it has learnt from them all
     with network.centre.runtime.database.session() as session:
         [row] = schedule.view(session, network.people["coordinator"])
         assert (row.plan and row.plan.rounds, row.least_labels, row.created_by) == (4, 200, "coordinator")

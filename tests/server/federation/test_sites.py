@@ -106,7 +106,8 @@ def test_labels_of_hospitals_that_are_not_asked_stay_new(session: Session) -> No
     for name in ("north", "south"):
         counted = census(neutrophil=30, lymphocyte=30).model_copy(update={"feedback": 9})
         service.store_census(session, node_of(name), counted)
-    assert session.get_one(Run, service.start_run(session, COORDINATOR, SOUTH)).feedback == {"south": 9}
+    run = session.get_one(Run, service.start_run(session, COORDINATOR, SOUTH))
+    assert (run.feedback, run.imported) == ({"south": 9}, {"south": 59})
 
 
 @pytest.mark.parametrize("given", [{}, {"norm_limit": 0}])
