@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from client_node.datasets.splits import Split
 from shared.contracts.objects import ObjectKind
@@ -12,6 +13,8 @@ from shared.contracts.ontology import CellClass
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels."""
+_SAME_CELL_IOU: Final = 0.4
+"""From which overlap on (intersection over union) two boxes hold the same cell."""
 
 
 class Kind(StrEnum):
@@ -112,3 +115,16 @@ class NewItem:
     def hash(self) -> str:
         """Identity of the cell or field."""
         return cell_hash(self.image_sha256, self.box)
+
+
+def same_cell(one: Box | None, other: Box | None) -> bool:
+    """Return whether two boxes of an image hold the same cell; None is a picture of one cell as a whole."""
+    if one is None or other is None:
+        return one is other
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return False
+    shared_area = width * height
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared_area / (areas - shared_area) >= _SAME_CELL_IOU

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from client_node.datasets.catalogue import Catalogue, Writer
+from client_node.datasets.catalogue import Catalogue
+from client_node.datasets.catalogue_writer import Writer
 from client_node.datasets.images import StoredImage, read_limited
 from client_node.datasets.importers import csv, imagefolder, voc
 from client_node.datasets.importers.candidate import Candidate, Finding, Progress
