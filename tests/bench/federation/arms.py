@@ -1,4 +1,4 @@
-"""Plays arms beside each other, one a core, and keeps each as a piece of the bench."""
+"""Plays arms beside each other, one a core, and keeps each as a piece of the bench; one cut off loses a round."""
 
 import multiprocessing
 import os
@@ -66,7 +66,10 @@ def played(bench: Bench, arms: Sequence[Arm]) -> list[Played]:
         _prepare(bench, missing)
         say(f"{len(missing)} trainings, {jobs()} at a time")
         with _pool() as pool:
-            waiting = {pool.submit(_play, bench.data, bench.work, bench.quick, arm): arm for arm in missing}
+            waiting = {
+                pool.submit(_play, bench.data, bench.work, bench.quick, arm, files[arm].with_suffix(".part")): arm
+                for arm in missing
+            }
             for number, done in enumerate(as_completed(waiting), start=1):
                 arm = waiting[done]
                 bench.steps.run(files[arm], facts[arm], done.result)
@@ -108,5 +111,5 @@ def _pool() -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _play(data: Path, work: Path, quick: bool, arm: Arm) -> Json:
-    return play(Bench(data, work, quick, Steps()), arm)
+def _play(data: Path, work: Path, quick: bool, arm: Arm, part: Path) -> Json:
+    return play(Bench(data, work, quick, Steps()), arm, part)

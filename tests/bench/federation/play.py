@@ -17,7 +17,7 @@ from client_node.training.model_store import set_tensors
 from client_node.training.sources import MapSource
 from deploy.simulate.partition import Sharing, share_out
 from server.federation.strategies.build import build as build_strategy
-from server.federation.strategies.port import Sent
+from server.federation.strategies.port import Result, Sent, Strategy
 from server.federation.strategies.tensors import Tensors
 from server.federation.strategies.updates import verify
 from shared.contracts.errors import HematovisionError
@@ -26,6 +26,7 @@ from shared.packing import pretrained
 from shared.vision.model import CellModel, build
 from tests.bench.federation.arm import FOLDS, STRENGTH, Arm, Attack, Sites
 from tests.bench.federation.codecs import Sender, sent_down
+from tests.bench.federation.kept import Kept, kept_in
 from tests.bench.model.bench import Bench
 from tests.bench.model.folds import assigned
 from tests.bench.model.frozen import Frozen
@@ -84,38 +85,66 @@ def looks_of(bench: Bench, recipe: Recipe) -> Frozen:
     return Frozen(bench.work / "maps" / cut, recipe, most_views=recipe.views)
 
 
-def play(bench: Bench, arm: Arm) -> Json:
-    """Return what the arm's model says of each laboratory's validation and test cells after each look's round."""
-    begin = time.monotonic()
+def play(bench: Bench, arm: Arm, part: Path | None = None) -> Json:
+    """Return what the arm's model says of each laboratory's validation and test cells after each look's round.
+
+    With ``part`` each whole round is kept there, and one that was cut off goes on behind its last.
+    """
     recipe = arm.chosen_recipe()
     frozen = looks_of(bench, recipe)
     hospitals = [
         _hospital(bench, frozen, arm, number, cells) for number, cells in enumerate(holdings(bench, arm.sites))
     ]
     model = build(recipe.backbone, len(CLASSES), frozen_stages=recipe.frozen_stages)
-    looks, traffic = [], {"down": 0, "up": 0}
-    exact: Tensors = {name: value.numpy() for name, value in model.trainable_state().items()}
-    base, state = pretrained(exact), Tensors()
+    fresh: Tensors = {name: value.numpy() for name, value in model.trainable_state().items()}
+    base = pretrained(fresh)
+    run = (kept_in(part) if part else None) or Kept(fresh)
+    _resume(hospitals, run)
     with tempfile.TemporaryDirectory(prefix="hematovision-bench-") as spool:
         strategy = build_strategy(arm.chosen_strategy(), folder=Path(spool))
-        for number in range(1, arm.rounds + 1):
-            sent, down = sent_down(arm.codec, number, exact, state, base)
-            aggregation = strategy.begin(sent)
-            for hospital in hospitals:
-                update = _trained(model, hospital, recipe.in_round(number, arm.rounds), sent)
-                traffic = {"down": down, "up": len(update)}
-                try:
-                    aggregation.add(verify(hospital.name, update, sent, examples=len(hospital.labels)))
-                except HematovisionError:
-                    if hospital.attack is None:
-                        raise  # only what the bad one sends may be refused
-            aggregation.close()
-            result = aggregation.result()
-            exact, state = result.tensors, result.state
+        for number in range(run.number + 1, arm.rounds + 1):
+            begin = time.monotonic()
+            sent, down = sent_down(arm.codec, number, run.exact, run.state, base)
+            result, up = _round(model, hospitals, recipe.in_round(number, arm.rounds), sent, strategy)
+            run.exact, run.state, run.traffic = result.tensors, result.state, {"down": down, "up": up}
             if number in arm.looks:
-                set_tensors(model, exact)
-                looks.append({"round": number, "said": _said(bench, frozen, model, arm)})
-    return {"looks": looks, "traffic": traffic, "seconds": time.monotonic() - begin}
+                set_tensors(model, run.exact)
+                run.looks.append({"round": number, "said": _said(bench, frozen, model, arm)})
+            run.number, run.seconds = number, run.seconds + time.monotonic() - begin
+            if part is not None and number < arm.rounds:
+                _keep(hospitals, run, part)
+    if part is not None:
+        part.unlink(missing_ok=True)
+    return {"looks": run.looks, "traffic": run.traffic, "seconds": run.seconds}
+
+
+def _round(
+    model: CellModel, hospitals: Sequence[_Hospital], recipe: Recipe, sent: Sent, strategy: Strategy
+) -> tuple[Result, int]:
+    """Play a round; return what it comes to, and the bytes of the last hospital's update."""
+    aggregation, up = strategy.begin(sent), 0
+    for hospital in hospitals:
+        update = _trained(model, hospital, recipe, sent)
+        up = len(update)
+        try:
+            aggregation.add(verify(hospital.name, update, sent, examples=len(hospital.labels)))
+        except HematovisionError:
+            if hospital.attack is None:
+                raise  # only what the bad one sends may be refused
+    aggregation.close()
+    return aggregation.result(), up
+
+
+def _keep(hospitals: Sequence[_Hospital], run: Kept, part: Path) -> None:
+    run.residuals = [hospital.sender.residual for hospital in hospitals]
+    run.randoms = [hospital.random.bit_generator.state for hospital in hospitals]
+    run.save(part)
+
+
+def _resume(hospitals: Sequence[_Hospital], run: Kept) -> None:
+    for hospital, residual, state in zip(hospitals, run.residuals, run.randoms, strict=False):  # none: a fresh run
+        hospital.sender.residual = residual
+        hospital.random.bit_generator.state = state
 
 
 def _hospital(bench: Bench, frozen: Frozen, arm: Arm, number: int, cells: Cells) -> _Hospital:

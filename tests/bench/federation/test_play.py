@@ -1,6 +1,7 @@
 """A federation of the bench on painted cells of two laboratories."""
 
 import csv
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from server.federation.strategies.port import Sent
 from server.federation.strategies.tensors import wire_tensors
 from server.federation.strategies.updates import verify
 from tests.bench.federation import arms as arms_module
+from tests.bench.federation import play as play_module
 from tests.bench.federation.arm import STRENGTH, Arm, Attack, Sites
 from tests.bench.federation.arms import Played, played
 from tests.bench.federation.codecs import Codec, Sender
+from tests.bench.federation.kept import Kept, kept_in
 from tests.bench.federation.play import _attacked, _Hospital, holdings, play
 from tests.bench.model.bench import Bench
 from tests.bench.model.steps import Steps
@@ -52,6 +55,31 @@ def test_laboratories_learn_together_and_adapters_are_judged(bench: Bench) -> No
     assert run.f1("pbc") > 0.5  # three classes that colour and size tell apart
     assert len(run.own("pbc")[0]) == len(truth)
     assert all(400_000 < run.traffic[way] < 1_000_000 for way in ("down", "up"))  # packed: as fp16 over two million
+
+
+def test_a_run_that_was_cut_off_goes_on_behind_its_last_round(bench: Bench, tmp_path: Path) -> None:
+    arm = Arm(Sites(labs=("pbc", "bccd")), (1, 2, 3), SMALL, codec=Codec.PACKED_FEEDBACK, attack=Attack.RANDOM)
+    whole, part = play(bench, arm), tmp_path / "arm.part"
+    with pytest.MonkeyPatch.context() as patch:
+        rounds = iter((play_module._round,) * 2)
+        patch.setattr(play_module, "_round", lambda *given: next(rounds)(*given))
+        with pytest.raises(StopIteration):
+            play(bench, arm, part)
+    assert part.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        rounds = iter((play_module._round,))
+        patch.setattr(play_module, "_round", lambda *given: next(rounds)(*given))
+        assert play(bench, arm, part)["looks"] == whole["looks"]
+    assert not part.exists()
+
+
+def test_what_cannot_be_read_is_played_from_the_start(tmp_path: Path) -> None:
+    part = tmp_path / "arm.part"
+    assert kept_in(part) is None
+    Kept({"a": np.ones(3, np.float32)}, number=2).save(part)
+    assert (kept_in(part) or Kept({})).number == 2
+    part.write_bytes(part.read_bytes()[:40])
+    assert kept_in(part) is None
 
 
 def test_a_kept_arm_is_not_played_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
