@@ -73,6 +73,7 @@ def played(bench: Bench, arms: Sequence[Arm]) -> list[Played]:
             for number, done in enumerate(as_completed(waiting), start=1):
                 arm = waiting[done]
                 bench.steps.run(files[arm], facts[arm], done.result)
+                files[arm].with_suffix(".part").unlink(missing_ok=True)
                 say(f"training {number} of {len(missing)} took {done.result()['seconds']:.0f} s")
     return [Played(bench.steps.run(files[arm], facts[arm], dict).result) for arm in arms]
 

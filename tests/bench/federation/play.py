@@ -88,7 +88,8 @@ def looks_of(bench: Bench, recipe: Recipe) -> Frozen:
 def play(bench: Bench, arm: Arm, part: Path | None = None) -> Json:
     """Return what the arm's model says of each laboratory's validation and test cells after each look's round.
 
-    With ``part`` each whole round is kept there, and one that was cut off goes on behind its last.
+    With ``part`` each whole round is kept there, and one that was cut off goes on behind its last;
+    whoever has written down the result removes it.
     """
     recipe = arm.chosen_recipe()
     frozen = looks_of(bench, recipe)
@@ -111,10 +112,8 @@ def play(bench: Bench, arm: Arm, part: Path | None = None) -> Json:
                 set_tensors(model, run.exact)
                 run.looks.append({"round": number, "said": _said(bench, frozen, model, arm)})
             run.number, run.seconds = number, run.seconds + time.monotonic() - begin
-            if part is not None and number < arm.rounds:
+            if part is not None:
                 _keep(hospitals, run, part)
-    if part is not None:
-        part.unlink(missing_ok=True)
     return {"looks": run.looks, "traffic": run.traffic, "seconds": run.seconds}
 
 
